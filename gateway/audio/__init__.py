@@ -1,0 +1,1 @@
+"""PCM in, response formats out: pure code without I/O, asyncio or HTTP."""

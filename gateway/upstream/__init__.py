@@ -1,0 +1,1 @@
+"""Engines that make audio: their addresses, health, dialects and wire formats."""

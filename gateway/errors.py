@@ -83,6 +83,14 @@ class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(GatewayError):
+    """The client did not send its body in time."""
+
+    status = 408
+    code = "request_timeout"
+    retryable = True
+
+
 class RequestTooLarge(GatewayError):
     """The body is over GATEWAY_MAX_BODY_BYTES."""
 

@@ -21,7 +21,7 @@ class Sampling:
         temperature: 0 or more.
         top_p: In (0, 1].
         top_k: 1 or more, or -1 for all.
-        max_tokens: Upper bound of audio tokens, 25 a second; the gateway's own bound is lower or equal.
+        max_tokens: Upper bound of audio tokens, 25 a second; the gateway's own bound may be lower.
         seed: For engines that have one; ignored by the others.
     """
 

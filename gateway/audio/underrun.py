@@ -1,0 +1,35 @@
+"""A player that starts at the first chunk and never waits longer than it must.
+
+What it starves is what a listener hears as gaps; waiting that the client itself caused (it read
+slowly) is not counted.
+"""
+
+from __future__ import annotations
+
+
+class Player:
+    """Follows deliveries of audio and sums the seconds without any.
+
+    Attributes:
+        underrun_seconds: Starved so far.
+    """
+
+    def __init__(self) -> None:
+        self.underrun_seconds = 0.0
+        self._started: float | None = None
+        self._delivered_seconds = 0.0
+
+    def deliver(self, asked: float, came: float, delivered_seconds: float) -> None:
+        """Note a delivery.
+
+        Args:
+            asked: Monotonic time at which the client was ready for it.
+            came: Monotonic time at which it was there.
+            delivered_seconds: Audio delivered in all, this delivery included.
+        """
+        if self._started is None:
+            self._started = came
+        else:
+            dry = self._started + self._delivered_seconds + self.underrun_seconds
+            self.underrun_seconds += max(0.0, came - max(asked, dry))
+        self._delivered_seconds = delivered_seconds

@@ -1,0 +1,147 @@
+"""Every collector of the gateway, in one class that takes a registry.
+
+Labels come from closed sets only, never from a client's text; names and units follow Prometheus'
+rules (base units, `_total` on counters alone).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+from gateway import __version__
+
+OUTCOMES = (
+    "ok",
+    "invalid",
+    "unauthorised",
+    "rejected",
+    "upstream_error",
+    "cancelled",
+    "truncated",
+)
+LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
+DURATION_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+REAL_TIME_FACTOR_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 4.0)
+UNDERRUN_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+
+
+class Metrics:
+    """The process' collectors.
+
+    Args:
+        registry: Where they live; a fresh one by default, so that tests stay apart.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str, mode: str = "livesum") -> Gauge:
+            return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+        def histogram(
+            name: str, text: str, buckets: tuple[float, ...], *labels: str
+        ) -> Histogram:
+            return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+        self.requests = counter(
+            "gateway_requests_total", "Speech requests by how they ended.", "surface", "outcome"
+        )
+        self.in_flight = gauge("gateway_in_flight_requests", "Speech requests that hold a slot.")
+        self.queued = gauge("gateway_queued_requests", "Speech requests that wait for a slot.")
+        self.queue_wait = histogram(
+            "gateway_queue_wait_seconds", "Wait for a slot.", LATENCY_BUCKETS
+        )
+        self.rejections = counter(
+            "gateway_rejections_total", "Requests turned away, by reason.", "reason"
+        )
+        self.time_to_first_audio = histogram(
+            "gateway_time_to_first_audio_seconds",
+            "From the request's arrival to the first PCM from the upstream.",
+            LATENCY_BUCKETS,
+        )
+        self.time_to_first_byte = histogram(
+            "gateway_time_to_first_byte_seconds",
+            "From the request's arrival to the first audio byte sent to the client.",
+            LATENCY_BUCKETS,
+        )
+        self.request_duration = histogram(
+            "gateway_request_duration_seconds",
+            "From the request's arrival to the answer's last byte.",
+            DURATION_BUCKETS,
+        )
+        self.audio_seconds = counter(
+            "gateway_audio_seconds_total",
+            "Seconds of audio sent to clients.",
+            "surface",
+            "response_format",
+            "voice",
+        )
+        self.response_bytes = counter(
+            "gateway_response_bytes_total", "Bytes of audio answers sent to clients."
+        )
+        self.runaway = counter(
+            "gateway_runaway_total", "Generations ended because they went on too long.", "reason"
+        )
+        self.audio_tokens = counter(
+            "gateway_audio_tokens_total", "Audio tokens received from upstreams."
+        )
+        self.input_characters = counter(
+            "gateway_input_characters_total", "Characters of text accepted."
+        )
+        self.real_time_factor = histogram(
+            "gateway_real_time_factor",
+            "Processing seconds per audio second of whole answers.",
+            REAL_TIME_FACTOR_BUCKETS,
+        )
+        self.underrun = histogram(
+            "gateway_underrun_seconds",
+            "Seconds that a player which started at the first chunk would have starved.",
+            UNDERRUN_BUCKETS,
+        )
+        self.encode_seconds = counter(
+            "gateway_encode_seconds_total",
+            "Seconds spent in tempo, sample rate and encoder.",
+            "response_format",
+        )
+        self.upstream_requests = counter(
+            "gateway_upstream_requests_total",
+            "Attempts on upstreams by how they ended.",
+            "upstream",
+            "outcome",
+        )
+        self.upstream_retries = counter(
+            "gateway_upstream_retries_total", "Attempts made again, by what failed.", "reason"
+        )
+        self.upstream_in_flight = gauge(
+            "gateway_upstream_in_flight", "Generations that run on an upstream.", "upstream"
+        )
+        self.upstream_healthy = gauge(
+            "gateway_upstream_healthy",
+            "1 while the upstream has produced audio and answers.",
+            "upstream",
+            mode="livemin",
+        )
+        gauge(
+            "gateway_build_info", "Versions.", "version", "python", mode="max"
+        ).labels(__version__, platform.python_version()).set(1)
+
+    def render(self) -> bytes:
+        """The exposition text, summed over all workers in multiprocess mode."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

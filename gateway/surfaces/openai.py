@@ -1,0 +1,326 @@
+"""OpenAI's speech API: the surface that SDKs, chat front ends and voice frameworks speak.
+
+Fields, errors and streams follow OpenAI's API reference; engine fields travel as extra JSON keys.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
+
+from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
+from gateway.request import (
+    ENGINE_SAMPLE_RATE_HZ,
+    RESPONSE_FORMATS,
+    SPEED_RANGE,
+    Sampling,
+    SpeechRequest,
+)
+from gateway.settings import Settings
+from gateway.speech import Answer, SpeechService
+from gateway.surfaces.stream import SpeechEndpoint, Spoken
+from gateway.text.estimate import estimate_input_tokens
+from gateway.text.prompt import instructed_prompt
+from gateway.text.sanitise import sanitise_system_prompt
+from gateway.upstream.pool import Pool
+from gateway.voices.names import resolve_voice, voice_names
+
+# Names that clients send although this gateway serves another model; all mean the served one.
+MODEL_ALIASES = (
+    "tts-1",
+    "tts-1-hd",
+    "gpt-4o-mini-tts",
+    "chatterbox",
+    "chatterbox-tts-1",
+    "chatterbox-multilingual",
+    "chatterbox-turbo",
+)
+_DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
+MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+class VoiceId(BaseModel):
+    """A voice by its id (OpenAI, custom voices)."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    id: Name
+
+
+class SpeechBody(BaseModel):
+    """The body of `POST /v1/audio/speech`."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    input: str = Field(description="The text to speak.")
+    model: Name | None = Field(None, description="A listed model; none means the served one.")
+    voice: Name | VoiceId | None = Field(
+        None, description="A listed voice, or its id; none means the default voice."
+    )
+    instructions: str | None = Field(
+        None,
+        max_length=4096,
+        description="The scene: who speaks, where and how. It replaces the preset's own "
+        "recording, so the voice is then described rather than copied.",
+    )
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = Field(
+        None, description="Format of the audio."
+    )
+    speed: float = Field(
+        1.0, ge=SPEED_RANGE[0], le=SPEED_RANGE[1], description="Tempo; the pitch stays."
+    )
+    stream_format: Literal["audio", "sse"] = Field(
+        "audio", description="Raw audio, or server-sent events that carry it."
+    )
+    stream: bool | None = Field(
+        None, description="false asks for one complete answer with exact sizes."
+    )
+    sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] = Field(
+        ENGINE_SAMPLE_RATE_HZ, description="Sample rate of the audio, in Hz."
+    )
+    system_prompt: str | None = Field(
+        None, max_length=8192, description="The engine's whole scene prompt."
+    )
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1, le=1024)
+    max_tokens: int | None = Field(
+        None, gt=11, le=MOST_TOKENS, description="Bound of audio tokens, 25 a second."
+    )
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+
+
+class EventFraming:
+    """Audio as server-sent events (`stream_format: "sse"`)."""
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    def __init__(self, text: str) -> None:
+        self._input_tokens = estimate_input_tokens(text)
+
+    def chunk(self, data: bytes) -> bytes:
+        """A `speech.audio.delta` event."""
+        audio = base64.b64encode(data)
+        return b'data: {"type":"speech.audio.delta","audio":"' + audio + b'"}\n\n'
+
+    def end(self, answer: Answer) -> bytes:
+        """The `speech.audio.done` event with usage: audio tokens are 25 a second."""
+        usage = {
+            "input_tokens": self._input_tokens,
+            "output_tokens": answer.audio_tokens,
+            "total_tokens": self._input_tokens + answer.audio_tokens,
+        }
+        return _event({"type": "speech.audio.done", "usage": usage})
+
+    def failure(self, error: GatewayError) -> bytes:
+        """An `error` event; the connection is aborted behind it."""
+        return _event({"type": "error", **error_body(error)})
+
+
+def _event(body: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+def error_body(error: GatewayError) -> dict[str, Any]:
+    """OpenAI's error envelope."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": ERROR_TYPES.get(error.status, "server_error"),
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def render_error(error: GatewayError) -> Response:
+    """An error in OpenAI's shape, with the headers that its SDKs obey."""
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
+    if error.status in {408, 413}:
+        headers["Connection"] = "close"  # the rest of the body is still on its way
+    return JSONResponse(error_body(error), error.status, headers)
+
+
+def _refuse_constant(name: str) -> float:
+    raise InvalidRequest(f"{name} is not a JSON number.")
+
+
+def parse_json_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object from a hostile body.
+
+    Raises:
+        InvalidRequest: It is empty, not UTF-8, not JSON, not an object, too deep, or holds NaN.
+    """
+    if not body.strip():
+        raise InvalidRequest("The request has no body; a JSON object is expected.")
+    try:
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The request's body is not JSON.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("The request's body must be a JSON object.")
+    return value
+
+
+def _validation_error(error: ValidationError) -> InvalidRequest:
+    """The first thing that is wrong, with the field's name and no echo of its value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    param = str(first["loc"][0]) if first["loc"] else None
+    if first["type"] == "missing":
+        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
+    if param == "response_format":
+        return InvalidRequest(
+            f"Invalid 'response_format'; supported: {', '.join(RESPONSE_FORMATS)}.", param=param
+        )
+    return InvalidRequest(f"Invalid '{param}': {first['msg'][:200]}.", param=param)
+
+
+def resolve_model(name: str | None, served: tuple[str, ...]) -> None:
+    """Accept a model name that means the served model.
+
+    Raises:
+        ModelNotFound: With the list of names that work.
+    """
+    if name is None or name in served:
+        return
+    if _DATED.sub("", name).lower() in MODEL_ALIASES or name.lower() in MODEL_ALIASES:
+        return
+    known = ", ".join([*served, *MODEL_ALIASES])
+    raise ModelNotFound(
+        f"The model {name[:64]!r} does not exist. Models: {known}.", param="model"
+    )
+
+
+class OpenAISurface:
+    """The routes of OpenAI's speech API."""
+
+    name = "openai"
+
+    def __init__(self, service: SpeechService) -> None:
+        self._service = service
+        self._settings: Settings = service.settings
+        self._pool: Pool = service.pool
+
+    def render_error(self, error: GatewayError) -> Response:
+        """An error in OpenAI's shape."""
+        return render_error(error)
+
+    def routes(self) -> list[BaseRoute]:
+        """What this surface answers."""
+        return [
+            Route(
+                "/v1/audio/speech",
+                SpeechEndpoint(self._service, self, self.parse),
+                methods=["POST"],
+            ),
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{model:path}", self.get_model),
+            Route("/v1/audio/models", self.list_audio_models),
+            Route("/v1/audio/voices", self.list_voices),
+        ]
+
+    def parse(self, body: bytes, scope: Scope) -> Spoken:
+        """Read a speech request.
+
+        Raises:
+            InvalidRequest, ModelNotFound, VoiceNotFound, NoHealthyUpstream.
+        """
+        try:
+            fields = SpeechBody.model_validate(parse_json_object(body))
+        except ValidationError as error:
+            raise _validation_error(error) from None
+        if not fields.input.strip():
+            raise InvalidRequest("'input' must not be empty.", param="input")
+        self._pool.require_ready()
+        resolve_model(fields.model, self._pool.models)
+        named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
+        voice = resolve_voice(
+            named or self._settings.default_voice, self._settings.voice_aliases, self._pool.voices
+        )
+        request = SpeechRequest(
+            surface=self.name,
+            text=fields.input,
+            voice=voice,
+            response_format=fields.response_format or self._settings.default_response_format,
+            speed=fields.speed,
+            sample_rate_hz=fields.sample_rate,
+            # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
+            buffered=fields.stream_format == "audio"
+            and (fields.stream is False or scope.get("http_version") == "1.0"),
+            system_prompt=self._system_prompt(fields, voice),
+            sampling=Sampling(
+                temperature=fields.temperature,
+                top_p=fields.top_p,
+                top_k=fields.top_k,
+                max_tokens=fields.max_tokens,
+                seed=fields.seed,
+            ),
+        )
+        framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
+        return Spoken(request, voice_label=voice, headers={}, wrap=framing)
+
+    def _system_prompt(self, fields: SpeechBody, voice: str) -> str | None:
+        if fields.system_prompt and fields.system_prompt.strip():
+            return sanitise_system_prompt(fields.system_prompt)
+        if fields.instructions and fields.instructions.strip():
+            return instructed_prompt(fields.instructions, voice)
+        return None
+
+    def _model_names(self) -> list[str]:
+        return list(dict.fromkeys([*self._pool.models, *MODEL_ALIASES]))
+
+    async def list_models(self, request: Request) -> Response:
+        """`GET /v1/models`: the served model first, then the names that mean it."""
+        del request
+        return JSONResponse(
+            {"object": "list", "data": [_model(name) for name in self._model_names()]}
+        )
+
+    async def get_model(self, request: Request) -> Response:
+        """`GET /v1/models/{id}`."""
+        name = request.path_params["model"]
+        resolve_model(name, self._pool.models)
+        return JSONResponse(_model(name))
+
+    async def list_audio_models(self, request: Request) -> Response:
+        """`GET /v1/audio/models`, as Open WebUI reads it."""
+        del request
+        return JSONResponse({"models": [{"id": name} for name in self._model_names()]})
+
+    async def list_voices(self, request: Request) -> Response:
+        """`GET /v1/audio/voices`: objects, or plain strings with `?legacy=true` (Kokoro)."""
+        names = voice_names(self._settings.voice_aliases, self._pool.voices)
+        if request.query_params.get("legacy", "").lower() in {"true", "1"}:
+            return JSONResponse({"voices": names})
+        voices = [{"id": name, "name": name, "object": "audio.voice"} for name in names]
+        return JSONResponse({"voices": voices, "object": "list", "data": voices, "has_more": False})
+
+
+def _model(name: str) -> dict[str, Any]:
+    # A fixed date: the served model's own release, the same for its other names.
+    return {"id": name, "object": "model", "created": 1753228800, "owned_by": "bosonai"}

@@ -1,0 +1,216 @@
+"""The OpenAPI document and a page that shows it without any script or foreign host.
+
+Request schemas come from the very models that validate requests, so they cannot drift.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gateway import __version__
+from gateway.surfaces.openai import SpeechBody
+
+AUDIO_TYPES = (
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/aac",
+    "audio/flac",
+    "audio/wav",
+    "audio/pcm",
+    "text/event-stream",
+)
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_FAILURES = {
+    400: "The request is wrong",
+    404: "No such model or voice",
+    405: "Wrong method",
+    408: "The body did not come in time",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    429: "No slot came free in time",
+    500: "The gateway failed",
+    502: "The upstream failed",
+    503: "No upstream is ready",
+    504: "The upstream did not answer in time",
+}
+
+
+def _json_response(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": {}}}}
+
+
+def _failure(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Error"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _get(summary: str, *, status: Mapping[int, str], parameters: Any = ()) -> dict[str, Any]:
+    responses = {
+        str(code): _json_response(text) if code < 400 or code == 503 else _failure(text)  # noqa: PLR2004
+        for code, text in status.items()
+    }
+    return {"get": {"summary": summary, "parameters": list(parameters), "responses": responses}}
+
+
+def openapi_document() -> dict[str, Any]:
+    """The document, OpenAPI 3.1."""
+    speech_schema = SpeechBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = speech_schema.pop("$defs", {})
+    audio = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in AUDIO_TYPES}
+    speech = {
+        "summary": "Speak a text",
+        "description": "Streams audio as it is made. A failure after the first audio aborts the "
+        "connection: a clean end means complete audio.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/SpeechBody"}}
+            },
+        },
+        "responses": {
+            "200": {"description": "Audio in the response format", "content": audio},
+            **{str(code): _failure(text) for code, text in _FAILURES.items()},
+        },
+    }
+    model_id = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+    }
+    legacy = {"name": "legacy", "in": "query", "schema": {"type": "boolean"}}
+    ok = {200: "OK"}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Speech gateway",
+            "version": __version__,
+            "description": "OpenAI's speech API in front of a Higgs Audio v2 engine.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/v1/audio/speech": {"post": speech},
+            "/v1/models": _get("List the models", status=ok),
+            "/v1/models/{model}": _get(
+                "Show a model", status={200: "OK", 404: "No such model"}, parameters=[model_id]
+            ),
+            "/v1/audio/models": _get("List the models, short", status=ok),
+            "/v1/audio/voices": _get("List the voices", status=ok, parameters=[legacy]),
+            "/health": _get("Whether the process lives, and how its upstreams are", status=ok),
+            "/ready": _get(
+                "Whether speech can be made now",
+                status={200: "Ready", 503: "No upstream has produced audio"},
+            ),
+            "/metrics": {
+                "get": {
+                    "summary": "Prometheus metrics",
+                    "responses": {
+                        "200": {
+                            "description": "OK",
+                            "content": {"text/plain": {"schema": {"type": "string"}}},
+                        }
+                    },
+                }
+            },
+        },
+        "components": {
+            "schemas": {"SpeechBody": speech_schema, "Error": _ERROR, **definitions},
+        },
+    }
+
+
+def _type_text(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return " | ".join(_type_text(part) for part in schema["anyOf"] if part != {"type": "null"})
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    bounds = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+        )
+        if key in schema
+    ]
+    return " ".join([str(schema.get("type", "")), ", ".join(bounds)]).strip()
+
+
+def _field_rows(schema: Mapping[str, Any]) -> str:
+    required = schema.get("required", [])
+    rows = []
+    for name, field in schema["properties"].items():
+        default = "required" if name in required else json.dumps(field.get("default"))
+        cells = (_type_text(field), default, field.get("description", ""))
+        columns = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+        rows.append(f"<tr><td><code>{name}</code></td>{columns}</tr>")
+    return "".join(rows)
+
+
+def docs_page(document: Mapping[str, Any]) -> str:
+    """The document as one self-contained HTML page."""
+    sections = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            statuses = "".join(
+                f"<li><code>{code}</code> {html.escape(response['description'])}</li>"
+                for code, response in operation["responses"].items()
+            )
+            table = ""
+            if "requestBody" in operation:
+                rows = _field_rows(document["components"]["schemas"]["SpeechBody"])
+                table = (
+                    "<table><thead><tr><th>Field</th><th>Type</th><th>Default</th>"
+                    f"<th>Meaning</th></tr></thead><tbody>{rows}</tbody></table>"
+                )
+            description = html.escape(operation.get("description", ""))
+            sections.append(
+                f"<section><h2><span>{method.upper()}</span> {html.escape(path)}</h2>"
+                f"<p>{html.escape(operation['summary'])}. {description}</p>{table}"
+                f"<ul>{statuses}</ul></section>"
+            )
+    return _PAGE.format(version=document["info"]["version"], sections="".join(sections))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Speech gateway</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
+  padding: 0 1rem; color: #1d2430; background: #fff }}
+h2 {{ font: 600 1.1rem ui-monospace, monospace; margin: 0 }}
+h2 span {{ color: #0a6b52; margin-right: .5rem }}
+section {{ border-top: 1px solid #d8dde5; padding: 1.2rem 0 }}
+table {{ border-collapse: collapse; width: 100%; font-size: .9rem }}
+th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0;
+  border-bottom: 1px solid #eceff3 }}
+ul {{ columns: 2; padding-left: 1.2rem; font-size: .9rem }}
+@media (prefers-color-scheme: dark) {{
+  body {{ color: #e4e8ee; background: #14181f }} h2 span {{ color: #5fd1b0 }}
+  section {{ border-color: #2c333e }} th, td {{ border-color: #232a34 }} }}
+</style></head><body>
+<h1>Speech gateway <small>{version}</small></h1>
+<p>The same as <a href="openapi.json">openapi.json</a>.</p>
+{sections}</body></html>
+"""

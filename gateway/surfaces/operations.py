@@ -1,0 +1,90 @@
+"""Routes for those who run the gateway: is it alive, is it ready, what has it done.
+
+None of them touches an upstream: they answer from what the probes found last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway import __version__
+from gateway.metrics import Metrics
+from gateway.surfaces.openapi import docs_page, openapi_document
+from gateway.upstream.pool import Pool
+
+
+class OperationsSurface:
+    """Health, readiness, metrics and the description of the API."""
+
+    def __init__(self, pool: Pool, metrics: Metrics) -> None:
+        self._pool = pool
+        self._metrics = metrics
+        self._document = openapi_document()
+        self._page = docs_page(self._document)
+
+    def routes(self) -> list[BaseRoute]:
+        """What this surface answers."""
+        return [
+            Route("/", self.index),
+            Route("/health", self.health),
+            Route("/ready", self.ready),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            Route("/docs", self.docs),
+        ]
+
+    def _state(self) -> Mapping[str, Any]:
+        return {
+            "status": "healthy" if self._pool.ready else "degraded",
+            "version": __version__,
+            "upstreams": [
+                {
+                    # Never the address: who may ask for health may not know the inner network.
+                    "index": index,
+                    "healthy": upstream.healthy,
+                    "in_flight": upstream.in_flight,
+                }
+                for index, upstream in enumerate(self._pool.upstreams)
+            ],
+        }
+
+    async def index(self, request: Request) -> Response:
+        """`GET /`: what this is; clients also use it to open a connection early."""
+        del request
+        return JSONResponse({"name": "speech-gateway", "version": __version__, "docs": "/docs"})
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`: 200 while the process lives."""
+        del request
+        return JSONResponse(self._state())
+
+    async def ready(self, request: Request) -> Response:
+        """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503."""
+        del request
+        if self._pool.ready:
+            return JSONResponse({"ready": True})
+        return JSONResponse({"ready": False}, 503, {"Retry-After": "1"})
+
+    async def metrics(self, request: Request) -> Response:
+        """`GET /metrics`: Prometheus' text format."""
+        del request
+        for upstream in self._pool.upstreams:
+            gauge = self._metrics.upstream_healthy.labels(upstream.address)
+            gauge.set(1 if upstream.healthy else 0)
+        return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`."""
+        del request
+        return JSONResponse(self._document)
+
+    async def docs(self, request: Request) -> Response:
+        """`GET /docs`: the same for people."""
+        del request
+        return HTMLResponse(self._page)

@@ -1,0 +1,337 @@
+"""The life of one speech request on the wire, for every surface: body, answer, end.
+
+A raw ASGI response that owns its answer: Starlette's StreamingResponse leaves its generator open
+when a client goes. A failure before the first audio is an honest status; one after it aborts the
+connection, so that no client takes half an answer for a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import (
+    GatewayError,
+    RequestTimeout,
+    RequestTooLarge,
+    UnsupportedContentType,
+)
+from gateway.request import SpeechRequest
+from gateway.speech import Answer, SpeechService
+
+logger = logging.getLogger("gateway.request")
+
+BODY_SECONDS = 60.0  # a body that takes longer is a slow attack, not a slow client
+DISCARD_SECONDS = 5.0  # a client that is refused mid-body gets this long to hear why
+# Every stream says so: reverse proxies would otherwise gather it before passing it on.
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class ClientGone(Exception):  # noqa: N818  (not an error: what happened)
+    """The client closed the connection."""
+
+
+class Disconnect:
+    """Cancels the task that it was made in when the client leaves."""
+
+    def __init__(self, receive: Receive) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("not in a task")
+        self.task = task
+        self._receive = receive
+        self._watcher = asyncio.ensure_future(self._watch())
+        self.gone = False
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        self.task.cancel()
+
+    def stop(self) -> None:
+        """Stop watching: the answer is complete."""
+        self._watcher.cancel()
+
+    async def absorb(self) -> None:
+        """Take in a cancellation that is on its way while the block ends with another error.
+
+        Raises:
+            ClientGone: There was one.
+        """
+        if self.gone:
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if self.task.uncancel():
+                    raise
+            raise ClientGone
+
+
+@asynccontextmanager
+async def watch_disconnect(receive: Receive) -> AsyncIterator[Disconnect]:
+    """Run the block until the client leaves.
+
+    Raises:
+        ClientGone: It left; the block was cancelled.
+    """
+    watch = Disconnect(receive)
+    try:
+        yield watch
+    except asyncio.CancelledError:
+        if watch.gone and watch.task.uncancel() == 0:
+            raise ClientGone from None
+        raise
+    except BaseException:
+        await watch.absorb()
+        raise
+    finally:
+        watch.stop()
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        RequestTooLarge: It is longer than the limit; what the client still sends is discarded
+            for a moment, so that it hears the answer.
+        RequestTimeout: It did not come in time.
+        ClientGone: The client left before it was complete.
+    """
+    declared = Headers(scope=scope).get("content-length", "")
+    too_large = declared.isdecimal() and int(declared[:20]) > limit_bytes
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS) as deadline:
+            while True:
+                if too_large and deadline.when() is not None:
+                    deadline.reschedule(asyncio.get_running_loop().time() + DISCARD_SECONDS)
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                if not too_large:
+                    body += message.get("body", b"")
+                    too_large = len(body) > limit_bytes
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        if not too_large:
+            raise RequestTimeout("The request's body did not come in time.") from None
+    if too_large:
+        raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
+    return bytes(body)
+
+
+def require_json(scope: Scope) -> None:
+    """Refuse a body that says it is something else than JSON; none said is taken for JSON.
+
+    Raises:
+        UnsupportedContentType: With what is understood.
+    """
+    media_type = Headers(scope=scope).get("content-type", "application/json").partition(";")[0]
+    if media_type.strip().lower() not in {"application/json", "text/json"}:
+        raise UnsupportedContentType(
+            "The request's content type must be application/json.", param="content-type"
+        )
+
+
+class Surface(Protocol):
+    """What a surface gives to `serve`: its own shapes."""
+
+    name: str
+
+    def render_error(self, error: GatewayError) -> Response:
+        """An error in the surface's own shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A surface's reading of one request.
+
+    Attributes:
+        request: What to say.
+        voice_label: The voice in metrics: a preset's name, or `library`.
+        headers: Further headers of the answer.
+        wrap: Turns the answer's bytes into the surface's own framing (SSE), or None.
+    """
+
+    request: SpeechRequest
+    voice_label: str
+    headers: Mapping[str, str]
+    wrap: Framing | None = None
+
+
+class Framing(Protocol):
+    """A framing around the audio bytes of a streamed answer."""
+
+    content_type: str
+
+    def chunk(self, data: bytes) -> bytes:
+        """Frame some bytes of audio."""
+
+    def end(self, answer: Answer) -> bytes:
+        """What follows the last audio."""
+
+    def failure(self, error: GatewayError) -> bytes:
+        """What tells the client of a failure before the connection is aborted."""
+
+
+def outcome_of(error: GatewayError) -> str:
+    """How a failed request counts in `gateway_requests_total`."""
+    if error.status in {401, 403}:
+        return "unauthorised"
+    if error.status == 429:  # noqa: PLR2004
+        return "rejected"
+    return "upstream_error" if error.status >= 500 else "invalid"  # noqa: PLR2004
+
+
+class SpeechEndpoint:
+    """An ASGI endpoint that answers with speech.
+
+    Args:
+        service: The straight line.
+        surface: Shapes of errors.
+        parse: Reads a body into what to say; raises GatewayError.
+        check: Looks at the scope before the body is read; raises GatewayError.
+    """
+
+    def __init__(
+        self,
+        service: SpeechService,
+        surface: Surface,
+        parse: Callable[[bytes, Scope], Spoken],
+        check: Callable[[Scope], None] = require_json,
+    ) -> None:
+        self._service = service
+        self._surface = surface
+        self._parse = parse
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, and count how it ended exactly once."""
+        arrived = time.monotonic()
+        exchange = _Exchange(self._service, send, arrived)
+        try:
+            outcome = await self._serve(scope, receive, exchange)
+        except ClientGone:
+            outcome = "cancelled"
+        except GatewayError as error:
+            outcome = await self._fail(error, scope, receive, send, exchange)
+        except asyncio.CancelledError:
+            exchange.observe("cancelled", self._surface.name)
+            raise
+        except Exception:
+            logger.exception("internal error")
+            error = GatewayError("The gateway failed; its log says how.")
+            outcome = await self._fail(error, scope, receive, send, exchange)
+        exchange.observe(outcome, self._surface.name)
+
+    async def _fail(
+        self, error: GatewayError, scope: Scope, receive: Receive, send: Send, exchange: _Exchange
+    ) -> str:
+        """Tell the client of a failure in the way that is left; return the outcome."""
+        if exchange.started:
+            # An ASGI call that returns without its last body chunk makes the HTTP server drop
+            # the connection: that is the abort.
+            logger.warning("answer aborted: %s", error.message)
+            return "truncated"
+        await self._surface.render_error(error)(scope, receive, send)
+        return outcome_of(error)
+
+    async def _serve(self, scope: Scope, receive: Receive, exchange: _Exchange) -> str:
+        self._check(scope)
+        body = await read_body(scope, receive, self._service.settings.max_body_bytes)
+        spoken = self._parse(body, scope)
+        async with watch_disconnect(receive) as watch:
+            await exchange.answer(spoken, watch)
+        return "ok"
+
+
+class _Exchange:
+    """What has been sent of one answer."""
+
+    def __init__(self, service: SpeechService, send: Send, arrived: float) -> None:
+        self._service = service
+        self._send = send
+        self._arrived = arrived
+        self._answer: Answer | None = None
+        self._voice_label = ""
+        self.started = False
+
+    async def answer(self, spoken: Spoken, watch: Disconnect) -> None:
+        """Open the answer, send it, and close it whatever happens."""
+        answer = await self._service.open(spoken.request, self._arrived)
+        self._answer, self._voice_label = answer, spoken.voice_label
+        try:
+            if spoken.request.buffered:
+                await self._send_whole(answer, spoken, watch)
+            else:
+                await self._send_stream(answer, spoken, watch)
+        except GatewayError as error:
+            if self.started and spoken.wrap:
+                await self._body(spoken.wrap.failure(error), more=True)
+            raise
+        finally:
+            answer.close()
+
+    async def _send_whole(self, answer: Answer, spoken: Spoken, watch: Disconnect) -> None:
+        body = await answer.read_all()
+        await self._start(
+            {
+                "Content-Type": answer.content_type,
+                "Content-Length": str(len(body)),
+                "X-Audio-Duration-Seconds": f"{answer.audio_seconds:.3f}",
+                "Cache-Control": "no-store",
+                **spoken.headers,
+            },
+            answer,
+        )
+        watch.stop()
+        await self._body(body, more=False)
+
+    async def _send_stream(self, answer: Answer, spoken: Spoken, watch: Disconnect) -> None:
+        wrap = spoken.wrap
+        data = await answer.read()  # whatever fails before this is an honest status
+        await self._start(
+            {
+                "Content-Type": wrap.content_type if wrap else answer.content_type,
+                **STREAM_HEADERS,
+                **spoken.headers,
+            },
+            answer,
+        )
+        while data:
+            await self._body(wrap.chunk(data) if wrap else data, more=True)
+            data = await answer.read()
+        watch.stop()
+        await self._body(wrap.end(answer) if wrap else b"", more=False)
+
+    async def _start(self, headers: Mapping[str, str], answer: Answer) -> None:
+        self.started = True
+        waited = f"{answer.queue_wait_seconds:.3f}"
+        pairs = {**headers, "X-Queue-Wait-Seconds": waited}
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in pairs.items()],
+            }
+        )
+
+    async def _body(self, data: bytes, *, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    def observe(self, outcome: str, surface: str) -> None:
+        """Count the request."""
+        self._service.metrics.requests.labels(surface, outcome).inc()
+        if self._answer is not None:
+            self._answer.observe(outcome, self._voice_label)

@@ -1,0 +1,150 @@
+"""Probes: an upstream is healthy once a warm-up has produced audio and while it answers.
+
+A live `/health` is not enough: the container answers it while its engine hangs, and its first
+generation blocks it for seconds (docs/contract.md sections 1, 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.admission import Admission
+from gateway.errors import GatewayError, QueueFull, UpstreamProtocolError
+from gateway.request import Sampling
+from gateway.upstream.base import PROFILES, Dialect, Generation
+from gateway.upstream.connection import Timeouts, UpstreamClient
+from gateway.upstream.pool import Upstream
+from gateway.upstream.wire import parse_models, parse_voices
+
+logger = logging.getLogger("gateway.health")
+
+WARM_UP_TEXT = "Hello there."
+WARM_UP_TOKENS = 80
+# The first generation blocks the container for 2 to 5 s, 56 s without a numba cache (section 6).
+WARM_UP_SECONDS = 120.0
+RECHECK_SECONDS = 15.0  # a warm-up on an engine that has spoken before
+PROBE_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.1
+LISTS_EVERY_PROBES = 6  # voices and models change rarely
+
+
+class Prober:
+    """Keeps the state of one upstream true.
+
+    Args:
+        upstream: The state that it changes.
+        client: The process' HTTP client.
+        dialect: How to ask for the warm-up.
+        model: The configured model name, or None for what the upstream lists first.
+        admission: Warm-ups use a slot like any generation.
+        interval_seconds: Pause between probes of a healthy upstream, and the longest one else.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        client: UpstreamClient,
+        dialect: Dialect,
+        *,
+        model: str | None,
+        admission: Admission,
+        interval_seconds: float,
+    ) -> None:
+        self._upstream = upstream
+        self._client = client
+        self._dialect = dialect
+        self._model = model
+        self._admission = admission
+        self._interval_seconds = interval_seconds
+        self._wake = asyncio.Event()
+        self._probes = 0
+
+    def eject(self, reason: str) -> None:
+        """Take the upstream out until a warm-up has spoken again."""
+        if self._upstream.healthy:
+            self._upstream.healthy = False
+            logger.warning("upstream %s ejected: %s", self._upstream.address, reason)
+        self._wake.set()
+
+    def suspect(self) -> None:
+        """A generation hung: look closer at once."""
+        self._upstream.suspect = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            await self.probe()
+            if self._upstream.healthy:
+                pause = FIRST_PAUSE_SECONDS
+                wait = self._interval_seconds
+            else:
+                wait = pause = min(pause * 1.5, self._interval_seconds)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            # Woken by a failure: give the engine a moment before asking again.
+            await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    async def probe(self) -> None:
+        """Ask once and note what was learnt; never raises a GatewayError."""
+        upstream = self._upstream
+        try:
+            if upstream.healthy and not upstream.suspect:
+                await self._client.get(upstream.address, "/health", PROBE_SECONDS)
+                self._probes += 1
+                if self._probes % LISTS_EVERY_PROBES == 0:
+                    await self._refresh_lists()
+            else:
+                await self._refresh_lists()
+                await self._warm_up()
+                upstream.suspect = False
+                upstream.spoken = True
+                if not upstream.healthy:
+                    upstream.healthy = True
+                    logger.info("upstream %s is ready", upstream.address)
+        except QueueFull:
+            return  # the gateway is busy: that says nothing about the upstream
+        except GatewayError as error:
+            logger.debug("probe of %s failed: %s", upstream.address, error.message)
+            self.eject(error.message)
+            self._wake.clear()
+
+    async def _refresh_lists(self) -> None:
+        address = self._upstream.address
+        models = parse_models(await self._client.get(address, "/v1/models", PROBE_SECONDS))
+        voices = parse_voices(await self._client.get(address, "/v1/audio/voices", PROBE_SECONDS))
+        if not models or not voices:
+            raise UpstreamProtocolError(f"The upstream {address} lists no model or no voice.")
+        if (models, voices) != (self._upstream.models, self._upstream.voices):
+            logger.info("upstream %s lists %s", address, ", ".join((*models, *voices)))
+        self._upstream.models, self._upstream.voices = models, voices
+
+    async def _warm_up(self) -> None:
+        upstream = self._upstream
+        generation = Generation(
+            text=WARM_UP_TEXT,
+            voice=upstream.voices[0],
+            system_prompt=None,
+            references=(),
+            sampling=Sampling(),
+            max_tokens=WARM_UP_TOKENS,
+            chunking=PROFILES["standard"],
+        )
+        call = self._dialect.call(generation, self._model or upstream.models[0])
+        patience = RECHECK_SECONDS if upstream.spoken else WARM_UP_SECONDS
+        timeouts = Timeouts(PROBE_SECONDS, patience, patience)
+        await self._admission.acquire()
+        try:
+            async with await self._client.open(upstream.address, call, timeouts) as stream:
+                if not await stream.read():
+                    raise UpstreamProtocolError(f"The upstream {upstream.address} made no audio.")
+                while await stream.read():
+                    pass
+        finally:
+            self._admission.release()

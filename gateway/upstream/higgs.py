@@ -1,0 +1,97 @@
+"""The dialect of the Higgs Audio v2 container: its speech route for presets, its chat route else.
+
+The speech route knows preset voices but no scene; the chat route takes scenes, references and
+dialogue but no preset. Both are asked for raw PCM in a stream (docs/contract.md sections 2, 4).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from gateway.request import Sampling
+from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT, speaker_tags
+from gateway.upstream.base import Call, Generation
+from gateway.upstream.wire import ChatParser, SpeechParser
+
+# The speech route stops at these by itself, the chat route only when told
+# (docs/contract.md section 2).
+STOP = ("<|eot_id|>", "<|end_of_text|>", "<|audio_eos|>")
+
+
+def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """The engine's own defaults, said aloud so that both routes sample alike."""
+    return {
+        "temperature": 1.0 if sampling.temperature is None else sampling.temperature,
+        "top_p": 0.95 if sampling.top_p is None else sampling.top_p,
+        "top_k": 50 if sampling.top_k is None else sampling.top_k,
+    }
+
+
+def _chunk_fields(generation: Generation) -> dict[str, int]:
+    return {
+        "audio_chunk_size": generation.chunking.size_tokens,
+        "audio_chunk_overlap_size": generation.chunking.overlap_tokens,
+    }
+
+
+def needs_chat(generation: Generation) -> bool:
+    """Whether only the chat route can say this."""
+    return (
+        generation.voice is None
+        or generation.system_prompt is not None
+        or bool(generation.references)
+        or len(speaker_tags(generation.text)) > 1
+    )
+
+
+class HiggsDialect:
+    """Builds calls for `bosonai/higgs-audio-vllm` and engines that honour its contract."""
+
+    def call(self, generation: Generation, model: str) -> Call:
+        """Choose the route that can say this generation and build its request."""
+        if needs_chat(generation):
+            return self._chat(generation, model)
+        return self._speech(generation, model)
+
+    def _speech(self, generation: Generation, model: str) -> Call:
+        body = {
+            "model": model,
+            "input": generation.text,
+            "voice": generation.voice,
+            "response_format": "pcm",
+            "max_tokens": generation.max_tokens,
+            **_sampling_fields(generation.sampling),
+            **_chunk_fields(generation),
+        }
+        return Call("/v1/audio/speech", json.dumps(body).encode(), SpeechParser())
+
+    def _chat(self, generation: Generation, model: str) -> Call:
+        body = {
+            "model": model,
+            "messages": self._messages(generation),
+            "modalities": ["text", "audio"],
+            # The voice must be an OpenAI name and is not used; the format is ignored in streams.
+            "audio": {"format": "wav", "voice": "alloy", **_chunk_fields(generation)},
+            "max_completion_tokens": generation.max_tokens,
+            "stop": list(STOP),
+            "stream": True,
+            **_sampling_fields(generation.sampling),
+        }
+        return Call("/v1/chat/completions", json.dumps(body).encode(), ChatParser())
+
+    def _messages(self, generation: Generation) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = [
+            {"role": "system", "content": generation.system_prompt or DEFAULT_SYSTEM_PROMPT}
+        ]
+        for reference in generation.references:
+            audio = base64.b64encode(reference.wav).decode()
+            # Inline audio only: an `audio_url` would make the engine fetch what a client names.
+            part = {"type": "input_audio", "input_audio": {"data": audio, "format": "wav"}}
+            messages += [
+                {"role": "user", "content": reference.transcript},
+                {"role": "assistant", "content": [part]},
+            ]
+        messages.append({"role": "user", "content": generation.text})
+        return messages

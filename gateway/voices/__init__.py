@@ -1,0 +1,1 @@
+"""Voices by name: what a client's word for a voice means on the upstreams."""

@@ -1,0 +1,62 @@
+"""From a client's word for a voice to a preset that an upstream lists.
+
+Letter case and a trailing `.wav` never matter (Chatterbox clients send file names); nothing is
+guessed: the container answers an unknown voice with its first preset and says nothing
+(docs/contract.md section 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gateway.errors import VoiceNotFound
+
+# The 13 voices of OpenAI's API on the container's eight presets: same gender, spread evenly.
+OPENAI_VOICES = {
+    "alloy": "en_woman",
+    "ash": "en_man",
+    "ballad": "chadwick",
+    "cedar": "chadwick",
+    "coral": "belinda",
+    "echo": "en_man",
+    "fable": "broom_salesman",
+    "marin": "mabel",
+    "nova": "mabel",
+    "onyx": "chadwick",
+    "sage": "belinda",
+    "shimmer": "en_woman",
+    "verse": "vex",
+}
+
+
+def _fold(name: str) -> str:
+    return name.strip().casefold().removesuffix(".wav")
+
+
+def resolve_voice(name: str, aliases: Mapping[str, str], listed: Sequence[str]) -> str:
+    """The preset that `name` means.
+
+    A listed preset wins over an alias of the same name. An alias is followed once. The 13 OpenAI
+    names work on every engine, so one whose target is not listed means the first listed preset.
+
+    Raises:
+        VoiceNotFound: With the list of names that work.
+    """
+    presets = {_fold(preset): preset for preset in listed}
+    wanted = _fold(name)
+    if wanted in presets:
+        return presets[wanted]
+    target = {_fold(alias): _fold(voice) for alias, voice in aliases.items()}.get(wanted)
+    if target in presets:
+        return presets[target]
+    if wanted in OPENAI_VOICES and listed:
+        return listed[0]
+    known = ", ".join(sorted({*listed, *aliases}))
+    raise VoiceNotFound(
+        f"The voice {name[:64]!r} does not exist. Voices: {known}.", param="voice"
+    )
+
+
+def voice_names(aliases: Mapping[str, str], listed: Sequence[str]) -> list[str]:
+    """All names that clients may use: presets first, then aliases, each once."""
+    return list(dict.fromkeys([*listed, *sorted(aliases)]))

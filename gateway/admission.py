@@ -65,8 +65,7 @@ class Admission:
         Raises:
             QueueFull: The queue is full, or the wait was too long.
         """
-        if self.in_flight < self.slots and not self._waiting:
-            self.in_flight += 1
+        if self.try_acquire():
             return 0.0
         if len(self._waiting) >= self.places:
             raise QueueFull(
@@ -94,6 +93,13 @@ class Admission:
                 ) from None
             raise
         return time.monotonic() - started
+
+    def try_acquire(self) -> bool:
+        """Take a slot that is free and that nobody waits for, without waiting."""
+        if self.in_flight < self.slots and not self._waiting:
+            self.in_flight += 1
+            return True
+        return False
 
     def release(self) -> None:
         """Give a slot back; the first in line gets it."""

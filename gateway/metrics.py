@@ -14,6 +14,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
     multiprocess,
 )
@@ -43,6 +44,7 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        disable_created_metrics()  # they double the series and tell nothing that a scrape does not
         self.registry = registry or CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -51,9 +53,7 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str, mode: str = "livesum") -> Gauge:
             return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
-        def histogram(
-            name: str, text: str, buckets: tuple[float, ...], *labels: str
-        ) -> Histogram:
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
 
         self.requests = counter(
@@ -134,9 +134,9 @@ class Metrics:
             "upstream",
             mode="livemin",
         )
-        gauge(
-            "gateway_build_info", "Versions.", "version", "python", mode="max"
-        ).labels(__version__, platform.python_version()).set(1)
+        gauge("gateway_build_info", "Versions.", "version", "python", mode="max").labels(
+            __version__, platform.python_version()
+        ).set(1)
 
     def render(self) -> bytes:
         """The exposition text, summed over all workers in multiprocess mode."""

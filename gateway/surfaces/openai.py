@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -18,17 +17,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
+from gateway.answer import Answer
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.request import (
-    ENGINE_SAMPLE_RATE_HZ,
     RESPONSE_FORMATS,
     SPEED_RANGE,
     Sampling,
     SpeechRequest,
 )
 from gateway.settings import Settings
-from gateway.speech import Answer, SpeechService
-from gateway.surfaces.stream import SpeechEndpoint, Spoken
+from gateway.speech import SpeechService
+from gateway.surfaces.stream import SpeechEndpoint, Spoken, retry_headers
 from gateway.text.estimate import estimate_input_tokens
 from gateway.text.prompt import instructed_prompt
 from gateway.text.sanitise import sanitise_system_prompt
@@ -98,7 +97,7 @@ class SpeechBody(BaseModel):
         None, description="false asks for one complete answer with exact sizes."
     )
     sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] = Field(
-        ENGINE_SAMPLE_RATE_HZ, description="Sample rate of the audio, in Hz."
+        24000, description="Sample rate of the audio, in Hz."
     )
     system_prompt: str | None = Field(
         None, max_length=8192, description="The engine's whole scene prompt."
@@ -157,40 +156,33 @@ def error_body(error: GatewayError) -> dict[str, Any]:
 
 def render_error(error: GatewayError) -> Response:
     """An error in OpenAI's shape, with the headers that its SDKs obey."""
-    headers = {}
-    if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
-        headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
-    if error.status in {408, 413}:
-        headers["Connection"] = "close"  # the rest of the body is still on its way
-    return JSONResponse(error_body(error), error.status, headers)
+    return JSONResponse(error_body(error), error.status, retry_headers(error))
 
 
 def _refuse_constant(name: str) -> float:
     raise InvalidRequest(f"{name} is not a JSON number.")
 
 
-def parse_json_object(body: bytes) -> dict[str, Any]:
-    """Read a JSON object from a hostile body.
+def parse_json(body: bytes) -> Any:
+    """Read JSON from a hostile body.
 
     Raises:
-        InvalidRequest: It is empty, not UTF-8, not JSON, not an object, too deep, or holds NaN.
+        InvalidRequest: It is empty, not UTF-8, not JSON, too deep, or holds NaN.
     """
     if not body.strip():
-        raise InvalidRequest("The request has no body; a JSON object is expected.")
+        raise InvalidRequest("The request has no body; JSON is expected.")
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        return json.loads(body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise InvalidRequest("The request's body is not JSON.") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest("The request's body must be a JSON object.")
-    return value
 
 
 def _validation_error(error: ValidationError) -> InvalidRequest:
     """The first thing that is wrong, with the field's name and no echo of its value."""
     first = error.errors(include_input=False, include_url=False)[0]
-    param = str(first["loc"][0]) if first["loc"] else None
+    if not first["loc"]:
+        return InvalidRequest("The request's body must be a JSON object.")
+    param = str(first["loc"][0])
     if first["type"] == "missing":
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
     if param == "response_format":
@@ -211,9 +203,7 @@ def resolve_model(name: str | None, served: tuple[str, ...]) -> None:
     if _DATED.sub("", name).lower() in MODEL_ALIASES or name.lower() in MODEL_ALIASES:
         return
     known = ", ".join([*served, *MODEL_ALIASES])
-    raise ModelNotFound(
-        f"The model {name[:64]!r} does not exist. Models: {known}.", param="model"
-    )
+    raise ModelNotFound(f"The model {name[:64]!r} does not exist. Models: {known}.", param="model")
 
 
 class OpenAISurface:
@@ -244,14 +234,14 @@ class OpenAISurface:
             Route("/v1/audio/voices", self.list_voices),
         ]
 
-    def parse(self, body: bytes, scope: Scope) -> Spoken:
+    async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a speech request.
 
         Raises:
             InvalidRequest, ModelNotFound, VoiceNotFound, NoHealthyUpstream.
         """
         try:
-            fields = SpeechBody.model_validate(parse_json_object(body))
+            fields = SpeechBody.model_validate(parse_json(body))
         except ValidationError as error:
             raise _validation_error(error) from None
         if not fields.input.strip():

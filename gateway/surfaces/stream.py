@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.answer import Answer
 from gateway.errors import (
     GatewayError,
     RequestTimeout,
@@ -26,7 +28,7 @@ from gateway.errors import (
     UnsupportedContentType,
 )
 from gateway.request import SpeechRequest
-from gateway.speech import Answer, SpeechService
+from gateway.speech import SpeechService
 
 logger = logging.getLogger("gateway.request")
 
@@ -36,7 +38,7 @@ DISCARD_SECONDS = 5.0  # a client that is refused mid-body gets this long to hea
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-class ClientGone(Exception):  # noqa: N818  (not an error: what happened)
+class ClientGone(Exception):
     """The client closed the connection."""
 
 
@@ -161,12 +163,14 @@ class Spoken:
         request: What to say.
         voice_label: The voice in metrics: a preset's name, or `library`.
         headers: Further headers of the answer.
+        duration_header: Name of a header that tells the seconds it took, or None.
         wrap: Turns the answer's bytes into the surface's own framing (SSE), or None.
     """
 
     request: SpeechRequest
     voice_label: str
     headers: Mapping[str, str]
+    duration_header: str | None = None
     wrap: Framing | None = None
 
 
@@ -183,6 +187,17 @@ class Framing(Protocol):
 
     def failure(self, error: GatewayError) -> bytes:
         """What tells the client of a failure before the connection is aborted."""
+
+
+def retry_headers(error: GatewayError) -> dict[str, str]:
+    """Headers that tell a client when to come back, and that a half-read body ends here."""
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
+    if error.status in {408, 413}:
+        headers["Connection"] = "close"
+    return headers
 
 
 def outcome_of(error: GatewayError) -> str:
@@ -208,7 +223,7 @@ class SpeechEndpoint:
         self,
         service: SpeechService,
         surface: Surface,
-        parse: Callable[[bytes, Scope], Spoken],
+        parse: Callable[[bytes, Scope], Awaitable[Spoken]],
         check: Callable[[Scope], None] = require_json,
     ) -> None:
         self._service = service
@@ -231,8 +246,8 @@ class SpeechEndpoint:
             raise
         except Exception:
             logger.exception("internal error")
-            error = GatewayError("The gateway failed; its log says how.")
-            outcome = await self._fail(error, scope, receive, send, exchange)
+            failure = GatewayError("The gateway failed; its log says how.")
+            outcome = await self._fail(failure, scope, receive, send, exchange)
         exchange.observe(outcome, self._surface.name)
 
     async def _fail(
@@ -250,9 +265,8 @@ class SpeechEndpoint:
     async def _serve(self, scope: Scope, receive: Receive, exchange: _Exchange) -> str:
         self._check(scope)
         body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-        spoken = self._parse(body, scope)
         async with watch_disconnect(receive) as watch:
-            await exchange.answer(spoken, watch)
+            await exchange.answer(await self._parse(body, scope), watch)
         return "ok"
 
 
@@ -291,9 +305,9 @@ class _Exchange:
                 "Content-Length": str(len(body)),
                 "X-Audio-Duration-Seconds": f"{answer.audio_seconds:.3f}",
                 "Cache-Control": "no-store",
-                **spoken.headers,
             },
             answer,
+            spoken,
         )
         watch.stop()
         await self._body(body, more=False)
@@ -305,9 +319,9 @@ class _Exchange:
             {
                 "Content-Type": wrap.content_type if wrap else answer.content_type,
                 **STREAM_HEADERS,
-                **spoken.headers,
             },
             answer,
+            spoken,
         )
         while data:
             await self._body(wrap.chunk(data) if wrap else data, more=True)
@@ -315,10 +329,15 @@ class _Exchange:
         watch.stop()
         await self._body(wrap.end(answer) if wrap else b"", more=False)
 
-    async def _start(self, headers: Mapping[str, str], answer: Answer) -> None:
+    async def _start(self, headers: Mapping[str, str], answer: Answer, spoken: Spoken) -> None:
         self.started = True
-        waited = f"{answer.queue_wait_seconds:.3f}"
-        pairs = {**headers, "X-Queue-Wait-Seconds": waited}
+        pairs = {
+            **headers,
+            **spoken.headers,
+            "X-Queue-Wait-Seconds": f"{answer.queue_wait_seconds:.3f}",
+        }
+        if spoken.duration_header:
+            pairs[spoken.duration_header] = f"{time.monotonic() - self._arrived:.3f}"
         await self._send(
             {
                 "type": "http.response.start",

@@ -66,7 +66,7 @@ def pause_before_retry(error: GatewayError, history: History, upstreams: int) ->
         return None
     if history.attempts < upstreams or isinstance(error, TooShort):
         return 0.0
-    return FIRST_PAUSE_SECONDS * 2 ** (history.attempts - upstreams)
+    return FIRST_PAUSE_SECONDS * float(2 ** (history.attempts - upstreams))
 
 
 class Running:

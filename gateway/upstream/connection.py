@@ -107,7 +107,7 @@ class PcmStream:
                         return pcm
 
     async def read_end(self, grace_seconds: float) -> bytes:
-        """What follows within a moment: the end (`ended` is true then), more PCM, or nothing yet."""
+        """What follows within a moment: the end (`ended` is set), more PCM, or nothing yet."""
         try:
             async with asyncio.timeout(grace_seconds):
                 return await self.read()

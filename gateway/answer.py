@@ -1,0 +1,144 @@
+"""Audio in the response format, as it comes: the end of the straight line.
+
+An `Answer` owns everything its request holds (slot, source, codec) and gives it back in `close`,
+which is synchronous so that no cancellation can interrupt it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
+
+from gateway.audio.transcoder import Transcoder
+from gateway.audio.underrun import Player
+from gateway.metrics import Metrics
+from gateway.request import SpeechRequest
+from gateway.take import Source
+from gateway.upstream.attempts import BYTES_PER_SAMPLE
+from gateway.upstream.base import SAMPLES_PER_TOKEN
+
+
+class Answer:
+    """One answer; closed by whoever sends it.
+
+    Args:
+        request: What is answered.
+        source: Its PCM.
+        transcoder: Its codec.
+        scope: Gives back what the request holds.
+        executor: Threads for the codec.
+        metrics: Where it is counted.
+        arrived: When the request came, `time.monotonic()`.
+        queue_wait_seconds: What it waited for its slot.
+    """
+
+    def __init__(
+        self,
+        request: SpeechRequest,
+        source: Source,
+        transcoder: Transcoder,
+        scope: ExitStack,
+        executor: Executor,
+        metrics: Metrics,
+        *,
+        arrived: float,
+        queue_wait_seconds: float,
+    ) -> None:
+        self.content_type = transcoder.content_type
+        self.queue_wait_seconds = queue_wait_seconds
+        self.sent_bytes = 0
+        self._request = request
+        self._source = source
+        self._transcoder = transcoder
+        self._scope = scope
+        self._executor = executor
+        self._metrics = metrics
+        self._arrived = arrived
+        self._ended = False
+        self._player = Player()
+        self._job: Future[bytes] | None = None
+        self._encode_seconds = 0.0
+
+    @property
+    def audio_seconds(self) -> float:
+        """Audio that has left the codec."""
+        return self._transcoder.output_seconds
+
+    @property
+    def audio_tokens(self) -> int:
+        """Audio tokens that the engine made for what was received."""
+        return -(-self._source.received_bytes // (SAMPLES_PER_TOKEN * BYTES_PER_SAMPLE))
+
+    async def read(self) -> bytes:
+        """The next encoded bytes; empty only at the end.
+
+        Raises:
+            GatewayError: It broke off; what was read so far is incomplete.
+        """
+        asked = time.monotonic()
+        data = b""
+        while not data and not self._ended:
+            pcm = await self._source.read()
+            if pcm:
+                data = await self._run(self._transcoder.feed, pcm)
+            else:
+                data = await self._run(self._transcoder.finish)
+                self._ended = True
+        if data:
+            now = time.monotonic()
+            if not self.sent_bytes:
+                self._metrics.time_to_first_byte.observe(now - self._arrived)
+            self.sent_bytes += len(data)
+            self._player.deliver(asked, now, self.audio_seconds)
+        return data
+
+    async def read_all(self) -> bytes:
+        """The whole answer."""
+        parts = []
+        while data := await self.read():
+            parts.append(data)
+        return b"".join(parts)
+
+    async def _run(self, step: Callable[..., bytes], *arguments: bytes) -> bytes:
+        """Run one step of the codec: in a thread, unless a thread costs more than the step."""
+        if not self._transcoder.needs_thread:
+            return step(*arguments)
+
+        def timed() -> bytes:
+            started = time.thread_time()
+            try:
+                return step(*arguments)
+            finally:
+                self._encode_seconds += time.thread_time() - started
+
+        self._job = self._executor.submit(timed)
+        return await asyncio.wrap_future(self._job)
+
+    def close(self) -> None:
+        """Give everything back; idempotent. A codec at work in a thread is freed when done."""
+        self._source.close()
+        self._scope.close()
+        if self._job is not None and not self._job.done():
+            self._job.add_done_callback(lambda _: self._transcoder.close())
+        else:
+            self._transcoder.close()
+
+    def observe(self, outcome: str, voice_label: str) -> None:
+        """Count the answer as it ended."""
+        metrics, request = self._metrics, self._request
+        elapsed = time.monotonic() - self._arrived
+        metrics.request_duration.observe(elapsed)
+        metrics.response_bytes.inc(self.sent_bytes)
+        metrics.audio_seconds.labels(request.surface, request.response_format, voice_label).inc(
+            self.audio_seconds
+        )
+        metrics.audio_tokens.inc(self.audio_tokens)
+        if self._encode_seconds:
+            metrics.encode_seconds.labels(request.response_format).inc(self._encode_seconds)
+        if outcome == "ok" and self.audio_seconds:
+            metrics.real_time_factor.observe(elapsed / self.audio_seconds)
+            if not request.buffered:
+                metrics.underrun.observe(self._player.underrun_seconds)

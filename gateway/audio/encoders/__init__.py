@@ -1,0 +1,25 @@
+"""The response formats: one row each, one file each, all of one shape.
+
+A new format is a class like its neighbours and a row here.
+"""
+
+from __future__ import annotations
+
+from gateway.audio.encoders.aac import AacEncoder
+from gateway.audio.encoders.base import BitRates, Encoder
+from gateway.audio.encoders.flac import FlacEncoder
+from gateway.audio.encoders.mp3 import Mp3Encoder
+from gateway.audio.encoders.opus import OpusEncoder
+from gateway.audio.encoders.pcm import PcmEncoder
+from gateway.audio.encoders.wav import WavEncoder
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "mp3": Mp3Encoder,
+    "opus": OpusEncoder,
+    "aac": AacEncoder,
+    "flac": FlacEncoder,
+    "wav": WavEncoder,
+    "pcm": PcmEncoder,
+}
+
+__all__ = ["ENCODERS", "BitRates", "Encoder"]

@@ -1,0 +1,74 @@
+"""Raw audio as it travels through the gateway: 16-bit little-endian mono samples in bytes.
+
+Chunks may be cut anywhere by whoever delivers them; an `Aligner` gives whole samples back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.request import ENGINE_SAMPLE_RATE_HZ
+
+BYTES_PER_SAMPLE = 2
+FULL_SCALE = 32_768
+SILENCE_DBFS = -120.0  # what a level of nothing but zeros reads as; s16 itself ends near -96
+
+
+class Aligner:
+    """Turns chunks of any size into whole samples; an odd byte waits for its other half."""
+
+    def __init__(self) -> None:
+        self._odd = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Whole samples out of everything fed so far and not yet returned."""
+        if self._odd:
+            chunk = self._odd + chunk
+        if len(chunk) % BYTES_PER_SAMPLE == 0:
+            self._odd = b""
+            return chunk
+        self._odd = chunk[-1:]
+        return chunk[:-1]
+
+
+def as_samples(pcm: bytes) -> NDArray[np.int16]:
+    """A read-only view of whole samples, dtype int16, shape (samples,)."""
+    return np.frombuffer(pcm, dtype="<i2")
+
+
+def seconds_of(pcm_bytes: int, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> float:
+    """Duration of that many bytes; half a sample counts as none."""
+    return pcm_bytes // BYTES_PER_SAMPLE / sample_rate_hz
+
+
+def samples_in(seconds: float, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> int:
+    """Whole samples nearest to a duration."""
+    return round(seconds * sample_rate_hz)
+
+
+def silence(seconds: float, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> bytes:
+    """Digital silence of that duration."""
+    return bytes(samples_in(seconds, sample_rate_hz) * BYTES_PER_SAMPLE)
+
+
+def peak_dbfs(pcm: bytes) -> float:
+    """Largest magnitude, in decibels of full scale; SILENCE_DBFS for none."""
+    samples = as_samples(pcm)
+    if not samples.size:
+        return SILENCE_DBFS
+    return _dbfs(max(int(samples.max()), -int(samples.min())))
+
+
+def level_dbfs(pcm: bytes) -> float:
+    """Root mean square, in decibels of full scale; SILENCE_DBFS for none."""
+    samples = as_samples(pcm)
+    if not samples.size:
+        return SILENCE_DBFS
+    return _dbfs(math.sqrt(float(np.mean(np.square(samples, dtype=np.float64)))))
+
+
+def _dbfs(magnitude: float) -> float:
+    return 20 * math.log10(magnitude / FULL_SCALE) if magnitude > 0 else SILENCE_DBFS

@@ -1,0 +1,341 @@
+"""Parsers of an upstream's bytes: PCM with error text inside it, chat events, errors, lists.
+
+Pure code that trusts neither status nor content type (docs/contract.md sections 2 to 4): what is
+not speech raises, and no message repeats the upstream's text, because that text echoes input.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from typing import Any
+
+from gateway.errors import (
+    GatewayError,
+    UnspeakableText,
+    UpstreamProtocolError,
+    UpstreamRejected,
+)
+
+# An exception of the engine after the 200 stands in the PCM as `{"error": {"object": "error", …`
+# (docs/contract.md section 3). Its first nine bytes are enough: 72 bits do not occur by chance,
+# and no more than eight bytes of audio ever wait for a decision.
+ERROR_MARK = b'{"error":'
+# At the very start flat envelopes and RIFF headers are looked for too. An answer whose first byte
+# could be theirs waits until this many bytes are there, 0.7 ms of audio.
+START_BYTES = 32
+_MAY_BE_TEXT = re.compile(rb"[\s{R]")
+_TEXT_START = re.compile(rb'\s*\{\s*"(?:error|object|detail|message)"')
+_RIFF_START = re.compile(rb"RIFF....WAVE", re.DOTALL)
+
+# The longest event that is asked for carries 250 tokens plus a tail of overlap: about 290 tokens
+# of 1,920 bytes, 740 KB in base64. Three times that is no event of this engine.
+MOST_LINE_BYTES = 2 * 1024 * 1024
+_OTHER_FIELDS = (b":", b"event:", b"id:", b"retry:")  # of server-sent events; all ignored
+
+MOST_MESSAGE_CHARACTERS = 300
+UNSPEAKABLE_PARAM = "unspeakable_text"
+_ERROR_TYPE = re.compile(r"[A-Za-z]{1,40}")
+# Another upstream, or the same one later, may answer otherwise: key, model and route are matters
+# of its configuration, 408 and 429 of its load (or of a proxy before it).
+_RETRYABLE_REFUSALS = {
+    401: "The upstream refused the gateway's API key.",
+    403: "The upstream refused the gateway's API key.",
+    404: "The upstream does not know the model or the route that it was asked for.",
+    408: "The upstream waited too long for its request.",
+    429: "The upstream is overloaded.",
+}
+
+
+class _Aligner:
+    """Cuts bytes at whole s16 samples; an odd byte waits for its other half."""
+
+    __slots__ = ("_odd", "samples")
+
+    def __init__(self) -> None:
+        self._odd = b""
+        self.samples = 0
+
+    def feed(self, data: bytes) -> bytes:
+        if self._odd:
+            data = self._odd + data
+            self._odd = b""
+        if len(data) & 1:
+            self._odd = data[-1:]
+            data = data[:-1]
+        self.samples += len(data) // 2
+        return data
+
+    def finish(self) -> None:
+        if self._odd:
+            # The engine sends whole tokens only, so something in between was not audio and the
+            # samples behind it were shifted by one byte.
+            raise UpstreamProtocolError("The upstream's audio ends within a sample.")
+
+
+class SpeechParser:
+    """Reads the body of `POST /v1/audio/speech` with `response_format: "pcm"`.
+
+    Bytes may come in any slices. PCM is s16le mono 24 kHz; only bytes that may turn out to be error
+    text are held back, at most 8 (START_BYTES at the start).
+    """
+
+    def __init__(self) -> None:
+        self._aligner = _Aligner()
+        self._held = b""
+        self._begun = False
+
+    @property
+    def samples(self) -> int:
+        """Samples returned so far."""
+        return self._aligner.samples
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the whole samples that `data` completes.
+
+        Raises:
+            UpstreamProtocolError: Error text, or a WAV file in place of PCM.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if not self._begun:
+            if len(data) < START_BYTES and (not data or _MAY_BE_TEXT.match(data)):
+                self._held = data
+                return b""
+            self._begin(data)
+        if ERROR_MARK in data:
+            raise UpstreamProtocolError("The upstream sent error text in place of audio.")
+        held = _mark_prefix_length(data)
+        if held:
+            self._held = data[-held:]
+            data = data[:-held]
+        return self._aligner.feed(data)
+
+    def finish(self) -> bytes:
+        """Return what was held back.
+
+        Raises:
+            UpstreamProtocolError: Error text, or half a sample is left over.
+        """
+        if not self._begun:
+            self._begin(self._held)
+        pcm = self._aligner.feed(self._held)
+        self._held = b""
+        self._aligner.finish()
+        return pcm
+
+    def _begin(self, data: bytes) -> None:
+        self._begun = True
+        if _TEXT_START.match(data):
+            raise UpstreamProtocolError("The upstream sent error text in place of audio.")
+        if _RIFF_START.match(data):
+            raise UpstreamProtocolError("The upstream sent a WAV file in place of PCM.")
+
+
+def _mark_prefix_length(data: bytes) -> int:
+    """How many bytes at the end of `data` may be the beginning of ERROR_MARK."""
+    at = data.rfind(b"{", max(0, len(data) - len(ERROR_MARK) + 1))
+    # The mark holds one brace, its first byte: only the last brace can begin it.
+    return len(data) - at if at >= 0 and ERROR_MARK.startswith(data[at:]) else 0
+
+
+class ChatParser:
+    """Reads the event stream of `POST /v1/chat/completions` with `stream: true`.
+
+    Every `data:` line is one event, as the engine writes it. Audio may follow the event that
+    carries the finish reason (docs/contract.md section 4), so only `[DONE]` ends the answer.
+
+    Attributes:
+        finish_reason: `stop`, `length` or None so far.
+        text_characters: Length of the text that the model answered; the text itself is dropped.
+        usage: Token counts, if the engine sent them.
+    """
+
+    def __init__(self) -> None:
+        self.finish_reason: str | None = None
+        self.text_characters = 0
+        self.usage: dict[str, int] | None = None
+        self._aligner = _Aligner()
+        self._parts: list[bytes] = []  # of a line that is not complete
+        self._parts_bytes = 0
+        self._done = False
+
+    @property
+    def samples(self) -> int:
+        """Samples returned so far; zero at the end means that the model answered in text."""
+        return self._aligner.samples
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the whole samples (s16le mono 24 kHz) of the events that `data` completes.
+
+        Raises:
+            UpstreamProtocolError: An error event, or bytes that are no such event stream.
+        """
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._keep(data)
+            return b""
+        lines = b"".join((*self._parts, data[:end])).split(b"\n")
+        self._parts.clear()
+        self._parts_bytes = 0
+        self._keep(data[end + 1 :])
+        return self._aligner.feed(b"".join([self._line(line) for line in lines]))
+
+    def finish(self) -> bytes:
+        """Return what an unterminated last line held.
+
+        Raises:
+            UpstreamProtocolError: The stream ended without `[DONE]`, or within a sample.
+        """
+        pcm = self._aligner.feed(self._line(b"".join(self._parts)))
+        self._parts.clear()
+        if not self._done:
+            raise UpstreamProtocolError("The upstream's event stream broke off.")
+        self._aligner.finish()
+        return pcm
+
+    def _keep(self, part: bytes) -> None:
+        self._parts_bytes += len(part)
+        if self._parts_bytes > MOST_LINE_BYTES:
+            raise UpstreamProtocolError("The upstream sent an event that is too long.")
+        if part:
+            self._parts.append(part)
+
+    def _line(self, line: bytes) -> bytes:
+        """The PCM bytes of one line."""
+        if self._done or _carries_nothing(line):
+            return b""
+        line = line.rstrip(b"\r")
+        if not line or line.startswith(_OTHER_FIELDS):
+            return b""
+        if not line.startswith(b"data:"):
+            raise UpstreamProtocolError("The upstream's answer is not an event stream.")
+        payload = line[5:].strip()
+        if payload == b"[DONE]":
+            self._done = True
+            return b""
+        return self._event(_object(_json(payload)))
+
+    def _event(self, event: dict[str, Any]) -> bytes:
+        if event.get("error") or event.get("object") == "error":
+            raise UpstreamProtocolError("The upstream sent an error event.")
+        usage = event.get("usage")
+        if usage:
+            counts = _object(usage).items()
+            self.usage = {name: count for name, count in counts if isinstance(count, int)}
+        choices = event.get("choices")
+        if not isinstance(choices, list):
+            raise UpstreamProtocolError("The upstream sent an event without choices.")
+        return b"".join([self._choice(_object(choice)) for choice in choices])
+
+    def _choice(self, choice: dict[str, Any]) -> bytes:
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str):
+            self.finish_reason = reason
+        delta = _object(choice.get("delta") or {})
+        text = delta.get("content")
+        if isinstance(text, str):
+            self.text_characters += len(text)
+        audio = _object(delta.get("audio") or {}).get("data")
+        if audio is None:
+            return b""
+        try:
+            return binascii.a2b_base64(audio, strict_mode=True)
+        except (ValueError, TypeError):  # binascii.Error is a ValueError
+            raise UpstreamProtocolError("The upstream's audio is not base64.") from None
+
+
+def _carries_nothing(line: bytes) -> bool:
+    """Whether a line is the event that the engine sends for every token (25 a second, each stream).
+
+    Only its exact spelling is known here; any other goes through the JSON parser. The quotes of
+    these keys would be escaped inside a JSON string, so text cannot imitate them.
+    """
+    return (
+        b'"content":""' in line
+        and b'"finish_reason":null' in line
+        and b'"data"' not in line
+        and b'"error"' not in line
+        and b'"usage"' not in line
+        and line.startswith(b"data:")
+    )
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise UpstreamProtocolError("The upstream sent something else than JSON.") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UpstreamProtocolError("The upstream sent JSON of another shape than its API's.")
+    return value
+
+
+def parse_error_body(status: int, body: bytes) -> GatewayError:
+    """Turn an answer whose status is not 200 into the exception for it.
+
+    The container answers with a flat envelope, `{"detail"}`, `{"error": "Unauthorized"}`, plain
+    text or nothing (docs/contract.md sections 1, 2, 4); its messages echo input and are dropped.
+    The CPU engine's envelope with `param: "unspeakable_text"` is the exception: its message is
+    written for clients.
+    """
+    envelope = _flat_envelope(body)
+    if status == 400 and envelope.get("param") == UNSPEAKABLE_PARAM:  # noqa: PLR2004
+        words = " ".join(str(envelope.get("message") or "").split())
+        return UnspeakableText(
+            words[:MOST_MESSAGE_CHARACTERS] or "The engine's voice has no sound for this text."
+        )
+    if status in _RETRYABLE_REFUSALS:
+        return UpstreamProtocolError(_RETRYABLE_REFUSALS[status])
+    kind = str(envelope.get("type") or "")
+    name = f"{status} {kind}" if _ERROR_TYPE.fullmatch(kind) else str(status)
+    if 400 <= status < 500:  # noqa: PLR2004
+        return UpstreamRejected(f"The upstream refused the request ({name}).")
+    return UpstreamProtocolError(f"The upstream failed ({name}).")
+
+
+def _flat_envelope(body: bytes) -> dict[str, Any]:
+    """The error's fields, whether they stand at the top or in an `error` object; else nothing."""
+    try:
+        value = _object(_json(body))
+    except UpstreamProtocolError:
+        return {}
+    inner = value.get("error")
+    return inner if isinstance(inner, dict) else value
+
+
+def parse_models(body: bytes) -> tuple[str, ...]:
+    """The ids that `GET /v1/models` lists, in its order.
+
+    Raises:
+        UpstreamProtocolError: The body is no such list.
+    """
+    return _names(_object(_json(body)).get("data"), ("id",))
+
+
+def parse_voices(body: bytes) -> tuple[str, ...]:
+    """The names that `GET /v1/audio/voices` lists: a bare array, or `{"voices": [...]}`.
+
+    Raises:
+        UpstreamProtocolError: The body is no such list.
+    """
+    value = _json(body)
+    return _names(value.get("voices") if isinstance(value, dict) else value, ("id", "name"))
+
+
+def _names(entries: Any, keys: tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(entries, list):
+        raise UpstreamProtocolError("The upstream's list is not a list.")
+    names = []
+    for entry in entries:
+        fields = entry if isinstance(entry, dict) else {keys[0]: entry}
+        name = next((fields[key] for key in keys if fields.get(key)), None)
+        if not isinstance(name, str):
+            raise UpstreamProtocolError("The upstream's list holds an entry without a name.")
+        names.append(name)
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,112 @@
+"""Engines and gateways as real processes, for load tests, proofs and tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from gateway.settings import PREFIX
+from gateway.supervisor import EngineSupervisor
+
+DEADLINE_SECONDS = 60.0
+
+
+def wait_until(
+    fact: Callable[[], Any], what: str, deadline_seconds: float = DEADLINE_SECONDS
+) -> Any:
+    """Wait for a fact about another process.
+
+    Returns:
+        The fact, as soon as it is true.
+
+    Raises:
+        AssertionError: It did not come true in time.
+    """
+    end = time.monotonic() + deadline_seconds
+    pause = threading.Event()
+    while True:
+        value = fact()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline_seconds:g} s: {what}")
+        pause.wait(0.01)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running_engine(*arguments: str) -> Iterator[EngineSupervisor]:
+    """A real engine process; `arguments` follow `speech-gateway engine`."""
+
+    def command(fd: int) -> list[str]:
+        base = [sys.executable, "-m", "gateway", "engine", "--fd", str(fd), "--exit-with-parent"]
+        return [*base, *arguments]
+
+    engine = EngineSupervisor(command)
+    engine.start()
+    try:
+        wait_until(lambda: answers(engine.address + "/health"), "the engine is live")
+        yield engine
+    finally:
+        engine.stop()
+
+
+class ServeProcess:
+    """A `speech-gateway serve` process.
+
+    Attributes:
+        url: Its base address.
+        process: The process.
+    """
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
+        self.url = url
+        self.process = process
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE_SECONDS)
+
+
+@contextmanager
+def running_serve(*arguments: str, ready: bool = True, **settings: Any) -> Iterator[ServeProcess]:
+    """A gateway in its own process; `settings` become GATEWAY_ variables."""
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment |= {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+    process = subprocess.Popen(  # noqa: S603  (our own command)
+        [sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],
+        env=environment,
+    )
+    serve = ServeProcess(f"http://127.0.0.1:{port}", process)
+    try:
+        path = "/ready" if ready else "/health"
+        wait_until(lambda: answers(serve.url + path) or process.poll() is not None, path)
+        yield serve
+    finally:
+        if process.poll() is None:
+            serve.stop()

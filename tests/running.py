@@ -1,0 +1,93 @@
+"""Real processes and real sockets for tests: a gateway in a thread, engines as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from gateway.app import Runtime, create_app
+from gateway.logs import log_config
+from gateway.settings import load_settings
+from loadtest.processes import DEADLINE_SECONDS, answers, running_engine, wait_until
+
+__all__ = ["Gateway", "answers", "running_engine", "running_gateway", "wait_until"]
+
+
+class Gateway:
+    """A gateway on a loopback port, served by a real uvicorn in a thread of this process.
+
+    Attributes:
+        url: Its base address.
+        runtime: Its live state, for looking at slots and leases.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = load_settings(**{"probe_interval_seconds": 0.2, **settings})
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._app = create_app(self._settings)
+        config = uvicorn.Config(
+            self._app,
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=log_config("warning"),
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def _serve(self) -> None:
+        async def main() -> None:
+            self.loop = asyncio.get_running_loop()
+            await self._server.serve(sockets=[self._socket])
+
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(main())
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the application holds while it runs."""
+        runtime = self._app.state.runtime
+        assert isinstance(runtime, Runtime)
+        return runtime
+
+    def start(self, *, ready: bool = True) -> None:
+        """Serve, and wait until it is live (and ready)."""
+        self._thread.start()
+        wait_until(lambda: answers(self.url + "/health"), "the gateway is live")
+        if ready:
+            wait_until(lambda: answers(self.url + "/ready"), "the gateway is ready")
+
+    def stop(self) -> None:
+        """Shut down and wait for it."""
+        self._server.should_exit = True
+        self._thread.join(DEADLINE_SECONDS)
+        assert not self._thread.is_alive(), "the gateway did not stop"
+        self._socket.close()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample of the gateway's own counters; 0 while there is none."""
+        value = self.runtime.metrics.registry.get_sample_value(name, labels)
+        return value or 0.0
+
+
+@contextmanager
+def running_gateway(*, ready: bool = True, **settings: Any) -> Iterator[Gateway]:
+    """A gateway with the given settings; `upstreams` must be among them."""
+    gateway = Gateway(**settings)
+    gateway.start(ready=ready)
+    try:
+        yield gateway
+    finally:
+        gateway.stop()

@@ -1,0 +1,146 @@
+"""The `serve` process with its child engine: started, replaced, stopped, never orphaned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import psutil
+import pytest
+
+from loadtest.processes import ServeProcess, answers, free_port, running_serve, wait_until
+
+
+def speak(serve: ServeProcess, text: str = "Hello there.") -> httpx.Response:
+    """A short sentence as WAV."""
+    return httpx.post(
+        serve.url + "/v1/audio/speech",
+        json={"input": text, "response_format": "wav"},
+        timeout=60,
+    )
+
+
+def children(serve: ServeProcess) -> list[psutil.Process]:
+    """The processes that a gateway has started."""
+    return psutil.Process(serve.process.pid).children(recursive=True)
+
+
+def engine_of(serve: ServeProcess) -> psutil.Process:
+    """Its child engine."""
+    return next(child for child in children(serve) if "engine" in child.cmdline())
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process is over."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_without_upstreams_the_cpu_engine_speaks_and_sigterm_ends_both_with_status_0() -> None:
+    """One command, real speech, an orderly end."""
+    with running_serve() as serve:
+        assert speak(serve).content[:4] == b"RIFF"
+        engine = engine_of(serve)
+        assert serve.stop() == 0
+        wait_until(lambda: gone(engine), "the engine is gone", 10)
+
+
+def test_an_engine_that_dies_is_started_again_and_requests_wait_for_it() -> None:
+    """A crash costs a moment, not the service."""
+    with running_serve() as serve:
+        engine = engine_of(serve)
+        engine.kill()
+        answer = speak(serve)
+        assert answer.status_code == 200
+        assert len(answer.content) > 10_000
+        assert engine_of(serve).pid != engine.pid
+
+
+def test_sigkill_of_the_gateway_leaves_no_orphan() -> None:
+    """Nobody is left to clean up: the engine must see it by itself."""
+    with running_serve() as serve:
+        left = children(serve)
+        assert left
+        serve.process.kill()
+        serve.process.wait(10)
+        wait_until(lambda: all(gone(child) for child in left), "no child is left", 10)
+
+
+def test_sigkill_of_the_parent_of_two_workers_leaves_no_orphan() -> None:
+    """Neither workers nor engine outlive the parent; one engine serves both workers."""
+    with running_serve("--workers", "2") as serve:
+        left = children(serve)
+        assert sum("engine" in child.cmdline() for child in left) == 1
+        assert speak(serve).status_code == 200
+        serve.process.kill()
+        serve.process.wait(10)
+        wait_until(lambda: all(gone(child) for child in left), "no child is left", 15)
+
+
+def test_metrics_are_summed_over_two_workers() -> None:
+    """A scrape of one worker tells of all."""
+    with running_serve("--workers", "2") as serve:
+        for _ in range(6):
+            with httpx.Client() as client:  # a new connection: another worker may take it
+                client.post(serve.url + "/v1/audio/speech", json={"input": "."}, timeout=30)
+        line = 'gateway_requests_total{outcome="ok",surface="openai"} 6.0'
+        wait_until(lambda: line in httpx.get(serve.url + "/metrics").text, "six are counted", 10)
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    """No traceback, status 2."""
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-m", "http.server", str(port), "-b", "127.0.0.1"]) as p:
+        try:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "the port is taken")
+            done = subprocess.run(
+                [sys.executable, "-m", "gateway", "serve", "--port", str(port)],
+                env={**os.environ, "GATEWAY_UPSTREAMS": "http://127.0.0.1:1"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+        finally:
+            p.kill()
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(port) in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_running_answer_is_finished_before_the_gateway_stops(number: signal.Signals) -> None:
+    """An orderly stop cuts nobody off."""
+    text = "This sentence is still being spoken when the gateway is asked to stop. " * 20
+    with running_serve() as serve:
+        with (
+            httpx.Client(timeout=60) as client,
+            client.stream(
+                "POST",
+                serve.url + "/v1/audio/speech",
+                json={"input": text, "response_format": "pcm"},
+            ) as answer,
+        ):
+            chunks = answer.iter_raw()
+            got = len(next(chunks))
+            serve.process.send_signal(number)
+            got += sum(map(len, chunks))
+        assert got > 60 * 48_000
+        assert serve.process.wait(30) == 0
+
+
+def test_settings_are_printed_with_secrets_masked() -> None:
+    """What is in force, fit for a bug report."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "settings"],
+        env={**os.environ, "GATEWAY_UPSTREAM_API_KEY": "very-secret"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "GATEWAY_UPSTREAM_API_KEY=********" in done.stdout
+    assert "GATEWAY_PORT=8888" in done.stdout
+    assert "very-secret" not in done.stdout

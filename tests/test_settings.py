@@ -1,0 +1,105 @@
+"""The settings: what the environment says is what holds, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gateway.settings import (
+    Settings,
+    SettingsError,
+    describe,
+    load_settings,
+    unknown_variables,
+    variable_name,
+)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("GATEWAY_"):
+            monkeypatch.delenv(name)
+
+
+def test_comma_separated_lists_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists are written with commas, not as JSON; the base address of an OpenAI client works."""
+    monkeypatch.setenv("GATEWAY_UPSTREAMS", "http://a:8000/v1/, http://b:8000")
+    assert load_settings().upstreams == ("http://a:8000", "http://b:8000")
+
+
+def test_aliases_add_to_the_openai_voices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator's alias moves or adds a name; the 13 OpenAI names stay."""
+    monkeypatch.setenv("GATEWAY_VOICE_ALIASES", "Narrator=vex,alloy=mabel")
+    aliases = load_settings().voice_aliases
+    assert aliases["narrator"] == "vex"
+    assert aliases["alloy"] == "mabel"
+    assert len(aliases) == 14
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("UPSTREAMS", "localhost:8000"),
+        ("UPSTREAMS", "http://a,http://a/"),
+        ("VOICE_ALIASES", "bob"),
+        ("MAX_IN_FLIGHT", "0"),
+        ("QUEUE_TIMEOUT_SECONDS", "-1"),
+        ("STREAM_PROFILE", "fast"),
+        ("DEFAULT_RESPONSE_FORMAT", "ogg"),
+    ],
+)
+def test_a_wrong_value_stops_the_start_with_one_line_that_names_the_variable(
+    name: str, value: str
+) -> None:
+    """Nobody should have to read a traceback to find a typing error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "settings"],
+        env={**os.environ, f"GATEWAY_{name}": value},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert f"GATEWAY_{name}" in done.stderr
+
+
+def test_more_workers_than_slots_is_refused() -> None:
+    """A worker without a slot could never speak."""
+    with pytest.raises(SettingsError, match="GATEWAY_WORKERS"):
+        load_settings(workers=8, max_in_flight=4)
+
+
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`speech-gateway settings` may be pasted into a bug report."""
+    monkeypatch.setenv("GATEWAY_UPSTREAM_API_KEY", "very-secret")
+    settings = load_settings()
+    assert describe(settings)["GATEWAY_UPSTREAM_API_KEY"] == "********"
+    assert "very-secret" not in repr(settings)
+
+
+def test_a_misspelt_variable_is_found() -> None:
+    """A name that nothing reads is told, not ignored in silence."""
+    environment = {"GATEWAY_UPSTREAM": "http://a", "GATEWAY_PORT": "1", "PATH": "/bin"}
+    assert unknown_variables(environment) == ("GATEWAY_UPSTREAM",)
+
+
+def test_slots_are_shared_among_workers() -> None:
+    """N workers together never run more generations than one would."""
+    settings = load_settings(workers=3, max_in_flight=64)
+    assert settings.slots_per_worker * 3 <= 64
+
+
+def test_every_setting_has_a_description() -> None:
+    """The README's table is made of them."""
+    for field, info in Settings.model_fields.items():
+        assert info.description, variable_name(field)
+        assert info.description.endswith(".")

@@ -1,0 +1,100 @@
+"""The choice of an upstream: a pure function, tested as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import NoHealthyUpstream
+from gateway.upstream.pool import Pool, Upstream, choose
+
+
+def upstream(
+    name: str, *, healthy: bool = True, in_flight: int = 0, spoken: bool = True
+) -> Upstream:
+    """An upstream in a given state that lists two voices."""
+    return Upstream(
+        name, healthy=healthy, in_flight=in_flight, spoken=spoken, voices=("belinda", name)
+    )
+
+
+def test_the_one_with_the_least_in_flight_is_chosen() -> None:
+    """Load is spread by what runs now."""
+    busy, idle = upstream("a", in_flight=2), upstream("b", in_flight=1)
+    assert choose([busy, idle], "belinda") is idle
+
+
+def test_equals_are_taken_in_the_order_of_the_settings() -> None:
+    """The choice is deterministic."""
+    first, second = upstream("a"), upstream("b")
+    assert choose([first, second], "belinda") is first
+
+
+def test_an_upstream_that_was_tried_is_avoided_while_there_is_another() -> None:
+    """A retry goes elsewhere first, and comes back when there is nowhere else."""
+    first, second = upstream("a"), upstream("b", in_flight=9)
+    assert choose([first, second], "belinda", avoid=[first]) is second
+    assert choose([first, second], "belinda", avoid=[first, second]) is first
+
+
+def test_an_ejected_upstream_is_passed_over() -> None:
+    """Healthy ones come first, however busy."""
+    ejected, healthy = upstream("a", healthy=False), upstream("b", in_flight=60)
+    assert choose([ejected, healthy], "belinda") is healthy
+
+
+def test_when_all_are_ejected_all_stand_in() -> None:
+    """Envoy's panic rule: a pool that is all ejected more likely has a wrong probe."""
+    first, second = upstream("a", healthy=False), upstream("b", healthy=False)
+    assert choose([first, second], "belinda") is first
+    assert choose([first, second], "belinda", avoid=[first]) is second
+
+
+def test_one_that_has_never_spoken_is_never_chosen() -> None:
+    """An engine that still loads its model would block."""
+    assert choose([upstream("a", spoken=False, healthy=False)], "belinda") is None
+
+
+def test_a_voice_is_only_asked_of_an_upstream_that_lists_it() -> None:
+    """The container answers an unknown voice with its first preset and says nothing."""
+    first, second = upstream("a"), upstream("b", in_flight=5)
+    assert choose([first, second], "b") is second
+    assert choose([first, second], "nobody") is None
+
+
+def test_a_lease_counts_while_it_runs_and_not_after_an_error() -> None:
+    """Every way out gives the lease back."""
+    pool = Pool(["http://a"])
+    only = pool.upstreams[0]
+    only.spoken = only.healthy = True
+    only.voices = ("belinda",)
+
+    def fail_on_lease() -> None:
+        with pool.lease("belinda"):
+            assert only.in_flight == 1
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_on_lease()
+    assert only.in_flight == 0
+
+
+def test_a_pool_that_has_never_spoken_says_so() -> None:
+    """503 with a hint when to come back, not a hang."""
+    pool = Pool(["http://a"])
+    assert not pool.ready
+    with pytest.raises(NoHealthyUpstream) as refused, pool.lease("belinda"):
+        pass
+    assert refused.value.retry_after_seconds
+
+
+def test_lists_come_from_healthy_upstreams() -> None:
+    """What only an ejected upstream lists cannot be promised."""
+    pool = Pool(["http://a", "http://b"])
+    for member, voice in zip(pool.upstreams, ("x", "y"), strict=True):
+        member.spoken = member.healthy = True
+        member.voices, member.models = (voice,), ("m",)
+    pool.upstreams[1].healthy = False
+    assert list(pool.voices) == ["x"]
+    assert pool.models == ("m",)
+    pool.upstreams[0].healthy = False
+    assert list(pool.voices) == ["x", "y"]

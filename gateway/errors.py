@@ -137,7 +137,7 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamProtocolError(UpstreamError):
-    """The upstream answered with something that is not speech: error text, no audio, a bad status."""
+    """The upstream answered with something else than speech: error text, no audio, a status."""
 
     code = "upstream_protocol_error"
 
@@ -168,3 +168,12 @@ class NoHealthyUpstream(GatewayError):
     status = 503
     code = "no_healthy_upstream"
     retryable = True
+
+
+def outcome_of(error: GatewayError) -> str:
+    """How a failed request counts in `gateway_requests_total`."""
+    if error.status in {401, 403}:
+        return "unauthorised"
+    if error.status == 429:  # noqa: PLR2004
+        return "rejected"
+    return "upstream_error" if error.status >= 500 else "invalid"  # noqa: PLR2004

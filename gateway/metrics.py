@@ -44,7 +44,7 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        disable_created_metrics()  # they double the series and tell nothing that a scrape does not
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and tell nothing that a scrape does not
         self.registry = registry or CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -60,6 +60,9 @@ class Metrics:
             "gateway_requests_total", "Speech requests by how they ended.", "surface", "outcome"
         )
         self.in_flight = gauge("gateway_in_flight_requests", "Speech requests that hold a slot.")
+        self.in_flight_peak = gauge(
+            "gateway_in_flight_requests_peak", "Most speech requests that held a slot at once."
+        )
         self.queued = gauge("gateway_queued_requests", "Speech requests that wait for a slot.")
         self.queue_wait = histogram(
             "gateway_queue_wait_seconds", "Wait for a slot.", LATENCY_BUCKETS
@@ -138,10 +141,29 @@ class Metrics:
             __version__, platform.python_version()
         ).set(1)
 
-    def render(self) -> bytes:
-        """The exposition text, summed over all workers in multiprocess mode."""
+    def _whole(self) -> CollectorRegistry:
+        """The registry to read: in multiprocess mode one that sums over all workers."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry)
+            return self.registry
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return registry
+
+    def render(self) -> bytes:
+        """The exposition text, summed over all workers in multiprocess mode."""
+        return generate_latest(self._whole())
+
+    def sums(self) -> dict[str, float]:
+        """Every sample's value by its name, summed over its labels but for an `outcome`.
+
+        A sample with an outcome stands as `name:outcome`. Histograms' buckets are left out.
+        """
+        sums: dict[str, float] = {}
+        for family in self._whole().collect():
+            for sample in family.samples:
+                if sample.name.endswith("_bucket"):
+                    continue
+                outcome = sample.labels.get("outcome")
+                name = f"{sample.name}:{outcome}" if outcome else sample.name
+                sums[name] = sums.get(name, 0.0) + sample.value
+        return sums

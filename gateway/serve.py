@@ -91,7 +91,9 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        raise OSError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from gateway.voices.names import OPENAI_VOICES
 PREFIX = "GATEWAY_"
 MEBIBYTE = 1024 * 1024
 
+
 class SettingsError(Exception):
     """A variable has a wrong value; the message is one line that names it."""
 
@@ -90,7 +91,8 @@ class Settings(BaseSettings):
         600,
         gt=0,
         le=86400,
-        description="Longest life of a whole request, queue and retries included.",
+        description="Longest life of a whole request once it has a slot, retries included, for "
+        "each 4,096 characters (begun) of its text.",
     )
     slowest_tokens_per_second: float = Field(
         10,
@@ -103,7 +105,15 @@ class Settings(BaseSettings):
         30, ge=0, le=3600, description="Time that running answers get at shutdown."
     )
     max_input_characters: int = Field(
-        4096, ge=1, le=1_000_000, description="Longest input text, in characters."
+        100_000, ge=1, le=1_000_000, description="Longest input text, in characters."
+    )
+    normalise_text: bool = Field(
+        True,
+        description="Write text the way the model's official script does: event tags, "
+        "temperatures, ASCII punctuation.",
+    )
+    turn_pause_seconds: float = Field(
+        0.4, ge=0, le=10, description="Pause where a long dialogue is joined between two turns."
     )
     max_body_bytes: int = Field(
         32 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE, description="Largest request body."

@@ -3,26 +3,81 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from gateway.admission import Admission
 from gateway.answer import Answer
+from gateway.audio.join import Joiner
 from gateway.audio.pcm import silence
 from gateway.audio.transcoder import BitRates, Transcoder
-from gateway.errors import QueueFull, UpstreamError, UpstreamTimeout
+from gateway.errors import GatewayError, QueueFull, UpstreamError, UpstreamTimeout, outcome_of
 from gateway.metrics import Metrics
-from gateway.request import SpeechRequest
+from gateway.request import Reference, SpeechRequest
+from gateway.segments import Context, SegmentedSource
 from gateway.settings import Settings
-from gateway.take import Deadline, Plan, Recording, Source, Take, collect, plan_take
+from gateway.take import (
+    Deadline,
+    Plan,
+    Recording,
+    Source,
+    Take,
+    collect,
+    plan_take,
+    prompt_tokens,
+)
+from gateway.text.boundary import Boundary
+from gateway.text.dialogue import is_dialogue, iter_generations, parse_turns
 from gateway.text.estimate import looks_silent
+from gateway.text.normalise import normalise
 from gateway.text.sanitise import check_text, sanitise_text
+from gateway.text.split import Segment, iter_segments
 from gateway.upstream.attempts import Attempts
 from gateway.upstream.pool import Pool
 
 SILENT_TEXT_SECONDS = 0.3
 BUFFERED_ATTEMPTS = 3
+
+CHARACTERS_OF_ONE_TIMEOUT = 4096  # OpenAI's longest input; longer ones get more time
+# Segments whose voice hangs on an earlier segment's audio wait for it, and carry it in the prompt.
+ANCHOR_LIKELY_SECONDS = 20.0
+ANCHORED_LIKELY_SECONDS = 40.0
+
+Result = TypeVar("Result")
+
+
+def context_of(request: SpeechRequest) -> Context:
+    """What the segments of a long text are given of earlier ones."""
+    if is_dialogue(request.text):
+        return Context.DIALOGUE
+    if request.references or (request.voice is not None and request.system_prompt is None):
+        return Context.NONE
+    return Context.FIRST
+
+
+def segments_of(request: SpeechRequest) -> Iterator[Segment]:
+    """What each generation of a request says, lazily."""
+    tokens = prompt_tokens(request)
+    if is_dialogue(request.text):
+        return iter_generations(
+            parse_turns(request.text),
+            likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
+            prompt_tokens=tokens,
+        )
+    if context_of(request) is Context.FIRST:
+        return iter_segments(
+            request.text,
+            likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
+            first_likely_seconds_budget=ANCHOR_LIKELY_SECONDS,
+            prompt_tokens=tokens,
+        )
+    return iter_segments(request.text, prompt_tokens=tokens)
 
 
 class SpeechService:
@@ -52,6 +107,7 @@ class SpeechService:
         self._admission = admission
         self._attempts = attempts
         self._executor = executor
+        self._peak = 0
         self._bit_rates = BitRates(settings.mp3_kbps, settings.opus_kbps, settings.aac_kbps)
 
     async def open(self, request: SpeechRequest, arrived: float) -> Answer:
@@ -65,16 +121,15 @@ class SpeechService:
             GatewayError: Nothing was sent yet: an honest status.
         """
         check_text(request.text, self.settings.max_input_characters)
-        text = sanitise_text(request.text)
         self.metrics.input_characters.inc(len(request.text))
         with ExitStack() as scope:
-            if looks_silent(text):
+            if looks_silent(sanitise_text(request.text)):
                 source: Source = Recording(silence(SILENT_TEXT_SECONDS))
                 waited = 0.0
             else:
                 self.pool.require_ready()
                 waited = await self._admit(scope)
-                source = await self._start(request, text)
+                source = await self._start(request)
                 scope.callback(source.close)
                 self.metrics.time_to_first_audio.observe(time.monotonic() - arrived)
             transcoder = Transcoder(
@@ -95,6 +150,36 @@ class SpeechService:
                 queue_wait_seconds=waited,
             )
 
+    @property
+    def in_flight(self) -> int:
+        """Generations that hold a slot now."""
+        return self._admission.in_flight
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Run work that would hold up the event loop in one of the bounded threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def speak(self, request: SpeechRequest, arrived: float, voice_label: str) -> bytes:
+        """A whole answer's bytes, for surfaces that carry audio inside something else.
+
+        Raises:
+            GatewayError: There is no whole answer.
+        """
+        outcome, answer = "cancelled", None
+        try:
+            answer = await self.open(request, arrived)
+            body = await answer.read_all()
+            outcome = "ok"
+        except GatewayError as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            if answer is not None:
+                answer.close()
+                answer.observe(outcome, voice_label)
+            self.metrics.requests.labels(request.surface, outcome).inc()
+        return body
+
     async def _admit(self, scope: ExitStack) -> float:
         """Wait for a slot that `scope` gives back."""
         metrics = self.metrics
@@ -106,21 +191,56 @@ class SpeechService:
                 raise
         metrics.queue_wait.observe(waited)
         metrics.in_flight.inc()
+        self._peak = max(self._peak, self._admission.in_flight)
+        metrics.in_flight_peak.set(self._peak)
         scope.callback(metrics.in_flight.dec)
         scope.callback(self._admission.release)
         return waited
 
-    async def _start(self, request: SpeechRequest, text: str) -> Source:
-        """The source of a text, at its first audio."""
-        deadline = asyncio.get_running_loop().time() + self.settings.request_timeout_seconds
-        plan = plan_take(self.settings, request, text)
+    async def _start(self, request: SpeechRequest) -> Source:
+        """The source of a request, at its first audio."""
+        # A long text may take as many times longer as it is longer.
+        parts = 1 + len(request.text) // CHARACTERS_OF_ONE_TIMEOUT
+        deadline = (
+            asyncio.get_running_loop().time() + parts * self.settings.request_timeout_seconds
+        )
+        segments = segments_of(request)
+        front = list(itertools.islice(segments, 2))
         try:
             async with asyncio.timeout_at(deadline):
+                if len(front) > 1:
+                    source = self._segmented(request, itertools.chain(front, segments))
+                    try:
+                        await source.open()
+                    except BaseException:
+                        source.close()
+                        raise
+                    return Deadline(source, deadline)
+                plan = self._plan(request, front[0].text, ())
                 if request.buffered:
                     return await self._record(plan)
                 return Deadline(await self._take(plan), deadline)
         except TimeoutError:
             raise UpstreamTimeout("The whole request took too long.") from None
+
+    def _plan(self, request: SpeechRequest, text: str, context: tuple[Reference, ...]) -> Plan:
+        """The plan of one segment: its text as the engine gets it, sanitised last."""
+        if self.settings.normalise_text:
+            text = normalise(text)
+        if context:
+            request = replace(request, references=(*request.references, *context))
+        return plan_take(self.settings, request, sanitise_text(text))
+
+    def _segmented(self, request: SpeechRequest, segments: Iterator[Segment]) -> SegmentedSource:
+        return SegmentedSource(
+            segments,
+            partial(self._plan, request),
+            context_of(request),
+            self._take,
+            self._admission,
+            Joiner({Boundary.TURN: self.settings.turn_pause_seconds}),
+            self.metrics,
+        )
 
     async def _take(self, plan: Plan) -> Take:
         running = await self._attempts.start(plan.generation, plan.timeouts, plan.shortest_samples)

@@ -18,7 +18,7 @@ from gateway.audio.pcm import BYTES_PER_SAMPLE
 
 SAMPLE_FORMAT = "s16"
 LAYOUT = "mono"
-MAX_FRAME_SAMPLES = 4800  # bounds what one call into FFmpeg copies; 0.2 s at 24 kHz
+MAX_FRAME_BYTES = 9600  # bounds what one call into FFmpeg copies; 0.2 s at 24 kHz
 
 Filter = tuple[str, dict[str, str]]
 
@@ -41,18 +41,18 @@ def _quieten() -> None:
 _quieten()
 
 
-def frame_of(pcm: bytes, sample_rate_hz: int, position_samples: int) -> av.AudioFrame:
+def frame_of(pcm: bytes, time_base: Fraction, position_samples: int) -> av.AudioFrame:
     """A frame that holds a copy of whole samples (s16 mono).
 
     Args:
         pcm: At least one sample.
-        sample_rate_hz: Its rate.
+        time_base: Seconds a sample.
         position_samples: Where it stands in the stream.
     """
     frame = av.AudioFrame(format=SAMPLE_FORMAT, layout=LAYOUT, samples=len(pcm) // BYTES_PER_SAMPLE)
     frame.planes[0].update(pcm)
-    frame.sample_rate = sample_rate_hz
-    frame.time_base = Fraction(1, sample_rate_hz)
+    frame.sample_rate = time_base.denominator
+    frame.time_base = time_base
     frame.pts = position_samples
     return frame
 
@@ -64,20 +64,29 @@ class FilterGraph:
         filters: (name, options) in order.
         in_rate_hz: Rate of what is fed.
         out_rate_hz: Rate of what comes out.
+        frame_bytes: What is fed goes in at most this large pieces.
 
     Raises:
         av.FFmpegError: A filter or option is unknown.
     """
 
-    def __init__(self, filters: Sequence[Filter], in_rate_hz: int, out_rate_hz: int) -> None:
-        self._in_rate_hz = in_rate_hz
+    def __init__(
+        self,
+        filters: Sequence[Filter],
+        in_rate_hz: int,
+        out_rate_hz: int,
+        *,
+        frame_bytes: int = MAX_FRAME_BYTES,
+    ) -> None:
+        self._frame_bytes = frame_bytes
+        self._time_base = Fraction(1, in_rate_hz)
         self._position_samples = 0
         graph = av.filter.Graph()
         self._source = graph.add_abuffer(
             sample_rate=in_rate_hz,
             format=SAMPLE_FORMAT,
             layout=LAYOUT,
-            time_base=Fraction(1, in_rate_hz),
+            time_base=self._time_base,
         )
         chain = [graph.add(name, **options) for name, options in filters]
         form = graph.add(
@@ -94,10 +103,9 @@ class FilterGraph:
     def feed(self, pcm: bytes) -> bytes:
         """Filter whole samples; returns what is ready."""
         out: list[memoryview] = []
-        step = MAX_FRAME_SAMPLES * BYTES_PER_SAMPLE
-        for start in range(0, len(pcm), step):
-            piece = pcm[start : start + step]
-            self._source.push(frame_of(piece, self._in_rate_hz, self._position_samples))
+        for start in range(0, len(pcm), self._frame_bytes):
+            piece = pcm[start : start + self._frame_bytes]
+            self._source.push(frame_of(piece, self._time_base, self._position_samples))
             self._position_samples += len(piece) // BYTES_PER_SAMPLE
             out += self._pull()
         return b"".join(out)

@@ -5,8 +5,6 @@ Pure and synchronous; one thread at a time may use a transcoder, and not always 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import av
@@ -30,6 +28,9 @@ class Stage(Protocol):
 
     def finish(self) -> bytes:
         """The rest."""
+
+
+FOREIGN_ERRORS = (av.FFmpegError, OSError, RuntimeError, ValueError)  # of PyAV and lameenc
 
 
 class Transcoder:
@@ -111,10 +112,12 @@ class Transcoder:
         Raises:
             EncodingError: A codec or filter failed, or the transcoder is closed.
         """
-        with self._translated():
-            whole = self._aligner.feed(pcm)
-            self._input_samples += len(whole) // BYTES_PER_SAMPLE
-            return self._through(whole, 0)
+        whole = self._aligner.feed(pcm)
+        self._input_samples += len(whole) // BYTES_PER_SAMPLE
+        try:
+            return self._through(whole, self._open(), self._filters)
+        except FOREIGN_ERRORS as error:
+            raise EncodingError("The audio could not be encoded.") from error
 
     def finish(self) -> bytes:
         """The rest of the encoded stream; half a sample at the end is dropped.
@@ -122,12 +125,14 @@ class Transcoder:
         Raises:
             EncodingError: A codec or filter failed, or the transcoder is closed.
         """
-        with self._translated():
+        try:
             encoder = self._open()
             data = b""
             for index, stage in enumerate(self._filters):
-                data += self._through(stage.finish(), index + 1)
+                data += self._through(stage.finish(), encoder, self._filters[index + 1 :])
             return data + encoder.finish()
+        except FOREIGN_ERRORS as error:
+            raise EncodingError("The audio could not be encoded.") from error
 
     def close(self) -> None:
         """Free the codecs; idempotent, and safe after an error."""
@@ -137,36 +142,28 @@ class Transcoder:
         if encoder is not None:
             encoder.close()
 
-    def _through(self, pcm: bytes, first: int) -> bytes:
-        """Send samples through the stages from number `first` on."""
-        encoder = self._open()
-        for stage in self._filters[first:]:
-            if not pcm:
-                break
-            pcm = stage.feed(pcm)
+    def _through(self, pcm: bytes, encoder: Encoder, filters: list[Stage]) -> bytes:
+        """Send samples through these filters and encode what comes out."""
+        for stage in filters:
+            if pcm:
+                pcm = stage.feed(pcm)
         if not pcm:
             return b""
         self._output_samples += len(pcm) // BYTES_PER_SAMPLE
         return encoder.feed(pcm)
 
-    def _open(self) -> Stage:
+    def _open(self) -> Encoder:
         """The encoder; opens all stages at the first call."""
         if self._closed:
             raise EncodingError("The encoder is closed.")
         if self._opened is None:
+            filters: list[Stage] = []
             if self._speed is not None:
-                self._filters.append(Tempo(self._speed))
+                filters.append(Tempo(self._speed))
             if self.sample_rate_hz != ENGINE_SAMPLE_RATE_HZ:
-                self._filters.append(Resampler(self.sample_rate_hz))
+                filters.append(Resampler(self.sample_rate_hz))
             self._opened = self._encoder(
                 self.sample_rate_hz, self._bit_rates, buffered=self._buffered
             )
+            self._filters = filters
         return self._opened
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Foreign failures become the gateway's, here and nowhere else in this room."""
-        try:
-            yield
-        except (av.FFmpegError, OSError, RuntimeError, ValueError) as error:
-            raise EncodingError("The audio could not be encoded.") from error

@@ -1,19 +1,21 @@
 """What an engine's voice gets and gives: the seam between the contract's HTTP and the sound.
 
-The HTTP app parses and validates; a `Voice` turns a `Job` into PCM, token by token.
+The HTTP app parses and validates; a `Voice` turns a `Job` into PCM, chunk by chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 SAMPLE_RATE_HZ = 24_000
 TOKENS_PER_SECOND = 25
 SAMPLES_PER_TOKEN = 960
-BYTES_PER_TOKEN = 1920  # CONTRACT.md section 2: 960 samples of s16le
-PRESETS = (  # CONTRACT.md section 1, GET /v1/audio/voices
+BYTES_PER_TOKEN = 1920  # docs/contract.md section 2: 960 samples of s16le
+OVERHEAD_TOKENS = 11  # tokens used = frames + 11, same section
+DEFAULT_CHUNK_TOKENS = 25  # audio_chunk_size and its overlap, same section
+PRESETS = (  # docs/contract.md section 1, GET /v1/audio/voices
     "belinda",
     "broom_salesman",
     "chadwick",
@@ -23,6 +25,18 @@ PRESETS = (  # CONTRACT.md section 1, GET /v1/audio/voices
     "vex",
     "zh_man_sichuan",
 )
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a generation ended, as far as it has.
+
+    Attributes:
+        finish_reason: `stop`, or `length` from the moment in which max_tokens is reached: the
+            tail of the audio comes after that.
+    """
+
+    finish_reason: str = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,9 @@ class Job:
         max_tokens: Bound of tokens, the 11 of overhead included.
         temperature, top_p, top_k: Sampling, as validated.
         request_id: The engine's own id for it.
+        chunk_tokens, overlap_tokens: How the audio shall be cut.
+        prompt_tokens: Length of the prompt, references included.
+        ending: Filled in by the voice.
     """
 
     text: str = field(repr=False)
@@ -48,17 +65,36 @@ class Job:
     top_p: float = 0.95
     top_k: int = 50
     request_id: str = ""
+    chunk_tokens: int = DEFAULT_CHUNK_TOKENS
+    overlap_tokens: int = DEFAULT_CHUNK_TOKENS
+    prompt_tokens: int = 0
+    ending: Ending = field(default_factory=Ending)
 
 
 class UnspeakableError(Exception):
-    """The voice has no sound for this text; the app answers 400 (flat envelope, as all of its 400s)."""
+    """The voice has no sound for this text; the app answers 400 with the message."""
+
+
+class EngineFailureError(Exception):
+    """The generation failed inside the engine; before any audio, or after it."""
 
 
 class Voice(Protocol):
-    """A maker of audio. One instance serves all requests of the process."""
+    """A maker of audio. One instance serves all requests of the process.
+
+    Attributes:
+        model_id: What `/v1/models` lists.
+        presets: What `/v1/audio/voices` lists.
+        running: Generations that run now.
+        aborted_total: Generations whose client left.
+        audio_tokens_total: Audio tokens handed out.
+    """
 
     model_id: str
     presets: tuple[str, ...]
+    running: int
+    aborted_total: int
+    audio_tokens_total: int
 
     async def start(self) -> None:
         """Load and warm up; called once before the first request."""
@@ -66,12 +102,13 @@ class Voice(Protocol):
     async def stop(self) -> None:
         """Release threads and memory; called once at the end."""
 
-    def generate(self, job: Job) -> AsyncIterator[bytes]:
-        """Yield PCM (s16le mono 24 kHz) in whole audio tokens: every item is a multiple of 1,920 bytes.
+    def generate(self, job: Job) -> AsyncGenerator[bytes, None]:
+        """Yield PCM (s16le mono 24 kHz) in whole audio tokens: multiples of 1,920 bytes.
 
-        Closing the iterator early (client gone) stops the work at once.
+        Closing the generator early (client gone) stops the work at once.
 
         Raises:
             UnspeakableError: Before the first item, when nothing in the text can be said.
+            EngineFailureError: Something broke.
         """
         ...

@@ -11,8 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,11 +20,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.answer import Answer
+from gateway.disconnect import ClientGone, Disconnect, watch_disconnect
 from gateway.errors import (
     GatewayError,
     RequestTimeout,
     RequestTooLarge,
     UnsupportedContentType,
+    outcome_of,
 )
 from gateway.request import SpeechRequest
 from gateway.speech import SpeechService
@@ -36,68 +37,6 @@ BODY_SECONDS = 60.0  # a body that takes longer is a slow attack, not a slow cli
 DISCARD_SECONDS = 5.0  # a client that is refused mid-body gets this long to hear why
 # Every stream says so: reverse proxies would otherwise gather it before passing it on.
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-
-class ClientGone(Exception):
-    """The client closed the connection."""
-
-
-class Disconnect:
-    """Cancels the task that it was made in when the client leaves."""
-
-    def __init__(self, receive: Receive) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("not in a task")
-        self.task = task
-        self._receive = receive
-        self._watcher = asyncio.ensure_future(self._watch())
-        self.gone = False
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        self.task.cancel()
-
-    def stop(self) -> None:
-        """Stop watching: the answer is complete."""
-        self._watcher.cancel()
-
-    async def absorb(self) -> None:
-        """Take in a cancellation that is on its way while the block ends with another error.
-
-        Raises:
-            ClientGone: There was one.
-        """
-        if self.gone:
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                if self.task.uncancel():
-                    raise
-            raise ClientGone
-
-
-@asynccontextmanager
-async def watch_disconnect(receive: Receive) -> AsyncIterator[Disconnect]:
-    """Run the block until the client leaves.
-
-    Raises:
-        ClientGone: It left; the block was cancelled.
-    """
-    watch = Disconnect(receive)
-    try:
-        yield watch
-    except asyncio.CancelledError:
-        if watch.gone and watch.task.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    except BaseException:
-        await watch.absorb()
-        raise
-    finally:
-        watch.stop()
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
@@ -198,15 +137,6 @@ def retry_headers(error: GatewayError) -> dict[str, str]:
     if error.status in {408, 413}:
         headers["Connection"] = "close"
     return headers
-
-
-def outcome_of(error: GatewayError) -> str:
-    """How a failed request counts in `gateway_requests_total`."""
-    if error.status in {401, 403}:
-        return "unauthorised"
-    if error.status == 429:  # noqa: PLR2004
-        return "rejected"
-    return "upstream_error" if error.status >= 500 else "invalid"  # noqa: PLR2004
 
 
 class SpeechEndpoint:

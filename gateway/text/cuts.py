@@ -4,6 +4,8 @@ Every finder here yields positions only, so that whatever it finds, the pieces a
 text and nothing can be lost or doubled.
 """
 
+# ruff: noqa: RUF001  (the signs of other scripts look like ASCII, and are meant)
+
 from __future__ import annotations
 
 import re
@@ -30,13 +32,14 @@ _WORD = re.compile(rf"(?:{_EVENT}|\S)+\s*|\s+")
 _WHOLE = re.compile(
     rf"{SPEAKER_TAG.pattern}\s{{0,8}}\S?|(?:<SE(?:_[se])?>)?{_EVENT}(?:</SE(?:_[se])?>)?"
 )
+_ORDINAL = re.compile(r"(?:^|\s)[0-9]{1,2}\.$")
 _WHOLE_REACH_CHARACTERS = 64  # no match of _WHOLE is longer
 
 # sentencex takes quadratic time on a long paragraph of Chinese (3.3 s for 100,000 characters,
 # 1 ms for 2,000: measured 2026-11), so it sees windows of this size.
 SENTENCE_WINDOW_CHARACTERS = 2000
-# It slices inside a non-ASCII white space now and then and panics (1.0.32); with plain spaces in
-# their place a million random texts passed. Lone surrogates cannot be handed to Rust at all.
+# Non-ASCII white space before a full stop makes it panic ("Y\u00a0.", 1.0.32); with plain spaces
+# in their place a million random texts passed. Lone surrogates cannot be handed to Rust at all.
 _FOR_SENTENCEX = {
     **{code: " " for code in range(0x80, 0x3001) if chr(code).isspace()},
     **dict.fromkeys(range(0xD800, 0xE000), "?"),
@@ -44,6 +47,7 @@ _FOR_SENTENCEX = {
 
 # How far back a cut without white space looks for a good place.
 _LOOK_BACK_CHARACTERS = 64
+_LONGEST_FLAG_RUN = 256  # characters; two make a flag
 _ZERO_WIDTH_JOINER = "\u200d"
 _THAI_AND_LAO_PREFIX_VOWELS = frozenset("เแโใไເແໂໃໄ")
 _VIRAMA_COMBINING_CLASS = 9
@@ -124,17 +128,16 @@ def _sentences(window: str) -> list[str]:
 def _ends_sentence(text: str, at: int) -> bool:
     """Whether a boundary that sentencex found is beyond doubt (it knows English abbreviations)."""
     following = text[at : at + 1]
-    before = text[max(0, at - SENTENCE_WINDOW_CHARACTERS) : at].rstrip()
     if following.islower():
-        return False  # "z. B. das"
-    if before.endswith("."):
-        if following.isdigit():
-            return False  # "Approx. 5 kg"
-        if len(before) == at and following.isascii() and following.isalnum():
-            return False  # "Example.Com": no white space at all
-        if before[-2:-1].isdigit() and before[-4:-2].strip("0123456789") in ("", " "):
-            return not following.isalpha() or before[-4:-1].isdigit()  # "Am 3. Oktober"
-    return True
+        return False  # "Hm! he said."
+    recent = text[max(0, at - _LOOK_BACK_CHARACTERS) : at]
+    before = recent.rstrip()
+    if not before.endswith("."):
+        return True
+    if following.isdigit() or _ORDINAL.search(before):
+        return False  # "Approx. 5 kg", "Am 3. Oktober"
+    glued = len(before) == len(recent) and following.isascii() and following.isalnum()
+    return not glued  # "Example.Com"
 
 
 def character_cuts(text: str, count: int) -> Iterator[int]:
@@ -157,11 +160,14 @@ def _safe_cut(text: str, low: int, at: int) -> int:
     for match in _WHOLE.finditer(text, max(0, at - reach), at + reach):
         if match.start() < at < match.end():
             at = match.start() if match.start() > low else match.end()
-    nearby = range(at, max(low, at - _LOOK_BACK_CHARACTERS), -1)
-    whole = [i for i in nearby if _between_graphemes(text, i)]
-    words = (i for i in whole if not _inside_ascii_word(text, i))
+    between: int | None = None
+    for position in range(at, max(low, at - _LOOK_BACK_CHARACTERS), -1):
+        if _between_graphemes(text, position):
+            if not _inside_ascii_word(text, position):
+                return position
+            between = between or position
     # A pile of more marks than that is no letter of any script: it is cut where it stands.
-    return next(words, whole[0] if whole else at)
+    return between or at
 
 
 def _inside_ascii_word(text: str, at: int) -> bool:
@@ -170,25 +176,33 @@ def _inside_ascii_word(text: str, at: int) -> bool:
 
 
 def _between_graphemes(text: str, at: int) -> bool:
-    """The rules of Unicode's UAX 29 that matter for speech, and Thai's vowels before their letter."""
+    """Whether two letters meet: what matters for speech of UAX 29, and Thai's leading vowels."""
     if at <= 0 or at >= len(text):
         return True
     before, after = text[at - 1], text[at]
-    if unicodedata.category(after)[0] == "M" or after == _ZERO_WIDTH_JOINER:
-        return False
-    if before == _ZERO_WIDTH_JOINER or before in _THAI_AND_LAO_PREFIX_VOWELS:
-        return False
-    if before == "\r" and after == "\n":
-        return False
-    if unicodedata.combining(before) == _VIRAMA_COMBINING_CLASS:
-        return False
-    if "\U0001f3fb" <= after <= "\U0001f3ff":  # skin tones
-        return False
-    if "\U000e0020" <= after <= "\U000e007f":  # the letters of a region's flag
-        return False
     if _is_regional(before) and _is_regional(after):
         return _regional_run(text, at) % 2 == 0
-    return not ("\u1160" <= after <= "\u11ff")  # vowel and final of a Hangul syllable
+    return not (_extends(after) or _binds_next(before) or (before, after) == ("\r", "\n"))
+
+
+def _extends(character: str) -> bool:
+    """Whether it belongs to what stands before it."""
+    return (
+        unicodedata.category(character)[0] == "M"
+        or character == _ZERO_WIDTH_JOINER
+        or "\u1160" <= character <= "\u11ff"  # vowel and final of a Hangul syllable
+        or "\U0001f3fb" <= character <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= character <= "\U000e007f"  # the letters of a region's flag
+    )
+
+
+def _binds_next(character: str) -> bool:
+    """Whether it belongs to what stands behind it."""
+    return (
+        character == _ZERO_WIDTH_JOINER
+        or character in _THAI_AND_LAO_PREFIX_VOWELS
+        or unicodedata.combining(character) == _VIRAMA_COMBINING_CLASS
+    )
 
 
 def _is_regional(character: str) -> bool:
@@ -197,6 +211,6 @@ def _is_regional(character: str) -> bool:
 
 def _regional_run(text: str, at: int) -> int:
     start = at
-    while start > 0 and at - start < _LOOK_BACK_CHARACTERS and _is_regional(text[start - 1]):
+    while start > 0 and at - start < _LONGEST_FLAG_RUN and _is_regional(text[start - 1]):
         start -= 1
     return at - start

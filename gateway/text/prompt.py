@@ -6,11 +6,20 @@ Pure and table-tested; the wording follows the model's official examples.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
-from gateway.text.sanitise import sanitise_text
+from gateway.text.sanitise import SCENE_END, SCENE_START, sanitise_text
 
 INTRODUCTION = "Generate audio following instruction."
 QUIET_ROOM = "Audio is recorded from a quiet room."
+# MULTISPEAKER_DEFAULT_SYSTEM_MESSAGE of examples/generation.py, boson-ai/higgs-audio
+DIALOGUE_INTRODUCTION = (
+    "You are an AI assistant designed to convert text into speech.\n"
+    "If the user's message includes a [SPEAKER*] tag, do not read out the tag and generate speech "
+    "for the following text, using the specified voice.\n"
+    "If no speaker tag is present, select a suitable voice on your own."
+)
+MOST_DESCRIPTION_CHARACTERS = 500
 _SPEAKER_TAG = re.compile(r"\[SPEAKER\d{1,3}\]")
 
 
@@ -20,8 +29,11 @@ def scene_prompt(description: str) -> str:
     Args:
         description: Free text from a client; special tokens in it are removed first.
     """
-    scene = sanitise_text(description).strip() or QUIET_ROOM
-    return f"{INTRODUCTION}\n\n<|scene_desc_start|>\n{scene}\n<|scene_desc_end|>"
+    return _prompt(INTRODUCTION, sanitise_text(description).strip() or QUIET_ROOM)
+
+
+def _prompt(introduction: str, scene: str) -> str:
+    return f"{introduction}\n\n{SCENE_START}\n{scene}\n{SCENE_END}"
 
 
 DEFAULT_SYSTEM_PROMPT = scene_prompt(QUIET_ROOM)
@@ -44,6 +56,47 @@ def instructed_prompt(instructions: str, voice: str | None) -> str:
     description = _DESCRIPTIONS.get(voice or "")
     scene = instructions.strip()
     return scene_prompt(f"{scene}\nSPEAKER0: {description}" if description else scene)
+
+
+def dialogue_prompt(
+    speakers: Iterable[int], descriptions: Mapping[int, str], scene: str | None
+) -> str:
+    """The prompt of a text with several speakers, as the model's examples write it.
+
+    The scene comes first, then one line a speaker: `SPEAKER1: deep male`. Who is not described is
+    feminine with an even number and masculine with an odd one, so a speaker sounds the same in
+    every part of a dialogue, whoever else is in it.
+
+    Args:
+        speakers: Numbers of the tags; all of the whole dialogue, in every part of it.
+        descriptions: What the client says about a speaker's voice, by number.
+        scene: A client's scene description, or a whole system prompt of which the scene is taken;
+            None for a quiet room.
+    """
+    lines = "\n".join(
+        f"SPEAKER{speaker}: {_description(speaker, descriptions)}"
+        for speaker in sorted(set(speakers))
+    )
+    return _prompt(DIALOGUE_INTRODUCTION, f"{scene_of(scene or '') or QUIET_ROOM}\n\n{lines}")
+
+
+def _description(speaker: int, descriptions: Mapping[int, str]) -> str:
+    # On one line, or it could describe another speaker.
+    given = " ".join(sanitise_text(descriptions.get(speaker, "")).split())
+    given = given[:MOST_DESCRIPTION_CHARACTERS].rstrip()
+    return given or ("masculine" if speaker % 2 else "feminine")
+
+
+def scene_of(system_prompt: str) -> str:
+    """The scene description within a client's system prompt, sanitised; the whole where none is.
+
+    Args:
+        system_prompt: With the tags of a scene description, or free text.
+    """
+    _, start, rest = system_prompt.partition(SCENE_START)
+    scene, end, _ = rest.partition(SCENE_END)
+    found = scene if start and end else system_prompt
+    return sanitise_text(found).strip().removeprefix(INTRODUCTION).strip()
 
 
 def speaker_tags(text: str) -> tuple[str, ...]:

@@ -52,9 +52,7 @@ def resolve_voice(name: str, aliases: Mapping[str, str], listed: Sequence[str]) 
     if wanted in OPENAI_VOICES and listed:
         return listed[0]
     known = ", ".join(sorted({*listed, *aliases}))
-    raise VoiceNotFound(
-        f"The voice {name[:64]!r} does not exist. Voices: {known}.", param="voice"
-    )
+    raise VoiceNotFound(f"The voice {name[:64]!r} does not exist. Voices: {known}.", param="voice")
 
 
 def voice_names(aliases: Mapping[str, str], listed: Sequence[str]) -> list[str]:

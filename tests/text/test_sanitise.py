@@ -70,6 +70,8 @@ def test_text_without_both_signs_is_unchanged(text: str) -> None:
         ("<|tool▁call|>", ""),
         ("f <| x |> g", "f <| x |> g"),
         ("<|>", "<|>"),
+        ("f <| x |> g <|a|>", "f <| x |> g "),
+        ("<|> <|a|>", "<|> "),
         ("a <|", "a <|"),
         ("|> b", "|> b"),
         ("<|" + "x" * MOST_NAME_CHARACTERS + "|>", ""),

@@ -16,6 +16,9 @@ class FlacEncoder(MuxedEncoder):
 
     content_type = "audio/flac"
     container_format = "flac"
+    container_options: ClassVar[Mapping[str, str]] = {
+        "metadata_header_padding": "0"  # else 8 KB of zeros go out before the audio
+    }
     codec = "flac"
     codec_options: ClassVar[Mapping[str, str]] = {"frame_size": "480"}
     header_needs_length = True

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import ClassVar, cast
 
 import av
 from av.audio.stream import AudioStream
 
 from gateway.audio.encoders.base import BitRates, Encoder
-from gateway.audio.ffmpeg import LAYOUT, MAX_FRAME_SAMPLES, frame_of
+from gateway.audio.ffmpeg import LAYOUT, MAX_FRAME_BYTES, frame_of
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 
 
@@ -27,11 +28,7 @@ class StreamSink:
     def __init__(self) -> None:
         self.closed = False
         self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        """Take bytes; called by the container, on its encoder's thread."""
-        self._parts.append(bytes(data))
-        return len(data)
+        self.write = self._parts.append  # called by the container, with bytes of its own
 
     def take(self) -> bytes:
         """What was written since the last call."""
@@ -61,6 +58,7 @@ class MuxedEncoder(Encoder):
     def __init__(self, sample_rate_hz: int, bit_rates: BitRates, *, buffered: bool) -> None:
         super().__init__(sample_rate_hz, bit_rates, buffered=buffered)
         self._position_samples = 0
+        self._time_base = Fraction(1, sample_rate_hz)
         self._file = io.BytesIO() if buffered and self.header_needs_length else None
         self._sink = StreamSink()
         self._container = av.open(
@@ -85,10 +83,9 @@ class MuxedEncoder(Encoder):
 
     def feed(self, pcm: bytes) -> bytes:
         """The packets that are complete."""
-        step = MAX_FRAME_SAMPLES * BYTES_PER_SAMPLE
-        for start in range(0, len(pcm), step):
-            piece = pcm[start : start + step]
-            self._mux(frame_of(piece, self.sample_rate_hz, self._position_samples))
+        for start in range(0, len(pcm), MAX_FRAME_BYTES):
+            piece = pcm[start : start + MAX_FRAME_BYTES]
+            self._mux(frame_of(piece, self._time_base, self._position_samples))
             self._position_samples += len(piece) // BYTES_PER_SAMPLE
         return self._sink.take()
 

@@ -25,6 +25,7 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.speech import SpeechService
 from gateway.surfaces import openai
+from gateway.surfaces.generate import GenerateSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.operations import OperationsSurface
 from gateway.upstream.attempts import Attempts
@@ -147,6 +148,7 @@ def create_app(settings: Settings) -> Starlette:
         runtime = app.state.runtime = Runtime(settings)
         app.router.routes[:] = [
             *OpenAISurface(runtime.service).routes(),
+            *GenerateSurface(runtime.service).routes(),
             *OperationsSurface(runtime.pool, runtime.metrics).routes(),
         ]
         probes = asyncio.create_task(runtime.run_probes())

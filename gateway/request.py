@@ -44,6 +44,11 @@ class Reference:
     wav: bytes = field(repr=False)
     transcript: str = field(repr=False)
 
+    @property
+    def seconds(self) -> float:
+        """Length of the audio."""
+        return len(self.wav) / (2 * ENGINE_SAMPLE_RATE_HZ)
+
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:

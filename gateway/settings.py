@@ -224,7 +224,7 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = variable_name(str(first["loc"][0])) + ": " if first["loc"] else ""
         what = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{name}{what[:1].lower()}{what[1:]}") from None
+        raise SettingsError(f"{name}{what[:1].lower()}{what[1:]}" if name else what) from None
 
 
 def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:

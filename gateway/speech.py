@@ -62,7 +62,15 @@ def context_of(request: SpeechRequest) -> Context:
 
 
 def segments_of(request: SpeechRequest) -> Iterator[Segment]:
-    """What each generation of a request says, lazily."""
+    """What each generation of a request says, lazily; those that are silent are left out."""
+    return (
+        segment
+        for segment in _all_segments(request)
+        if not looks_silent(sanitise_text(segment.text))
+    )
+
+
+def _all_segments(request: SpeechRequest) -> Iterator[Segment]:
     tokens = prompt_tokens(request)
     if is_dialogue(request.text):
         return iter_generations(
@@ -201,9 +209,7 @@ class SpeechService:
         """The source of a request, at its first audio."""
         # A long text may take as many times longer as it is longer.
         parts = 1 + len(request.text) // CHARACTERS_OF_ONE_TIMEOUT
-        deadline = (
-            asyncio.get_running_loop().time() + parts * self.settings.request_timeout_seconds
-        )
+        deadline = asyncio.get_running_loop().time() + parts * self.settings.request_timeout_seconds
         segments = segments_of(request)
         front = list(itertools.islice(segments, 2))
         try:

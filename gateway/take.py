@@ -107,8 +107,7 @@ def prompt_tokens(request: SpeechRequest) -> int:
     written = [request.system_prompt or "", *(r.transcript for r in request.references)]
     tokens = DEFAULT_PROMPT_TOKENS + sum(len(part.encode()) // 3 + 1 for part in written)
     for reference in request.references:
-        seconds = len(reference.wav) / (ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
-        tokens += math.ceil(seconds * TOKENS_PER_SECOND) + REFERENCE_OVERHEAD_TOKENS
+        tokens += math.ceil(reference.seconds * TOKENS_PER_SECOND) + REFERENCE_OVERHEAD_TOKENS
     return tokens
 
 

@@ -11,11 +11,7 @@ from __future__ import annotations
 from gateway.audio.ffmpeg import FilterGraph
 from gateway.request import ENGINE_SAMPLE_RATE_HZ
 
-OPTIONS = {
-    "filter_size": "64",
-    "cutoff": "0.95",
-    "internal_sample_fmt": "fltp",  # the default for s16 filters in 16 bits
-}
+OPTIONS = {"filter_size": "64", "cutoff": "0.95"}
 
 
 class Resampler(FilterGraph):

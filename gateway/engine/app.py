@@ -127,15 +127,14 @@ class Engine:
         del request
         labels = f'engine="0",model_name="{self.model_id}"'
         waiting = getattr(self.voice, "waiting", 0)
+        histogram = "vllm:time_to_first_token_seconds"
         lines = [
             f"vllm:num_requests_running{{{labels}}} {self.voice.running - waiting}",
             f"vllm:num_requests_waiting{{{labels}}} {waiting}",
             f"vllm:gpu_cache_usage_perc{{{labels}}} 0.0",
             f"vllm:generation_tokens_total{{{labels}}} {self.voice.audio_tokens_total}",
-            f"vllm:time_to_first_token_seconds_sum{{{labels}}} "
-            f"{self.counters.first_token_seconds_sum:.6f}",
-            f"vllm:time_to_first_token_seconds_count{{{labels}}} "
-            f"{self.counters.first_token_seconds_count}",
+            f"{histogram}_sum{{{labels}}} {self.counters.first_token_seconds_sum:.6f}",
+            f"{histogram}_count{{{labels}}} {self.counters.first_token_seconds_count}",
         ]
         lines += [
             f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {count}'
@@ -279,7 +278,7 @@ class Engine:
         if fields.audio.format in {"opus", "pcm16"}:
             raise ContractError(400, f"Unknown format: {fields.audio.format}")
         tokens = len(pcm) // BYTES_PER_TOKEN + OVERHEAD_TOKENS + 1
-        message = {
+        message: dict[str, Any] = {
             "role": "assistant",
             "reasoning_content": None,
             "content": "",

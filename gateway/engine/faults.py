@@ -86,7 +86,7 @@ class FaultPlan:
         self, *, upcoming: Sequence[Fault], rate: float, kinds: Sequence[Fault], seed: int
     ) -> None:
         """Set what the coming generations meet: first `upcoming`, then `kinds` at a rate."""
-        self._next.extend(upcoming)
+        self._next = deque(upcoming, maxlen=MOST_PLANNED)
         self._rate, self._kinds = rate, kinds
         self._random = random.Random(seed)  # noqa: S311
 

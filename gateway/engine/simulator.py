@@ -64,6 +64,7 @@ class Simulator(Engine):
         self._voice_list = voice_list
         self._requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_REQUESTS)
         self._total = 0
+        self._voice_lists = 0
 
     def note(self, job: Job, scope: Scope, fields: SpeechFields | ChatFields) -> None:
         """Remember what came."""
@@ -95,6 +96,7 @@ class Simulator(Engine):
 
     async def voices(self, request: Request) -> Response:
         """`/v1/audio/voices`, or what was asked for instead."""
+        self._voice_lists += 1
         if self._voice_list is None:
             return await super().voices(request)
         return PlainTextResponse(self._voice_list, headers={"Content-Type": "application/json"})
@@ -112,6 +114,7 @@ class Simulator(Engine):
                 "finished": voice.finished_total,
                 "audio_tokens": voice.audio_tokens_total,
                 "requests_total": self._total,
+                "voice_lists": self._voice_lists,
                 "requests": list(self._requests),
             }
         )

@@ -9,6 +9,8 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -18,20 +20,22 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
 from gateway.answer import Answer
-from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
+from gateway.errors import GatewayError, InvalidRequest, ModelNotFound, VoiceNotFound
 from gateway.request import (
     RESPONSE_FORMATS,
     SPEED_RANGE,
+    Reference,
     Sampling,
     SpeechRequest,
 )
 from gateway.settings import Settings
 from gateway.speech import SpeechService
 from gateway.surfaces.stream import SpeechEndpoint, Spoken, retry_headers
+from gateway.text.dialogue import is_dialogue, speakers_of
 from gateway.text.estimate import estimate_input_tokens
-from gateway.text.prompt import instructed_prompt
-from gateway.text.sanitise import sanitise_system_prompt
+from gateway.text.prompt import describe_voice, system_prompt_for
 from gateway.upstream.pool import Pool
+from gateway.voices.cloning import MOST_REFERENCES, check_references, make_reference
 from gateway.voices.names import resolve_voice, voice_names
 
 # Names that clients send although this gateway serves another model; all mean the served one.
@@ -44,6 +48,7 @@ MODEL_ALIASES = (
     "chatterbox-multilingual",
     "chatterbox-turbo",
 )
+_SPEAKER = re.compile(r"(?:SPEAKER)?(\d{1,3})")
 _DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
 MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -66,6 +71,14 @@ class VoiceId(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
     id: Name
+
+
+class ReferenceField(BaseModel):
+    """A voice sample to imitate."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    audio: str = Field(description="An audio file, base64 or a data URL.")
+    text: str = Field("", description="What it says.")
 
 
 class SpeechBody(BaseModel):
@@ -101,6 +114,17 @@ class SpeechBody(BaseModel):
     )
     system_prompt: str | None = Field(
         None, max_length=8192, description="The engine's whole scene prompt."
+    )
+    references: list[ReferenceField] | None = Field(
+        None, max_length=MOST_REFERENCES, description="Voice samples to imitate, one a speaker."
+    )
+    reference_audio_base64: str | None = Field(
+        None, description="One voice sample, base64 or a data URL."
+    )
+    reference_text: str = Field("", description="What that sample says.")
+    voices: dict[str, Name] | None = Field(
+        None,
+        description='Speakers of a dialogue: {"SPEAKER0": "belinda", "SPEAKER1": "deep male"}.',
     )
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -252,17 +276,26 @@ class OpenAISurface:
         voice = resolve_voice(
             named or self._settings.default_voice, self._settings.voice_aliases, self._pool.voices
         )
+        references = await self._service.in_thread(partial(self._references, fields))
         request = SpeechRequest(
             surface=self.name,
             text=fields.input,
-            voice=voice,
+            # A sample is the voice: the chat route, which takes it, knows no presets.
+            voice=None if references else voice,
             response_format=fields.response_format or self._settings.default_response_format,
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,
             # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
             buffered=fields.stream_format == "audio"
             and (fields.stream is False or scope.get("http_version") == "1.0"),
-            system_prompt=self._system_prompt(fields, voice),
+            system_prompt=system_prompt_for(
+                fields.input,
+                voice=None if references else voice,
+                system_prompt=fields.system_prompt,
+                instructions=fields.instructions,
+                descriptions=self._descriptions(fields),
+            ),
+            references=references,
             sampling=Sampling(
                 temperature=fields.temperature,
                 top_p=fields.top_p,
@@ -272,14 +305,49 @@ class OpenAISurface:
             ),
         )
         framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
-        return Spoken(request, voice_label=voice, headers={}, wrap=framing)
+        label = "library" if references else voice
+        return Spoken(request, voice_label=label, headers={}, wrap=framing)
 
-    def _system_prompt(self, fields: SpeechBody, voice: str) -> str | None:
-        if fields.system_prompt and fields.system_prompt.strip():
-            return sanitise_system_prompt(fields.system_prompt)
-        if fields.instructions and fields.instructions.strip():
-            return instructed_prompt(fields.instructions, voice)
-        return None
+    def _references(self, fields: SpeechBody) -> tuple[Reference, ...]:
+        """The voice samples of a request; runs in a thread."""
+        limit = self._settings.max_body_bytes
+        found = [
+            make_reference(r.audio, r.text, limit_bytes=limit, param="references")
+            for r in fields.references or ()
+        ]
+        if fields.reference_audio_base64:
+            found.append(
+                make_reference(
+                    fields.reference_audio_base64,
+                    fields.reference_text,
+                    limit_bytes=limit,
+                    param="reference_audio_base64",
+                )
+            )
+        check_references(found, param="references")
+        if is_dialogue(fields.input):
+            # As the model's examples have it: each sample is introduced by its speaker's tag.
+            speakers = sorted(speakers_of(fields.input))
+            found = [
+                replace(reference, transcript=f"[SPEAKER{speaker}] {reference.transcript}".strip())
+                for speaker, reference in zip(speakers, found, strict=False)
+            ]
+        return tuple(found)
+
+    def _descriptions(self, fields: SpeechBody) -> dict[int, str]:
+        """Speakers' voices in words: a preset's character, or the client's own description."""
+        descriptions = {}
+        for speaker, given in (fields.voices or {}).items():
+            number = _SPEAKER.fullmatch(speaker.strip().upper())
+            if number is None:
+                raise InvalidRequest("'voices' has keys like SPEAKER0, SPEAKER1.", param="voices")
+            try:
+                preset = resolve_voice(given, self._settings.voice_aliases, self._pool.voices)
+            except VoiceNotFound:
+                descriptions[int(number[1])] = given
+            else:
+                descriptions[int(number[1])] = describe_voice(preset) or ""
+        return descriptions
 
     def _model_names(self) -> list[str]:
         return list(dict.fromkeys([*self._pool.models, *MODEL_ALIASES]))

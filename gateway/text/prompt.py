@@ -5,10 +5,15 @@ Pure and table-tested; the wording follows the model's official examples.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
-from gateway.text.sanitise import SCENE_END, SCENE_START, sanitise_text
+from gateway.text.dialogue import speakers_of
+from gateway.text.sanitise import (
+    SCENE_END,
+    SCENE_START,
+    sanitise_system_prompt,
+    sanitise_text,
+)
 
 INTRODUCTION = "Generate audio following instruction."
 QUIET_ROOM = "Audio is recorded from a quiet room."
@@ -20,7 +25,6 @@ DIALOGUE_INTRODUCTION = (
     "If no speaker tag is present, select a suitable voice on your own."
 )
 MOST_DESCRIPTION_CHARACTERS = 500
-_SPEAKER_TAG = re.compile(r"\[SPEAKER\d{1,3}\]")
 
 
 def scene_prompt(description: str) -> str:
@@ -99,6 +103,33 @@ def scene_of(system_prompt: str) -> str:
     return sanitise_text(found).strip().removeprefix(INTRODUCTION).strip()
 
 
-def speaker_tags(text: str) -> tuple[str, ...]:
-    """The different `[SPEAKERn]` tags of a text, in the order of their first use."""
-    return tuple(dict.fromkeys(_SPEAKER_TAG.findall(text)))
+def system_prompt_for(
+    text: str,
+    *,
+    voice: str | None,
+    system_prompt: str | None,
+    instructions: str | None = None,
+    descriptions: Mapping[int, str] | None = None,
+) -> str | None:
+    """The whole system prompt of a request, or None for the engine's own.
+
+    Args:
+        text: What is said; with several speakers it needs their prompt.
+        voice: The preset that was asked for, if any.
+        system_prompt: A client's whole prompt.
+        instructions: A client's scene, where it gave no whole prompt.
+        descriptions: What it said about speakers' voices, by number.
+    """
+    given = (system_prompt or "").strip() or None
+    scene = (instructions or "").strip() or None
+    speakers = speakers_of(text)
+    if len(speakers) > 1:
+        return dialogue_prompt(speakers, descriptions or {}, given or scene)
+    if given:
+        return sanitise_system_prompt(given)
+    return instructed_prompt(scene, voice) if scene else None
+
+
+def describe_voice(voice: str) -> str | None:
+    """What the chat route is told of a preset that it cannot be given, or None."""
+    return _DESCRIPTIONS.get(voice)

@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 from gateway.request import Sampling
-from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT, speaker_tags
+from gateway.text.dialogue import is_dialogue
+from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
 from gateway.upstream.base import Call, Generation
 from gateway.upstream.wire import ChatParser, SpeechParser
 
@@ -42,7 +43,7 @@ def needs_chat(generation: Generation) -> bool:
         generation.voice is None
         or generation.system_prompt is not None
         or bool(generation.references)
-        or len(speaker_tags(generation.text)) > 1
+        or is_dialogue(generation.text)
     )
 
 

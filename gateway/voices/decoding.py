@@ -201,6 +201,8 @@ def _check_stream(stream: AudioStream, param: str) -> None:
         raise InvalidRequest(f"The reference's codec ({name}) cannot be read.", param=param)
     _check_form(codec.sample_rate, codec.layout.nb_channels, param)
     codec.thread_count = 1
+    if codec.name == "flac":  # its frames carry checksums, which FFmpeg computes only when asked
+        codec.options = {"err_detect": "crccheck+explode"}
 
 
 def _check_form(rate_hz: int, channels: int, param: str) -> None:

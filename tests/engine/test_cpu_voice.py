@@ -1,4 +1,4 @@
-"""The CPU voice: is it speech, whose voice is it, and does it stop when nobody listens."""
+"""The CPU voice: is it speech, is it understood, and whose voice is it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,36 +16,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.engine.base import BYTES_PER_TOKEN, PRESETS, SAMPLE_RATE_HZ, Job, UnspeakableError
+from gateway.engine.base import BYTES_PER_TOKEN, PRESETS, SAMPLE_RATE_HZ, UnspeakableError
+from gateway.engine.cpu_cast import Timbre
 from gateway.engine.cpu_text import readable
 from gateway.engine.cpu_voice import CpuVoice, CpuVoiceUnavailableError
+from tests.engine.speaking import PASSAGE, SENTENCES, collect, job, say
 from tests.listen import decode, peak_dbfs, pitch_hz, rms_dbfs, transcribe, word_error_rate
-
-SENTENCES = (
-    "The old lighthouse keeper walked slowly down the winding stairs every single morning.",
-    "Please remember to bring your umbrella, because the weather forecast promises heavy rain.",
-    "My sister planted tall sunflowers beside the wooden fence behind the house.",
-)
-PASSAGE = " ".join(SENTENCES)
-
-
-def job(text: str, preset: str | None = "en_woman", max_tokens: int = 8000, **more: object) -> Job:
-    """A job as the engine's app makes it."""
-    prompt = more.get("system_prompt")
-    references = more.get("references", ())
-    assert prompt is None or isinstance(prompt, str)
-    assert isinstance(references, tuple)
-    return Job(text, preset, prompt, references, max_tokens)
-
-
-async def collect(voice: CpuVoice, wanted: Job) -> list[bytes]:
-    """All items of one stream."""
-    return [pcm async for pcm in voice.generate(wanted)]
-
-
-def say(voice: CpuVoice, wanted: Job) -> bytes:
-    """The whole sound of one job."""
-    return b"".join(asyncio.run(collect(voice, wanted)))
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +132,15 @@ def test_no_text_breaks_the_voice(text: str) -> None:
     assert readable(text).strip()
 
 
+def test_a_word_that_the_voice_cannot_read_does_not_take_its_sentence_along(
+    voice: CpuVoice,
+) -> None:
+    """The number reader fails above its largest number; the words around it are still said."""
+    assert voice._synthesiser is not None
+    with_number = voice._synthesiser.pcm(f"Good morning {'9' * 60}", Timbre(1.0), 0.0)
+    assert with_number == voice._synthesiser.pcm("Good morning", Timbre(1.0), 0.0)
+
+
 _voices: list[CpuVoice] = []
 
 
@@ -236,100 +220,6 @@ def test_a_broken_reference_is_refused_and_a_silent_one_ignored(voice: CpuVoice)
     soundfile.write(file, np.zeros(24_000), 24_000, format="WAV")
     silent = job("Hello.", None, references=(("", file.getvalue()),))
     assert say(voice, silent) == say(voice, job("Hello.", None))
-
-
-def test_a_client_that_leaves_stops_the_work_after_the_piece_in_hand() -> None:
-    """Of a long text, no more than the piece heard and the one in hand are ever synthesised."""
-
-    async def leave() -> CpuVoice:
-        own = CpuVoice(threads=2)
-        await own.start()
-        stream = own.generate(job("This is one of very many sentences. " * 200))
-        assert await anext(stream)
-        assert own.running == 1
-        await stream.aclose()
-        assert own.running == 0
-        listening = asyncio.create_task(collect(own, job("Another long one follows now. " * 200)))
-        while own.running == 0:  # noqa: ASYNC110 - one turn of the loop, not a wait
-            await asyncio.sleep(0)
-        listening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await listening
-        await own.stop()  # waits for what is in hand
-        return own
-
-    own = asyncio.run(leave())
-    assert own.aborted_total == 2
-    assert own.running == 0
-    assert own.pieces_synthesised_total <= 3
-
-
-def test_a_long_text_does_not_keep_a_short_one_waiting() -> None:
-    """With a single thread, a short request is answered while a long one goes on."""
-
-    async def race() -> int:
-        own = CpuVoice(threads=1)
-        await own.start()
-        heard = 0
-        started = asyncio.Event()
-
-        async def long() -> None:
-            nonlocal heard
-            async for _ in own.generate(job("The rain went on and on and on. " * 300)):
-                heard += 1
-                started.set()
-
-        task = asyncio.create_task(long())
-        await asyncio.wait_for(started.wait(), 20)
-        before = heard
-        assert await collect(own, job("Good morning."))
-        between = heard - before
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await own.stop()
-        return between
-
-    assert asyncio.run(race()) <= 5
-
-
-def _resident_bytes() -> int:
-    statm = Path("/proc/self/statm").read_text(encoding="ascii")
-    return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory from /proc")
-def test_a_long_text_is_spoken_in_flat_memory(voice: CpuVoice) -> None:
-    """Ten thousand characters cost no more memory than one thousand, and none are lost."""
-
-    async def listen(text: str) -> tuple[int, int]:
-        most = total = 0
-        async for pcm in voice.generate(job(text, max_tokens=1_000_000)):
-            total += len(pcm)
-            most = max(most, _resident_bytes())
-        return total, most
-
-    short = f"{PASSAGE} " * 4
-    one, low = asyncio.run(listen(short))
-    ten, high = asyncio.run(listen(short * 10))
-    assert len(short * 10) >= 10_000 - 100
-    assert ten == pytest.approx(10 * one, rel=0.01)
-    assert high - low < 24 * 1024 * 1024
-
-
-def test_the_first_sound_of_a_huge_text_does_not_wait_for_its_end(voice: CpuVoice) -> None:
-    """A hundred thousand characters start like ten."""
-
-    async def first() -> tuple[int, int]:
-        before = voice.pieces_synthesised_total
-        stream = voice.generate(job(f"{PASSAGE} " * 400, max_tokens=1_000_000))
-        size = len(await anext(stream))
-        made = voice.pieces_synthesised_total - before
-        await stream.aclose()
-        return size, made
-
-    size, made = asyncio.run(first())
-    assert size > 0
-    assert made <= 2
 
 
 def test_the_package_is_light_until_the_voice_is_started() -> None:

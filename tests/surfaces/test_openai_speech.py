@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.engine.waveform import expected_pcm
 from gateway.voices.names import OPENAI_VOICES
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
@@ -50,20 +51,15 @@ def state(engine: str) -> dict[str, Any]:
 def test_pcm_is_the_engine_s_own_audio(gateway: Gateway, engine: str) -> None:
     """Nothing is lost, doubled or changed on the way."""
     through = speak(gateway, voice="belinda")
+    model = httpx.get(engine + "/v1/models").json()["data"][0]["id"]
     direct = httpx.post(
         engine + "/v1/audio/speech",
-        json={"model": "x", "voice": "belinda", "input": TEXT, "response_format": "pcm"},
+        json={"model": model, "voice": "belinda", "input": TEXT, "response_format": "pcm"},
     )
-    if direct.status_code == 404:
-        model = httpx.get(engine + "/v1/models").json()["data"][0]["id"]
-        direct = httpx.post(
-            engine + "/v1/audio/speech",
-            json={"model": model, "voice": "belinda", "input": TEXT, "response_format": "pcm"},
-        )
     assert through.status_code == 200
     assert through.headers["content-type"] == "audio/pcm"
     assert len(through.content) > 48_000
-    assert through.content == direct.content
+    assert through.content == direct.content == expected_pcm(TEXT, "belinda")
 
 
 def test_a_streamed_wav_has_open_sizes_and_the_same_samples(gateway: Gateway) -> None:
@@ -222,7 +218,7 @@ BAD = [
     (b'{"input": "x", "temperature": -1}', "temperature"),
     (b'{"input": "x", "top_p": 0}', "top_p"),
     (b'{"input": "x", "max_tokens": 5}', "max_tokens"),
-    (json.dumps({"input": "x" * 4097}).encode(), "input"),
+    (json.dumps({"input": "x" * 100_001}).encode(), "input"),
 ]
 
 
@@ -234,7 +230,7 @@ def test_bad_input_is_a_400_in_openai_s_shape(
     answer = httpx.post(
         gateway.url + "/v1/audio/speech", content=body, headers={"Content-Type": "application/json"}
     )
-    assert answer.status_code == 400, answer.text
+    assert answer.status_code == 400
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["param"] == param
@@ -338,11 +334,10 @@ def test_browsers_may_ask(gateway: Gateway) -> None:
     assert preflight.headers["access-control-allow-origin"] == "*"
 
 
-def test_a_client_that_leaves_frees_the_engine_and_the_slot(gateway: Gateway, engine: str) -> None:
+def test_a_client_that_leaves_frees_the_engine_and_the_slot() -> None:
     """The GPU is worth more than the rest of a sentence that nobody hears."""
     slow = "A sentence that goes on and on. " * 60
     with running_engine("--voice", "simulated", "--tokens-per-second", "50") as slow_engine:
-        del engine
         address = slow_engine.address
         with running_gateway(upstreams=address) as running:
             url = running.url + "/v1/audio/speech"
@@ -352,8 +347,9 @@ def test_a_client_that_leaves_frees_the_engine_and_the_slot(gateway: Gateway, en
                     "POST", url, json={"input": slow, "response_format": "pcm"}
                 ) as answer,
             ):
-                next(answer.iter_raw())
-                assert state(address)["running"] == 1
+                chunks = answer.iter_raw()
+                next(chunks)
+                assert state(address)["running"] >= 1
             wait_until(lambda: state(address)["running"] == 0, "the engine is free", 2)
             wait_until(lambda: running.runtime.admission.in_flight == 0, "the slot is free", 2)
             assert all(u.in_flight == 0 for u in running.runtime.pool.upstreams)

@@ -23,7 +23,7 @@ from gateway.text.cuts import (
         ("Das kostet 1.000 Euro, d. h. viel. Am 3. Oktober 2020 war es so.", 2),
         ("Approx. 5 kg, see No. 5 of Example.Com today.", 1),
         ('"Hm! he said, and left. [laugh] Bd. eins fehlt.', 2),
-        ("Quoi\u00a0. Oui. Non\u00a0! Si.", 4),
+        ("Oui. Y\u00a0.", 2),
         ("你好。你是谁？「我很好！」他说。再见！", 5),
         ("元気ですか？はい。そうです。", 3),
         ("नमस्ते। आप कैसे हैं? मैं ठीक हूँ।", 3),

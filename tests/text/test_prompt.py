@@ -13,7 +13,7 @@ from gateway.text.prompt import (
     instructed_prompt,
     scene_of,
     scene_prompt,
-    speaker_tags,
+    system_prompt_for,
 )
 
 SPECIAL = re.compile(r"<\|\S*?\|>")
@@ -171,6 +171,29 @@ def test_a_preset_is_described_in_a_clients_own_scene() -> None:
     assert "SPEAKER0" not in instructed_prompt("Whisper.", "vex")
 
 
-def test_speaker_tags_are_told_once_each() -> None:
-    """In the order of their first use."""
-    assert speaker_tags("[SPEAKER1] a [SPEAKER0] b [SPEAKER1]") == ("[SPEAKER1]", "[SPEAKER0]")
+@pytest.mark.parametrize(
+    ("text", "given", "instructions", "expected"),
+    [
+        ("Hello.", None, None, None),  # the engine's own
+        ("Hello.", "  ", " ", None),
+        ("Hello.", "Whole prompt.", "hushed", "Whole prompt."),
+        ("Hello.", None, "hushed", scene_prompt("hushed\nSPEAKER0: feminine")),
+        ("[SPEAKER0] A. [SPEAKER1] B.", None, None, dialogue_prompt([0, 1], {}, None)),
+        ("[SPEAKER0] A. [SPEAKER1] B.", None, "noisy", dialogue_prompt([0, 1], {}, "noisy")),
+        (
+            "[SPEAKER0] A. [SPEAKER1] B.",
+            "In a hall.",
+            None,
+            dialogue_prompt([0, 1], {}, "In a hall."),
+        ),
+        ("[SPEAKER1] Alone.", None, None, None),
+    ],
+)
+def test_each_request_gets_the_prompt_that_its_text_needs(
+    text: str, given: str | None, instructions: str | None, expected: str | None
+) -> None:
+    """A whole prompt beats instructions; several speakers need the prompt that names them."""
+    prompt = system_prompt_for(
+        text, voice="belinda", system_prompt=given, instructions=instructions
+    )
+    assert prompt == expected

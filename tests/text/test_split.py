@@ -189,9 +189,10 @@ def test_the_last_segments_are_of_about_one_length(times: int) -> None:
 
 def test_a_paragraph_that_ends_late_leaves_no_small_rest() -> None:
     """A blank line is no reason to leave three words alone."""
-    text = (SENTENCE * 8).strip() + "\n\nYes, he did."
-    shortest = min(seconds(segment.text) for segment in segments_of(text, 40.0))
-    assert shortest > 10.0
+    first = (SENTENCE * 8).strip()
+    segments = segments_of(first + "\n\nYes, he did.", seconds(first) * 1.02)
+    assert len(segments) == 2
+    assert min(seconds(segment.text) for segment in segments) > 10.0
 
 
 def test_the_first_segment_can_be_made_shorter() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.voices import reference
+from gateway.voices.decoding import decode
 from gateway.voices.reference import ReferenceLimits, decode_base64, prepare_reference
 from tests.voices import recordings
 from tests.voices.recordings import TONE_HZ, good_files, heard, loudest_hz, tone, wav
@@ -53,7 +54,7 @@ def test_one_to_thirty_seconds_are_taken(seconds: float, fits: bool) -> None:  #
     if fits:
         assert prepare_reference(data, param="p").seconds == seconds
         return
-    with pytest.raises(InvalidRequest, match=f"{seconds:.2f} s long|longer than 30 s") as caught:
+    with pytest.raises(InvalidRequest, match=rf"{seconds:.2f} s long|longer than 30 s") as caught:
         prepare_reference(data, param="voices[0].audio")
     assert caught.value.param == "voices[0].audio"
 
@@ -70,10 +71,9 @@ def test_a_ten_minute_file_is_refused_after_thirty_seconds_of_decoding(
 ) -> None:
     """A whole podcast costs no more than the longest reference."""
     decoded = []
-    original = reference.decode
 
     def counted(*args: object, **options: object) -> object:
-        decoded.append(original(*args, **options))  # type: ignore[arg-type]
+        decoded.append(decode(*args, **options))  # type: ignore[arg-type]
         return decoded[-1]
 
     monkeypatch.setattr(reference, "decode", counted)
@@ -119,12 +119,13 @@ def test_a_clipped_recording_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize("name", ["mp3 of 1", "flac of 16 bits", "opus", "aac", "wav at 16000 Hz"])
 def test_a_file_that_lacks_its_end_gives_what_came_before(name: str) -> None:
     """An upload that was cut off still clones the voice while a second of it decodes."""
-    data = good_files()[name]
-    prepared = prepare_reference(data[: len(data) * 3 // 4], param="p")
-    assert prepared.seconds == pytest.approx(1.5, abs=0.15)
+    data = good_files(4.0)[name]
+    prepared = prepare_reference(data[: len(data) * 3 // 4 - 7], param="p")
+    # An Ogg page of a second, or FLAC's 8 KB of padding at the front, may be what is missing.
+    assert 1.9 <= prepared.seconds <= 3.1
     assert loudest_hz(heard(prepared.wav)) == pytest.approx(TONE_HZ, abs=2)
-    with pytest.raises(InvalidRequest, match="long|decoded"):
-        prepare_reference(data[: len(data) // 3], param="p")
+    with pytest.raises(InvalidRequest, match=r"long|decoded"):
+        prepare_reference(data[: len(data) // 6], param="p")
 
 
 def test_the_length_field_of_a_wav_is_not_believed() -> None:
@@ -181,7 +182,7 @@ def test_base64_comes_plain_or_as_a_data_url(prefix: str) -> None:
 )
 def test_an_address_is_refused_and_never_fetched(text: str) -> None:
     """The engine would fetch an address for anyone who asks; the gateway takes data only."""
-    with pytest.raises(InvalidRequest, match="must be base64|valid base64") as caught:
+    with pytest.raises(InvalidRequest, match=r"must be base64|valid base64") as caught:
         decode_base64(text, limit_bytes=MIB, param="reference_audio_base64")
     assert caught.value.param == "reference_audio_base64"
 

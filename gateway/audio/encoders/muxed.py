@@ -17,6 +17,8 @@ from gateway.audio.encoders.base import BitRates, Encoder
 from gateway.audio.ffmpeg import LAYOUT, MAX_FRAME_BYTES, frame_of
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 
+FLUSH_EACH_PACKET = {"flush_packets": "1"}  # the default, "auto", goes by the kind of sink
+
 
 class StreamSink:
     """Where a container writes what leaves at once; it cannot seek, as a network cannot.
@@ -65,7 +67,7 @@ class MuxedEncoder(Encoder):
             self._file or self._sink,
             "w",
             format=self.container_format,
-            options={"flush_packets": "1", **self.container_options},
+            options={**FLUSH_EACH_PACKET, **self.container_options},
         )
         self._stream = cast(
             "AudioStream",

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from gateway.audio.encoders.muxed import MuxedEncoder
 
-BITS_PER_SECOND = (6000, 256_000)  # libopus, one channel (RFC 6716 section 2.1.1; libopus's cap)
+BITS_PER_SECOND = (6000, 256_000)  # RFC 6716 section 2.1.1; FFmpeg refuses more a channel
 
 
 class OpusEncoder(MuxedEncoder):

@@ -20,6 +20,9 @@ from gateway.take import Source
 from gateway.upstream.attempts import BYTES_PER_SAMPLE
 from gateway.upstream.base import SAMPLES_PER_TOKEN
 
+FIRST_SLICE_BYTES = 9_600  # 0.2 s: every codec has bytes after that (AAC needs 0.1 s)
+SLICE_BYTES = 48_000  # 1 s: a few milliseconds of a thread for the slowest codec
+
 
 class Answer:
     """One answer; closed by whoever sends it.
@@ -58,6 +61,7 @@ class Answer:
         self._metrics = metrics
         self._arrived = arrived
         self._ended = False
+        self._pending = b""  # PCM that is still to be encoded
         self._player = Player()
         self._job: Future[bytes] | None = None
         self._encode_seconds = 0.0
@@ -81,7 +85,7 @@ class Answer:
         asked = time.monotonic()
         data = b""
         while not data and not self._ended:
-            pcm = await self._source.read()
+            pcm = self._slice(self._pending or await self._source.read())
             if pcm:
                 data = await self._run(self._transcoder.feed, pcm)
             else:
@@ -94,6 +98,19 @@ class Answer:
             self.sent_bytes += len(data)
             self._player.deliver(asked, now, self.audio_seconds)
         return data
+
+    def _slice(self, pcm: bytes) -> bytes:
+        """The front of some PCM; the rest is pending.
+
+        An engine may send a whole sentence at once: the client need not wait until all of it is
+        encoded, nor another answer for the thread.
+        """
+        if not self._transcoder.needs_thread:
+            self._pending = b""
+            return pcm
+        size = SLICE_BYTES if self.sent_bytes else FIRST_SLICE_BYTES
+        self._pending = pcm[size:]
+        return pcm[:size]
 
     async def read_all(self) -> bytes:
         """The whole answer."""

@@ -137,7 +137,8 @@ def read_text(argument: str | None, file: Path | None) -> str:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{file or 'standard input'} is not UTF-8 text") from None
-    if not text.strip():
+    text = text.strip()
+    if not text:
         raise UsageError("the text is empty")
     return text
 

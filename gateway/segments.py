@@ -16,7 +16,7 @@ from enum import Enum
 from gateway.admission import Admission
 from gateway.audio.encoders.wav import header
 from gateway.audio.join import Joiner
-from gateway.errors import GatewayError, UpstreamError
+from gateway.errors import UpstreamError
 from gateway.metrics import Metrics
 from gateway.request import ENGINE_SAMPLE_RATE_HZ, Reference
 from gateway.take import Plan, Take
@@ -59,31 +59,30 @@ class Segment:
         self._start = start
         self._buffer: deque[bytes] = deque()
         self._passed_on = False
-        self._error: GatewayError | None = None
+        self._error: BaseException | None = None
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
         # Not in the task's own `finally`: a task that is cancelled before its first step has none.
-        self._task.add_done_callback(lambda _: self._finish(release))
+        self._task.add_done_callback(lambda task: self._finish(task, release))
 
     async def _run(self) -> None:
-        try:
-            for number in range(1, MOST_TRIES + 1):
-                self._buffer.clear()
-                if self._kept:
-                    self._kept.clear()
-                try:
-                    await self._fill()
-                except UpstreamError as error:
-                    if self._passed_on or not error.retryable or number == MOST_TRIES:
-                        raise
-                else:
-                    break
-        except GatewayError as error:
-            self._error = error
+        for number in range(1, MOST_TRIES + 1):
+            self._buffer.clear()
+            if self._kept:
+                self._kept.clear()
+            try:
+                await self._fill()
+            except UpstreamError as error:
+                if self._passed_on or not error.retryable or number == MOST_TRIES:
+                    raise
+            else:
+                break
 
-    def _finish(self, release: Callable[[], None]) -> None:
+    def _finish(self, task: asyncio.Task[None], release: Callable[[], None]) -> None:
         release()
         self.finished = True
+        # Whatever it was, a segment that failed must never pass for one that said all of its text.
+        self._error = None if task.cancelled() else task.exception()
         self._changed.set()
 
     @property

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.disconnect import ClientGone, watch_disconnect
-from gateway.errors import GatewayError, InvalidRequest
+from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.request import Reference, Sampling, SpeechRequest
 from gateway.speech import SpeechService, segments_of
 from gateway.surfaces.openai import parse_json
@@ -228,6 +228,7 @@ class BatchEndpoint:
         except ClientGone:
             return
         except GatewayError as error:
+            self._count(error)
             await self._surface.render_error(error)(scope, receive, send)
 
     async def _run(self, items: list[Any]) -> list[dict[str, Any]]:
@@ -242,7 +243,7 @@ class BatchEndpoint:
         async with limit:
             arrived = time.monotonic()
             try:
-                spoken = await self._surface.understand(item)
+                spoken = await self._understand(item)
                 audio = await self._service.speak(spoken.request, arrived, spoken.voice_label)
             except GatewayError as error:
                 message = error.message
@@ -255,6 +256,18 @@ class BatchEndpoint:
             "audio_base64": base64.b64encode(audio).decode(),
             "generation_time": round(time.monotonic() - arrived, 3),
         }
+
+    async def _understand(self, item: Any) -> Spoken:
+        """Read one item; one that cannot be read counts as a request of its own."""
+        try:
+            return await self._surface.understand(item)
+        except GatewayError as error:
+            self._count(error)
+            raise
+
+    def _count(self, error: GatewayError) -> None:
+        metrics = self._service.metrics
+        metrics.requests.labels(self._surface.name, outcome_of(error)).inc()
 
     def _response(self, results: list[dict[str, Any]]) -> Response:
         successful = sum(result["success"] for result in results)

@@ -276,7 +276,9 @@ class OpenAISurface:
         voice = resolve_voice(
             named or self._settings.default_voice, self._settings.voice_aliases, self._pool.voices
         )
-        references = await self._service.in_thread(partial(self._references, fields))
+        references: tuple[Reference, ...] = ()
+        if fields.references or fields.reference_audio_base64:
+            references = await self._service.in_thread(partial(self._references, fields))
         request = SpeechRequest(
             surface=self.name,
             text=fields.input,

@@ -7,6 +7,7 @@ the CPU of httpx's own pool, and the interface would add a copy (docs/decisions/
 from __future__ import annotations
 
 import asyncio
+import io
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ KEEP_ALIVE_SECONDS = 4.0
 # aiohttp stops reading a socket at twice this much unread data: the bound of one stream's backlog.
 READ_BUFFER_BYTES = 64 * 1024
 ERROR_BODY_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
 ANSWER_BODY_BYTES = 1024 * 1024  # /v1/models and /v1/audio/voices
 
 
@@ -176,7 +178,8 @@ class UpstreamClient:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.post(
                     address + call.path,
-                    data=call.body,
+                    # A prompt with references is megabytes: as a file it is sent in pieces.
+                    data=io.BytesIO(call.body) if len(call.body) > PIECE_BYTES else call.body,
                     headers=headers,
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(

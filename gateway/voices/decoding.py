@@ -16,7 +16,6 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.packet import Packet
 from numpy.typing import NDArray
 
 import gateway.audio.ffmpeg  # noqa: F401 (silences FFmpeg and its thread pools, once)
@@ -44,6 +43,7 @@ MAX_STREAMS = 8  # a phone's recording has up to six: sound, picture, metadata
 # (measured 2026-11). The largest that honest files need are FLAC's pictures, 16 MiB.
 MAX_ALLOCATION_BYTES = 32 * 1024 * 1024
 PROBE_BYTES = 256 * 1024
+MAX_READS_OF_A_BYTE = 4  # an index at the end and a second look at the start make 2
 
 _FULL_SCALE = {"u1": 128.0, "i2": 2.0**15, "i4": 2.0**31}
 
@@ -89,7 +89,7 @@ class _Source(io.BytesIO):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._left_bytes = 4 * len(data) + 4 * PROBE_BYTES
+        self._left_bytes = MAX_READS_OF_A_BYTE * (len(data) + PROBE_BYTES)
         self._left_calls = 1000 + len(data) // 256
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -223,7 +223,7 @@ def _frames(container: InputContainer, stream: AudioStream, param: str) -> Itera
     """Frames as they decode; what cannot be decoded is passed over, up to a bound."""
     damaged = 0
     give_up_at = time.thread_time() + MAX_CPU_SECONDS
-    for number, packet in enumerate(_packets(container, stream)):
+    for number, packet in enumerate(container.demux(stream)):
         if number >= MAX_PACKETS or time.thread_time() > give_up_at:
             raise InvalidRequest("The reference audio takes too long to decode.", param=param)
         try:
@@ -232,19 +232,6 @@ def _frames(container: InputContainer, stream: AudioStream, param: str) -> Itera
             damaged += 1
             if damaged > MAX_DAMAGED_PACKETS:
                 raise InvalidRequest("The reference audio is damaged.", param=param) from error
-
-
-def _packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[AudioStream]]:
-    """Packets up to the end, or up to where the container cannot be followed any more."""
-    source = container.demux(stream)
-    while True:
-        try:
-            packet = next(source, None)
-        except av.FFmpegError:
-            return
-        if packet is None:
-            return
-        yield packet
 
 
 def _mono(frame: av.AudioFrame, param: str) -> Floats:

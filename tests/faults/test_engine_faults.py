@@ -65,7 +65,7 @@ BEFORE_AUDIO = ["hang", "reset", "raise", "empty", "error", "cut", "truncate-192
 def test_a_failure_before_the_first_audio_is_repaired(
     gateway: Gateway, engine: str, fault: str, scene: str | None
 ) -> None:
-    """Nothing was sent yet: the client gets whole, correct audio, on both of the engine's routes."""
+    """Nothing was sent yet: the client gets whole, correct audio, on either of the routes."""
     plan(engine, fault)
     fields = {} if scene is None else {"instructions": scene}
     answer = speak(gateway, **fields)

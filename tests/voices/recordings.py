@@ -129,6 +129,29 @@ def m4a_bomb(samples: int = 80_000_000) -> bytes:
     return bytes(changed)
 
 
+def m4a_with_edits(seconds: float, edits: int) -> bytes:
+    """An M4A whose edit list plays the whole of it so many times."""
+    plain = by_ffmpeg(tone(seconds, 48_000), 48_000, "ipod", "aac")
+    start = plain.index(b"elst") - 4
+    end = start + struct.unpack(">I", plain[start : start + 4])[0]
+    box = plain[start + 4 : start + 12] + struct.pack(">I", edits) + plain[start + 16 : end] * edits
+    changed = bytearray(plain[:start] + struct.pack(">I", len(box) + 4) + box + plain[end:])
+    for name in (b"moov", b"trak", b"edts"):
+        size = changed.index(name) - 4
+        grown = struct.unpack(">I", changed[size : size + 4])[0] + len(changed) - len(plain)
+        changed[size : size + 4] = struct.pack(">I", grown)
+    return bytes(changed)
+
+
+def wav_with_title(title: bytes) -> bytes:
+    """A WAV of 2 s with an INFO chunk, in whatever alphabet."""
+    plain = wav(tone(2, 24_000))
+    info = b"INFOINAM" + struct.pack("<I", len(title)) + title
+    chunk = b"LIST" + struct.pack("<I", len(info)) + info
+    size = struct.pack("<I", len(plain) + len(chunk) - 8)
+    return b"RIFF" + size + plain[8:36] + chunk + plain[36:]
+
+
 def heard(wav_file: bytes) -> Samples:
     """The samples of a WAV that must be 24 kHz mono s16 with exact sizes."""
     assert wav_file[:4] == b"RIFF"

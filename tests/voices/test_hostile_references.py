@@ -151,11 +151,31 @@ except InvalidRequest:
     assert not run.stderr
 
 
-def test_a_file_that_is_read_over_and_over_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However a file leads the demuxer in circles, its reads are counted."""
-    monkeypatch.setattr(decoding, "PROBE_BYTES", -10_000_000)  # nothing left to read with
-    with pytest.raises(InvalidRequest, match="damaged"):
+@pytest.mark.parametrize("edits", [1, 20_000])
+def test_an_edit_list_multiplies_nothing(edits: int) -> None:
+    """A file that asks to be played 20,000 times is read once."""
+    data = recordings.m4a_with_edits(2, edits)
+    assert prepare_reference(data, param="p").seconds == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("step", [32_768, 1])
+def test_a_file_that_is_read_over_and_over_is_given_up(step: int) -> None:
+    """However a file leads the demuxer in circles, its reads and seeks are counted."""
+    source = decoding._Source(bytes(1_000_000))
+    handed_out = 0
+    with contextlib.suppress(OSError):
+        while handed_out < 10_000_000:
+            source.seek(0)
+            handed_out += len(source.read(step))
+    assert handed_out < 6_000_000
+
+
+def test_a_file_that_uses_up_its_reads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count of reads ends the decoding with a clear refusal."""
+    monkeypatch.setattr(decoding, "MAX_READS_OF_A_BYTE", 0)
+    with pytest.raises(InvalidRequest, match="damaged or not complete") as caught:
         decode(good_files()["opus"], param="p", max_seconds=30)
+    assert str(caught.value.__cause__) == "the file is read over and over"
 
 
 @pytest.mark.parametrize(("bound", "value"), [("MAX_PACKETS", 5), ("MAX_CPU_SECONDS", -1.0)])
@@ -174,7 +194,7 @@ def test_a_file_damaged_all_over_is_refused() -> None:
     rng = np.random.default_rng(1)
     for position in rng.integers(9000, len(flac), 2000):
         flac[position] ^= 0xFF
-    with pytest.raises(InvalidRequest, match=r"damaged|long"):
+    with pytest.raises(InvalidRequest, match="audio is damaged"):
         prepare_reference(bytes(flac), param="p")
 
 
@@ -187,6 +207,14 @@ def test_sound_in_another_codec_is_refused(codec: str) -> None:
         return
     with pytest.raises(InvalidRequest, match=r"codec|decoded"):
         prepare_reference(data, param="p")
+
+
+@pytest.mark.parametrize("kind", [("mp3", "libmp3lame"), ("adts", "aac")])
+def test_a_rate_that_changes_on_the_way_is_refused(kind: tuple[str, str]) -> None:
+    """Two recordings glued together would change their pitch at the joint."""
+    halves = [recordings.by_ffmpeg(tone(2, rate), rate, *kind) for rate in (24_000, 48_000)]
+    with pytest.raises(InvalidRequest, match="changes its sample rate"):
+        prepare_reference(b"".join(halves), param="p")
 
 
 def attempt(data: bytes) -> None:

@@ -136,6 +136,21 @@ def test_the_length_field_of_a_wav_is_not_believed() -> None:
         assert prepare_reference(bytes(data), param="p").seconds == pytest.approx(2, abs=0.01)
 
 
+def test_both_channels_are_heard() -> None:
+    """Of an interview with a speaker on each side, neither is lost."""
+    left = tone(2, 24_000, 0.6)
+    both = np.stack([left, np.zeros_like(left)], 1)
+    for samples in (both, both[:, ::-1]):
+        prepared = prepare_reference(wav(samples), param="p")
+        assert prepared.peak_dbfs == pytest.approx(20 * np.log10(0.3), abs=0.05)
+
+
+def test_a_title_in_another_alphabet_does_no_harm() -> None:
+    """Old recorders write names in Latin-1."""
+    data = recordings.wav_with_title(b"Voix fran\xe7aise")
+    assert prepare_reference(data, param="p").seconds == 2.0
+
+
 def test_a_file_over_the_limit_is_too_large() -> None:
     """The limit of bytes holds for uploads that never were base64."""
     with pytest.raises(RequestTooLarge):

@@ -1,0 +1,114 @@
+"""The README: what it says is what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.audio.encoders import ENCODERS
+from gateway.settings import Settings, default_text, variable_name
+from gateway.voices.names import OPENAI_VOICES
+from loadtest.processes import running_engine
+from tests.running import Gateway, running_gateway
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+ADDRESS = "http://127.0.0.1:8888"
+
+
+def _section(name: str) -> str:
+    return README.split(f"<!-- {name}:begin -->\n")[1].split(f"<!-- {name}:end -->")[0].rstrip()
+
+
+def _rows(table: str) -> list[list[str]]:
+    rows = [line.strip("|").split("|") for line in table.splitlines()[2:]]
+    return [[cell.strip().strip("`") for cell in row] for row in rows]
+
+
+def _snippet(language: str, word: str) -> str:
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return next(snippet for snippet in found if word in snippet)
+
+
+def test_the_tables_are_those_that_the_script_makes() -> None:
+    """Whoever changes a setting runs `scripts/settings_table --write`."""
+    made = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "settings_table"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    assert made.rstrip() == _section("settings") + "\n\n" + _section("voices")
+
+
+def test_every_setting_stands_in_the_readme_with_its_default_and_meaning() -> None:
+    """Name, default and meaning of each, in the order of the class, and no other."""
+    rows = _rows(_section("settings"))
+    assert [row[0] for row in rows] == [variable_name(field) for field in Settings.model_fields]
+    for (_, default, _, meaning), (field, info) in zip(
+        rows, Settings.model_fields.items(), strict=True
+    ):
+        assert meaning == info.description
+        if field != "voice_aliases":  # its default is the table of voices
+            assert default == default_text(field)
+
+
+def test_the_13_voices_stand_in_the_readme() -> None:
+    """With the presets that they mean."""
+    assert dict(_rows(_section("voices"))) == OPENAI_VOICES
+
+
+def test_every_response_format_stands_in_the_readme() -> None:
+    """With its content type."""
+    for name, encoder in ENCODERS.items():
+        assert re.search(rf"^\| `{name}`.* \| `{encoder.content_type}` \|", README, re.MULTILINE)
+
+
+def test_every_file_that_the_readme_links_exists() -> None:
+    """Links within the repository lead somewhere."""
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in t]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_every_make_target_in_the_readme_exists() -> None:
+    """And `make help` lists it."""
+    told = subprocess.run(
+        ["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
+    assert targets
+    assert targets - set(re.findall(r"make ([a-z]+)", told)) == set()
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    """A gateway for the examples."""
+    with (
+        running_engine("--voice", "simulated") as engine,
+        running_gateway(upstreams=engine.address) as gateway,
+    ):
+        yield gateway
+
+
+def _run_example(command: list[str], folder: Path) -> None:
+    subprocess.run(command, cwd=folder, check=True, timeout=60)
+
+
+def test_the_curl_example_works(gateway: Gateway, tmp_path: Path) -> None:
+    """Typed as it stands, it leaves an MP3 file."""
+    _run_example(["sh", "-c", _snippet("sh", "curl").replace(ADDRESS, gateway.url)], tmp_path)
+    assert (tmp_path / "hello.mp3").read_bytes()[0] == 0xFF  # an MPEG frame's sync
+
+
+def test_the_python_example_works(gateway: Gateway, tmp_path: Path) -> None:
+    """Typed as it stands, it leaves a WAV file."""
+    example = _snippet("python", "OpenAI").replace(ADDRESS, gateway.url)
+    _run_example([sys.executable, "-c", example], tmp_path)
+    assert (tmp_path / "hello.wav").read_bytes().startswith(b"RIFF")

@@ -49,7 +49,14 @@ class Segment:
     """
 
     def __init__(
-        self, text: str, plan: Plan, start: StartTake, release: Callable[[], None], *, keep: bool
+        self,
+        text: str,
+        plan: Plan,
+        start: StartTake,
+        release: Callable[[], None],
+        *,
+        keep: bool,
+        whole: bool,
     ) -> None:
         self.text = text
         self.received_bytes = 0
@@ -57,6 +64,7 @@ class Segment:
         self._kept: list[bytes] | None = [] if keep else None
         self._plan = plan
         self._start = start
+        self._whole = whole
         self._buffer: deque[bytes] = deque()
         self._passed_on = False
         self._error: BaseException | None = None
@@ -113,13 +121,13 @@ class Segment:
         Raises:
             GatewayError: It failed for good.
         """
-        while not self._buffer:
-            if self.finished:
-                if self._error:
-                    raise self._error
-                return b""
+        while not self.finished and (self._whole or not self._buffer):
             self._changed.clear()
             await self._changed.wait()
+        if self._error and (self._whole or not self._buffer):
+            raise self._error
+        if not self._buffer:
+            return b""
         self._passed_on = True
         return self._buffer.popleft()
 
@@ -139,6 +147,8 @@ class SegmentedSource:
         admission: Further slots, only while nobody waits for one.
         joiner: Trims and joins.
         metrics: Where the further slots are counted.
+        whole: The answer is sent when all of it is there: a segment is passed on when it is
+            complete, so that one that breaks off can always be made again.
     """
 
     def __init__(
@@ -150,6 +160,8 @@ class SegmentedSource:
         admission: Admission,
         joiner: Joiner,
         metrics: Metrics,
+        *,
+        whole: bool,
     ) -> None:
         self._waiting = deque(itertools.islice(segments, 1))
         self._rest = segments
@@ -161,6 +173,7 @@ class SegmentedSource:
         self._admission = admission
         self._joiner = joiner
         self._metrics = metrics
+        self._whole = whole
         self._own_slot_free = True
         self._segments: deque[tuple[Segment, Boundary]] = deque()
         self._received_bytes = 0
@@ -221,6 +234,7 @@ class SegmentedSource:
                 self._start,
                 release,
                 keep=self._context is not Context.NONE,
+                whole=self._whole,
             )
             self._anchor = self._anchor or made
             self._latest = made

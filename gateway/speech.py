@@ -246,6 +246,7 @@ class SpeechService:
             self._admission,
             Joiner({Boundary.TURN: self.settings.turn_pause_seconds}),
             self.metrics,
+            whole=request.buffered,
         )
 
     async def _take(self, plan: Plan) -> Take:

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import av
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from gateway.audio.encoders import ENCODERS

@@ -114,8 +114,9 @@ def test_a_thousand_requests_with_faults_end_whole_or_honest() -> None:
             assert 0 < outcomes["aborted"] < 0.1 * REQUESTS, outcomes
             for engine in engines:
                 wait_until(
-                    lambda engine=engine: httpx.get(engine + "/simulator/state").json()["running"]
-                    == 0,
+                    lambda engine=engine: (
+                        httpx.get(engine + "/simulator/state").json()["running"] == 0
+                    ),
                     "the engine is free",
                     20,
                 )

@@ -71,7 +71,7 @@ def pcm_of(wav_file: bytes) -> bytes:
     assert struct.unpack("<I", wav_file[4:8])[0] == len(wav_file) - 8
     with wave.open(io.BytesIO(wav_file)) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 24_000)
-        frames = file.readframes(file.getnframes())
+        frames: bytes = file.readframes(file.getnframes())
     assert len(frames) == len(wav_file) - 44
     return frames
 

@@ -60,11 +60,11 @@ def main() -> None:
                     taken[name].append(seconds)
         direct = statistics.median(taken["engine, pcm"])
         print("| path | p50 ms | over the engine ms | worst ms |\n|---|---|---|---|")
-        for name, seconds in taken.items():
-            middle = statistics.median(seconds)
+        for name, times in taken.items():
+            middle = statistics.median(times)
             print(
                 f"| {name} | {middle * 1000:.1f} | {(middle - direct) * 1000:+.1f} "
-                f"| {max(seconds) * 1000:.1f} |"
+                f"| {max(times) * 1000:.1f} |"
             )
         memory_bytes = psutil.Process(serve.process.pid).memory_info().rss
         print(f"\ngateway resident without the engine: {memory_bytes / 2**20:.0f} MiB")

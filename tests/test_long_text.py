@@ -6,7 +6,7 @@ import base64
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -50,6 +50,12 @@ def speak(gateway: Gateway, text: str, **fields: Any) -> httpx.Response:
     return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
 
 
+def drain(answer: httpx.Response, heard: bytearray) -> None:
+    """Read a stream to its end, whatever that is."""
+    for data in answer.iter_raw():
+        heard += data
+
+
 def state(engine: str) -> dict[str, Any]:
     """What the simulator saw and does."""
     value = httpx.get(engine + "/simulator/state", timeout=30).json()
@@ -69,11 +75,13 @@ class Asked:
         self._engine = engine
         self.bodies: list[dict[str, Any]] = []
 
-    def __enter__(self) -> Asked:
+    def __enter__(self) -> Self:
+        """Count from here."""
         self._before = state(self._engine)["requests_total"]
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Read what came."""
         now = state(self._engine)
         count = now["requests_total"] - self._before
         assert count <= len(now["requests"]), "the simulator has forgotten some"
@@ -207,14 +215,13 @@ def test_a_stream_that_breaks_off_is_aborted(gateway: Gateway, engine: str) -> N
     whole = speak(gateway, source).content
     plan_faults(engine, "cut-480000")
     url, body = gateway.url + "/v1/audio/speech", {"input": source, "voice": VOICE}
-    heard = b""
+    heard = bytearray()
     with (
         httpx.Client(timeout=30) as client,
         client.stream("POST", url, json={**body, "response_format": "pcm"}) as answer,
         pytest.raises(httpx.RemoteProtocolError),
     ):
-        for data in answer.iter_raw():
-            heard += data
+        drain(answer, heard)
     assert 48_000 < len(heard) <= 480_000
     assert whole.startswith(heard)
     wait_until(lambda: state(engine)["running"] == 0, "no segment runs on", 3)
@@ -226,7 +233,7 @@ def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
     short = "A short sentence in between."
     with running_gateway(upstreams=slow_engine, max_in_flight=2) as gateway:
         long_answer: list[httpx.Response] = []
-        thread = threading.Thread(target=lambda: long_answer.append(speak(gateway, prose(1500))))
+        thread = threading.Thread(target=lambda: long_answer.append(speak(gateway, prose(700))))
         thread.start()
         try:
             wait_until(lambda: state(slow_engine)["running"] == 2, "the long one has both slots", 5)

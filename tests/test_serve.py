@@ -25,7 +25,8 @@ def speak(serve: ServeProcess, text: str = "Hello there.") -> httpx.Response:
 
 def children(serve: ServeProcess) -> list[psutil.Process]:
     """The processes that a gateway has started."""
-    return psutil.Process(serve.process.pid).children(recursive=True)
+    found: list[psutil.Process] = psutil.Process(serve.process.pid).children(recursive=True)
+    return found
 
 
 def engine_of(serve: ServeProcess) -> psutil.Process:

@@ -30,12 +30,13 @@ from gateway.request import (
 )
 from gateway.settings import Settings
 from gateway.speech import SpeechService
+from gateway.surfaces.forms import is_form, parse_form, require_json_or_form
 from gateway.surfaces.stream import SpeechEndpoint, Spoken, retry_headers
 from gateway.text.dialogue import is_dialogue, speakers_of
 from gateway.text.estimate import estimate_input_tokens
 from gateway.text.prompt import describe_voice, system_prompt_for
 from gateway.upstream.pool import Pool
-from gateway.voices.cloning import MOST_REFERENCES, check_references, make_reference
+from gateway.voices.cloning import MOST_REFERENCES, check_references, make_reference, reference_of
 from gateway.voices.names import resolve_voice, voice_names
 
 # Names that clients send although this gateway serves another model; all mean the served one.
@@ -249,7 +250,7 @@ class OpenAISurface:
         return [
             Route(
                 "/v1/audio/speech",
-                SpeechEndpoint(self._service, self, self.parse),
+                SpeechEndpoint(self._service, self, self.parse, require_json_or_form),
                 methods=["POST"],
             ),
             Route("/v1/models", self.list_models),
@@ -264,8 +265,12 @@ class OpenAISurface:
         Raises:
             InvalidRequest, ModelNotFound, VoiceNotFound, NoHealthyUpstream.
         """
+        form = await parse_form(body, scope) if is_form(scope) else None
         try:
-            fields = SpeechBody.model_validate(parse_json(body))
+            if form is None:
+                fields = SpeechBody.model_validate(parse_json(body))
+            else:  # a form's numbers are text
+                fields = SpeechBody.model_validate(form.fields, strict=False)
         except ValidationError as error:
             raise _validation_error(error) from None
         if not fields.input.strip():
@@ -277,8 +282,9 @@ class OpenAISurface:
             named or self._settings.default_voice, self._settings.voice_aliases, self._pool.voices
         )
         references: tuple[Reference, ...] = ()
-        if fields.references or fields.reference_audio_base64:
-            references = await self._service.in_thread(partial(self._references, fields))
+        files = form.files if form else ()
+        if fields.references or fields.reference_audio_base64 or files:
+            references = await self._service.in_thread(partial(self._references, fields, files))
         request = SpeechRequest(
             surface=self.name,
             text=fields.input,
@@ -310,7 +316,9 @@ class OpenAISurface:
         label = "library" if references else voice
         return Spoken(request, voice_label=label, headers={}, wrap=framing)
 
-    def _references(self, fields: SpeechBody) -> tuple[Reference, ...]:
+    def _references(
+        self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...]
+    ) -> tuple[Reference, ...]:
         """The voice samples of a request; runs in a thread."""
         limit = self._settings.max_body_bytes
         found = [
@@ -326,6 +334,11 @@ class OpenAISurface:
                     param="reference_audio_base64",
                 )
             )
+        # The first file is what `reference_text` speaks of, when no other sample came with it.
+        found += [
+            reference_of(data, "" if number or found else fields.reference_text, param=name)
+            for number, (name, data) in enumerate(files)
+        ]
         check_references(found, param="references")
         if is_dialogue(fields.input):
             # As the model's examples have it: each sample is introduced by its speaker's tag.

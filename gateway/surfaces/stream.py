@@ -72,14 +72,19 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
+def media_type(scope: Scope) -> str:
+    """The body's media type, lower case; JSON where none is said."""
+    given: str = Headers(scope=scope).get("content-type", "application/json")
+    return given.partition(";")[0].strip().lower()
+
+
 def require_json(scope: Scope) -> None:
     """Refuse a body that says it is something else than JSON; none said is taken for JSON.
 
     Raises:
         UnsupportedContentType: With what is understood.
     """
-    media_type = Headers(scope=scope).get("content-type", "application/json").partition(";")[0]
-    if media_type.strip().lower() not in {"application/json", "text/json"}:
+    if media_type(scope) not in {"application/json", "text/json"}:
         raise UnsupportedContentType(
             "The request's content type must be application/json.", param="content-type"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import socket
 import wave
@@ -379,3 +380,93 @@ def test_counters_tell_what_the_client_got(gateway: Gateway) -> None:
     )
     assert gateway.metric("gateway_audio_seconds_total", **labels) - seconds == pytest.approx(heard)
     assert gateway.metric("gateway_response_bytes_total") - sent == len(answer.content)
+
+
+@pytest.fixture(scope="module")
+def sample() -> bytes:
+    """Two seconds of a voice sample as a WAV file."""
+    sink = io.BytesIO()
+    with wave.open(sink, "wb") as file:
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(expected_pcm("A sample.", "vex", 50))
+    return sink.getvalue()
+
+
+def pairs_of(messages: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
+    """The (transcript, audio) pairs of a chat request."""
+    return [
+        (before["content"], base64.b64decode(message["content"][0]["input_audio"]["data"]))
+        for before, message in itertools.pairwise(messages)
+        if message["role"] == "assistant"
+    ]
+
+
+def test_a_reference_goes_along_as_a_pair(gateway: Gateway, engine: str, sample: bytes) -> None:
+    """Cloning through extra JSON keys: transcript, then audio, then the text."""
+    encoded = base64.b64encode(sample).decode()
+    answer = speak(gateway, reference_audio_base64=encoded, reference_text="A <|AUDIO|>sample.")
+    assert answer.status_code == 200
+    messages = state(engine)["requests"][-1]["body"]["messages"]
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
+    assert pairs_of(messages)[0][0] == "A sample."
+    assert pairs_of(messages)[0][1][:4] == b"RIFF"
+    assert messages[-1]["content"] == TEXT
+
+
+def test_a_reference_may_be_a_file_of_a_form(gateway: Gateway, engine: str, sample: bytes) -> None:
+    """The same as multipart, with numbers as text."""
+    answer = httpx.post(
+        gateway.url + "/v1/audio/speech",
+        data={"input": TEXT, "speed": "1.0", "response_format": "pcm", "reference_text": "Hm."},
+        files={"voice_file": ("voice.wav", sample, "audio/wav")},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    assert pairs_of(state(engine)["requests"][-1]["body"]["messages"])[0][0] == "Hm."
+
+
+def test_speakers_of_a_dialogue_get_their_samples_and_descriptions(
+    gateway: Gateway, engine: str, sample: bytes
+) -> None:
+    """References in the order of the speakers; a preset is described, words are passed on."""
+    encoded = base64.b64encode(sample).decode()
+    text = "[SPEAKER0] Good morning to you. [SPEAKER1] And a good morning to you, my friend."
+    answer = speak(
+        gateway,
+        input=text,
+        voices={"SPEAKER0": "chadwick", "SPEAKER1": "deep <|AUDIO|> and slow"},
+        references=[{"audio": encoded, "text": "One."}, {"audio": encoded, "text": "Two."}],
+    )
+    assert answer.status_code == 200
+    messages = state(engine)["requests"][-1]["body"]["messages"]
+    assert "SPEAKER0: masculine\nSPEAKER1: deep and slow" in messages[0]["content"]
+    assert [said for said, _ in pairs_of(messages)] == ["[SPEAKER0] One.", "[SPEAKER1] Two."]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"reference_audio_base64": "http://10.0.0.1/voice.wav"}, "reference_audio_base64"),
+        ({"reference_audio_base64": "file:///etc/passwd"}, "reference_audio_base64"),
+        ({"reference_audio_base64": "not base64!"}, "reference_audio_base64"),
+        ({"reference_audio_base64": base64.b64encode(b"text").decode()}, "reference_audio_base64"),
+        ({"references": [{"audio": "https://example.org/a.wav"}]}, "references"),
+        ({"references": [{"audio": "QUJD"}] * 9}, "references"),
+        ({"voices": {"nobody": "belinda"}}, "voices"),
+    ],
+)
+def test_a_bad_reference_is_refused(gateway: Gateway, fields: dict[str, Any], param: str) -> None:
+    """Nothing is fetched, nothing is guessed."""
+    answer = speak(gateway, **fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_broken_form_is_refused(gateway: Gateway) -> None:
+    """Never a 500."""
+    answer = httpx.post(
+        gateway.url + "/v1/audio/speech",
+        content=b"--x\r\nnonsense",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert answer.status_code == 400

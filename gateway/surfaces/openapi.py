@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway import __version__
+from gateway.surfaces.generate import MOST_BATCH_ITEMS, GenerateBody
 from gateway.surfaces.openai import SpeechBody
 
 AUDIO_TYPES = (
@@ -22,6 +23,11 @@ AUDIO_TYPES = (
     "audio/pcm",
     "text/event-stream",
 )
+_DETAIL = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {"detail": {"anyOf": [{"type": "string"}, {"type": "array"}]}},
+}
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -57,8 +63,8 @@ def _json_response(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": {}}}}
 
 
-def _failure(description: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Error"}
+def _failure(description: str, schema_name: str = "Error") -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{schema_name}"}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
@@ -70,9 +76,26 @@ def _get(summary: str, *, status: Mapping[int, str], parameters: Any = ()) -> di
     return {"get": {"summary": summary, "parameters": list(parameters), "responses": responses}}
 
 
+def _generate(audio: Mapping[str, Any] | None, schema_name: str, summary: str) -> dict[str, Any]:
+    """A route of the legacy proxy, whose errors are `{"detail": …}`."""
+    ok = {"description": "OK", "content": audio} if audio else _json_response("OK")
+    failures = {**_FAILURES, 422: "A field is out of range"}
+    schema = {"$ref": f"#/components/schemas/{schema_name}"}
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "200": ok,
+            **{str(code): _failure(text, "Detail") for code, text in failures.items()},
+        },
+    }
+
+
 def openapi_document() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
-    speech_schema = SpeechBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    template = "#/components/schemas/{model}"
+    speech_schema = SpeechBody.model_json_schema(ref_template=template)
+    generate_schema = GenerateBody.model_json_schema(ref_template=template)
     definitions = speech_schema.pop("$defs", {})
     audio = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in AUDIO_TYPES}
     speech = {
@@ -82,7 +105,8 @@ def openapi_document() -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/SpeechBody"}}
+                kind: {"schema": {"$ref": "#/components/schemas/SpeechBody"}}
+                for kind in ("application/json", "multipart/form-data")
             },
         },
         "responses": {
@@ -108,6 +132,11 @@ def openapi_document() -> dict[str, Any]:
         },
         "paths": {
             "/v1/audio/speech": {"post": speech},
+            "/generate": {"post": _generate(audio, "GenerateBody", "Speak a text (legacy proxy)")},
+            "/generate/batch": {
+                "post": _generate(None, "GenerateBatch", "Speak many texts (legacy proxy)")
+            },
+            "/stats": _get("Counters under the legacy proxy's names", status=ok),
             "/v1/models": _get("List the models", status=ok),
             "/v1/models/{model}": _get(
                 "Show a model", status={200: "OK", 404: "No such model"}, parameters=[model_id]
@@ -132,7 +161,19 @@ def openapi_document() -> dict[str, Any]:
             },
         },
         "components": {
-            "schemas": {"SpeechBody": speech_schema, "Error": _ERROR, **definitions},
+            "schemas": {
+                "SpeechBody": speech_schema,
+                "GenerateBody": generate_schema,
+                "GenerateBatch": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MOST_BATCH_ITEMS,
+                    "items": {"$ref": "#/components/schemas/GenerateBody"},
+                },
+                "Error": _ERROR,
+                "Detail": _DETAIL,
+                **definitions,
+            },
         },
     }
 
@@ -179,7 +220,12 @@ def docs_page(document: Mapping[str, Any]) -> str:
             )
             table = ""
             if "requestBody" in operation:
-                rows = _field_rows(document["components"]["schemas"]["SpeechBody"])
+                schemas = document["components"]["schemas"]
+                content = operation["requestBody"]["content"]["application/json"]["schema"]
+                schema = schemas[content["$ref"].rsplit("/", 1)[-1]]
+                while "items" in schema:
+                    schema = schemas[schema["items"]["$ref"].rsplit("/", 1)[-1]]
+                rows = _field_rows(schema)
                 table = (
                     "<table><thead><tr><th>Field</th><th>Type</th><th>Default</th>"
                     f"<th>Meaning</th></tr></thead><tbody>{rows}</tbody></table>"

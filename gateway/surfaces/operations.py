@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway import __version__
 from gateway.metrics import Metrics
+from gateway.surfaces.generate import statistics
 from gateway.surfaces.openapi import docs_page, openapi_document
 from gateway.upstream.pool import Pool
 
@@ -40,9 +41,15 @@ class OperationsSurface:
         ]
 
     def _state(self) -> Mapping[str, Any]:
+        ready, models = self._pool.ready, self._pool.models
         return {
-            "status": "healthy" if self._pool.ready else "degraded",
+            "status": "healthy" if ready else "degraded",
             "version": __version__,
+            # The next four are what clients of the earlier proxy read.
+            "vllm_backend": f"{len(self._pool.upstreams)} upstream(s)",
+            "vllm_healthy": ready,
+            "model": models[0] if models else None,
+            "stats": statistics(self._metrics.sums()),
             "upstreams": [
                 {
                     # Never the address: who may ask for health may not know the inner network.

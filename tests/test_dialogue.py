@@ -18,8 +18,9 @@ from tests.running import Gateway, running_engine, running_gateway
 from tests.voices.recordings import tone, wav
 
 TAG = re.compile(r"\[SPEAKER(\d+)\]")
-TURNS = 60
+TURNS = 32
 PAUSE_SECONDS = 0.7
+Performance = tuple[httpx.Response, list[list[dict[str, Any]]]]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,12 @@ def gateway(engine: str) -> Iterator[Gateway]:
     """A gateway in front of it, with a pause of its own between turns."""
     with running_gateway(upstreams=engine, turn_pause_seconds=PAUSE_SECONDS) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def performance(gateway: Gateway, engine: str) -> Performance:
+    """A long dialogue, asked for once."""
+    return perform(gateway, engine, written(turns()))
 
 
 def turns() -> list[tuple[int, str]]:
@@ -54,9 +61,7 @@ def spoken(text: str) -> list[tuple[int, str]]:
     return list(zip(speakers, (" ".join(part.split()) for part in said), strict=True))
 
 
-def perform(
-    gateway: Gateway, engine: str, text: str, **fields: Any
-) -> tuple[httpx.Response, list[list[dict[str, Any]]]]:
+def perform(gateway: Gateway, engine: str, text: str, **fields: Any) -> Performance:
     """Ask for a dialogue; the answer, and the messages of each generation in order."""
     state = engine + "/simulator/state"
     before = httpx.get(state).json()["requests_total"]
@@ -76,18 +81,17 @@ def samples_of(message: dict[str, Any]) -> bytes:
     return base64.b64decode(message["content"][0]["input_audio"]["data"])[44:]
 
 
-def test_every_generation_begins_with_its_speaker_s_tag(gateway: Gateway, engine: str) -> None:
+def test_every_generation_begins_with_its_speaker_s_tag(performance: Performance) -> None:
     """All turns are said once, in order, by who says them."""
-    conversation = turns()
-    _, generations = perform(gateway, engine, written(conversation))
+    _, generations = performance
     assert len(generations) > 2
     said = [turn for messages in generations for turn in spoken(messages[-1]["content"])]
-    assert said == conversation
+    assert said == turns()
 
 
-def test_earlier_audio_is_every_later_generation_s_context(gateway: Gateway, engine: str) -> None:
+def test_earlier_audio_is_every_later_generation_s_context(performance: Performance) -> None:
     """The first fixes the voices, the one before carries the conversation on."""
-    _, generations = perform(gateway, engine, written(turns()))
+    _, generations = performance
     texts = [messages[-1]["content"] for messages in generations]
     for number, messages in enumerate(generations):
         expected = list(dict.fromkeys([texts[0], texts[number - 1]])) if number else []
@@ -131,9 +135,9 @@ def test_the_client_s_own_reference_stays_in_front(gateway: Gateway, engine: str
     assert len(generations[-1]) == 1 + 3 * 2 + 1
 
 
-def test_pauses_between_turns_are_the_operator_s(gateway: Gateway, engine: str) -> None:
+def test_pauses_between_turns_are_the_operator_s(performance: Performance) -> None:
     """The joined audio is all generations' audio with that pause at each join."""
-    answer, generations = perform(gateway, engine, written(turns()))
+    answer, generations = performance
     joiner, pcm = Joiner({Boundary.TURN: PAUSE_SECONDS}), b""
     for messages in generations:
         joiner.start_segment(Boundary.TURN)

@@ -29,14 +29,16 @@ PRESETS = (  # docs/contract.md section 1, GET /v1/audio/voices
 
 @dataclass(slots=True)
 class Ending:
-    """How a generation ended, as far as it has.
+    """How far a generation has come, and how it ended.
 
     Attributes:
         finish_reason: `stop`, or `length` from the moment in which max_tokens is reached: the
             tail of the audio comes after that.
+        tokens: Generated so far, the overhead included; None where the voice does not count them.
     """
 
     finish_reason: str = "stop"
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Job:
         request_id: The engine's own id for it.
         chunk_tokens, overlap_tokens: How the audio shall be cut.
         prompt_tokens: Length of the prompt, references included.
+        reference_seconds: Length of all references together.
+        every_token: The client sees tokens pass (a streamed chat): the voice may yield empty
+            pieces in between, having set `ending.tokens`.
         ending: Filled in by the voice.
     """
 
@@ -68,6 +73,8 @@ class Job:
     chunk_tokens: int = DEFAULT_CHUNK_TOKENS
     overlap_tokens: int = DEFAULT_CHUNK_TOKENS
     prompt_tokens: int = 0
+    reference_seconds: float = 0.0
+    every_token: bool = False
     ending: Ending = field(default_factory=Ending)
 
 
@@ -76,7 +83,20 @@ class UnspeakableError(Exception):
 
 
 class EngineFailureError(Exception):
-    """The generation failed inside the engine; before any audio, or after it."""
+    """The generation failed inside the engine; before any audio, or after it.
+
+    Args:
+        message: The exception's text, which the container shows.
+        buffered: PCM that was generated but not yet sent: it follows the error's text.
+    """
+
+    def __init__(self, message: str, buffered: bytes = b"") -> None:
+        super().__init__(message)
+        self.buffered = buffered
+
+
+class PromptTooLongError(EngineFailureError):
+    """The text fits the context, but not together with its references."""
 
 
 class Voice(Protocol):
@@ -104,6 +124,8 @@ class Voice(Protocol):
 
     def generate(self, job: Job) -> AsyncGenerator[bytes, None]:
         """Yield PCM (s16le mono 24 kHz) in whole audio tokens: multiples of 1,920 bytes.
+
+        An empty item says that tokens passed without audio (see `Job.every_token`).
 
         Closing the generator early (client gone) stops the work at once.
 

@@ -18,16 +18,35 @@ class Stream:
     """One generation's place on the GPU.
 
     Attributes:
+        last_token: With this token it gives its place away, however slowly its client reads.
+        delay_seconds: Left of the time before its first token (prefill).
         tokens: Generated so far.
         target: The stream's owner waits for this many.
         reached: Resolved when they are there.
-        delay_seconds: Left of the time before its first token.
     """
 
+    last_token: float = float("inf")
+    delay_seconds: float = 0.0
     tokens: float = 0.0
     target: float = 0.0
     reached: asyncio.Future[None] | None = None
-    delay_seconds: float = 0.0
+
+    def advance(self, seconds: float, tokens_per_second: float) -> bool:
+        """Generate for some time.
+
+        Returns:
+            Whether the last token is there.
+        """
+        if self.delay_seconds > 0:
+            used = min(seconds, self.delay_seconds)
+            self.delay_seconds -= used
+            seconds -= used
+        self.tokens = min(self.last_token, self.tokens + tokens_per_second * seconds)
+        if self.reached is not None and self.tokens >= self.target:
+            if not self.reached.done():
+                self.reached.set_result(None)
+            self.reached = None
+        return self.tokens >= self.last_token
 
 
 class GpuClock:
@@ -37,6 +56,11 @@ class GpuClock:
         tokens_per_second: Most that one stream gets.
         total_tokens_per_second: Shared equally by all that run.
         max_running: Streams that run at once; later ones wait, first come first served.
+
+    Attributes:
+        frozen: Nobody gets a token any more.
+        peak_running: Most streams that ran at once.
+        peak_waiting: Most streams that waited at once.
     """
 
     def __init__(
@@ -45,9 +69,16 @@ class GpuClock:
         self.tokens_per_second = tokens_per_second
         self.total_tokens_per_second = total_tokens_per_second
         self.max_running = max_running
-        self._running: list[Stream] = []
+        self.frozen = False
+        self.peak_running = 0
+        self.peak_waiting = 0
+        self._running: dict[Stream, None] = {}  # in order of arrival, quick to leave
         self._waiting: deque[tuple[Stream, asyncio.Future[None]]] = deque()
         self._ticker: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        """Tell what it is doing."""
+        return f"GpuClock(running={self.running}, waiting={self.waiting}, frozen={self.frozen})"
 
     @property
     def running(self) -> int:
@@ -59,17 +90,19 @@ class GpuClock:
         """Streams in line."""
         return len(self._waiting)
 
-    async def enter(self, delay_seconds: float) -> Stream:
+    async def enter(self, *, delay_seconds: float, last_token: float) -> Stream:
         """Take a place, waiting in line if need be.
 
         Args:
             delay_seconds: Time on the GPU before the first token (prefill).
+            last_token: How many tokens it will generate.
         """
-        stream = Stream(delay_seconds=delay_seconds)
+        stream = Stream(last_token=last_token, delay_seconds=delay_seconds)
         if self._waiting or len(self._running) >= self.max_running:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             entry = (stream, turn)
             self._waiting.append(entry)
+            self.peak_waiting = max(self.peak_waiting, len(self._waiting))
             try:
                 await turn
             except BaseException:
@@ -79,28 +112,31 @@ class GpuClock:
                     self.leave(stream)
                 raise
         else:
-            self._running.append(stream)
-        if self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick())
+            self._start(stream)
         return stream
 
     def leave(self, stream: Stream) -> None:
-        """Give the place to the next in line."""
-        if stream in self._running:
-            self._running.remove(stream)
+        """Give the place to the next in line; idempotent."""
+        self._running.pop(stream, None)
         while self._waiting and len(self._running) < self.max_running:
             following, turn = self._waiting.popleft()
             if not turn.done():
-                self._running.append(following)
+                self._start(following)
                 turn.set_result(None)
 
     async def wait_for(self, stream: Stream, tokens: float) -> None:
         """Wait until the stream has generated this many tokens."""
-        if stream.tokens >= tokens:
+        if stream.tokens >= tokens and not self.frozen:
             return
         stream.target = tokens
         stream.reached = asyncio.get_running_loop().create_future()
         await stream.reached
+
+    def _start(self, stream: Stream) -> None:
+        self._running[stream] = None
+        self.peak_running = max(self.peak_running, len(self._running))
+        if self._ticker is None:
+            self._ticker = asyncio.get_running_loop().create_task(self._tick())
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -108,24 +144,14 @@ class GpuClock:
         while self._running:
             await asyncio.sleep(TICK_SECONDS)
             now = loop.time()
-            self._advance(now - last)
+            self.advance(now - last)
             last = now
         self._ticker = None
 
-    def _advance(self, elapsed_seconds: float) -> None:
+    def advance(self, elapsed_seconds: float) -> None:
         """Move every stream by its share of the elapsed time."""
-        if not self._running:
+        if self.frozen or not self._running:
             return
         share = min(self.tokens_per_second, self.total_tokens_per_second / len(self._running))
-        for stream in self._running:
-            seconds = elapsed_seconds
-            if stream.delay_seconds > 0:
-                used = min(seconds, stream.delay_seconds)
-                stream.delay_seconds -= used
-                seconds -= used
-            stream.tokens += share * seconds
-            reached = stream.reached
-            if reached is not None and stream.tokens >= stream.target:
-                stream.reached = None
-                if not reached.done():
-                    reached.set_result(None)
+        for stream in [s for s in self._running if s.advance(elapsed_seconds, share)]:
+            self.leave(stream)

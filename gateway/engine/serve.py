@@ -1,17 +1,25 @@
-"""The `engine` command: one engine process on a port, or on a socket that it inherits."""
+"""The `engine` command: one engine process on a port, or on a socket that it inherits.
+
+`python -m gateway.engine.serve --voice simulated --port 8000` runs it without the command.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from gateway.engine.app import CONTEXT_TOKENS, Engine, EngineOptions, create_engine_app
+from gateway.engine.simulator import add_simulator_arguments, create_simulator
 from gateway.logs import log_config
 from gateway.serve import stop_at_end_of_stdin
 
@@ -37,36 +45,82 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop when standard input ends, as it does when the parent process dies",
     )
-    from gateway.engine.simulator import add_simulator_arguments  # noqa: PLC0415
-
     add_simulator_arguments(parser)
+
+
+class EngineServer(uvicorn.Server):
+    """uvicorn with a listener that can be closed for a while, and a call at SIGTERM.
+
+    Args:
+        config: uvicorn's own.
+        listener: The listening socket.
+        at_exit: Called when a signal asks for the end, before anything is closed.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        at_exit: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._at_exit = at_exit
+        self._reopening: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop serving."""
+        if self._at_exit is not None:
+            self._at_exit()
+        super().handle_exit(sig, frame)
+
+    async def refuse(self, seconds: float) -> None:
+        """Refuse connections for a while, also where a parent process holds the socket too."""
+        if self._reopening is not None and not self._reopening.done():
+            return
+        for server in self.servers:
+            server.close()
+        self.servers.clear()
+        # Closing alone would leave the parent's copy listening.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._reopening = asyncio.get_running_loop().create_task(self._reopen(seconds))
+
+    async def _reopen(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._listener.listen(BACKLOG)
+        loop = asyncio.get_running_loop()
+        protocol: Any = self.config.http_protocol_class  # as uvicorn's own startup makes them
+        create = functools.partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        copy = self._listener.dup()
+        self.servers.append(await loop.create_server(create, sock=copy, backlog=BACKLOG))
 
 
 def run_from_arguments(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     options = EngineOptions(arguments.served_model_name, arguments.api_key, arguments.max_model_len)
-    if arguments.voice == "simulated":
-        from gateway.engine.simulator import create_simulator  # noqa: PLC0415
-
-        app = create_simulator(arguments, options)
-    else:
-        from gateway.engine.cpu_voice import CpuVoice  # noqa: PLC0415
-
-        app = create_engine_app(Engine(CpuVoice(), options))
-    try:
-        listener = (
-            socket.create_server((arguments.host, arguments.port), backlog=BACKLOG)
-            if arguments.fd is None
-            else socket.socket(fileno=arguments.fd)
-        )
-    except OSError as error:
-        print(  # noqa: T201
-            f"speech-gateway: cannot listen on {arguments.host}:{arguments.port}: {error.strerror}",
-            file=sys.stderr,
-        )
-        return STATUS_USAGE
     if arguments.exit_with_parent:
         stop_at_end_of_stdin()
+    simulator = None
+    app: Any
+    try:
+        if arguments.voice == "simulated":
+            app = create_simulator(arguments, options)
+            simulator = app.simulator
+        else:
+            from gateway.engine.cpu_voice import CpuVoice  # noqa: PLC0415  (the extra `cpu`)
+
+            app = create_engine_app(Engine(CpuVoice(), options))
+        listener = _listen(arguments)
+    except ValueError as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror}")
+    stalls = simulator is not None and arguments.stall_on_sigterm
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -75,8 +129,35 @@ def run_from_arguments(arguments: argparse.Namespace) -> int:
         access_log=False,
         log_config=log_config("warning"),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_graceful_shutdown=None if stalls else DRAIN_SECONDS,
     )
+
+    def freeze() -> None:
+        if simulator is not None and stalls:
+            simulator.voice.clock.frozen = True
+
+    server = EngineServer(config, listener, freeze)
+    if simulator is not None:
+        simulator.refuse = server.refuse
+    _exit_with_success_at_signals()
+    with listener, contextlib.suppress(SystemExit):
+        server.run(sockets=[listener.dup()])
+    return 0
+
+
+def _listen(arguments: argparse.Namespace) -> socket.socket:
+    if arguments.fd is not None:
+        return socket.socket(fileno=arguments.fd)
+    return socket.create_server((arguments.host, arguments.port), backlog=BACKLOG)
+
+
+def _complain(message: str) -> int:
+    print(f"speech-gateway: {message}", file=sys.stderr)  # noqa: T201  (a command's own error)
+    return STATUS_USAGE
+
+
+def _exit_with_success_at_signals() -> None:
+    """End with 0: uvicorn raises the signal again when it has shut down in order."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -84,6 +165,14 @@ def run_from_arguments(arguments: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with contextlib.suppress(SystemExit):
-        uvicorn.Server(config).run(sockets=[listener])
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an engine from its own command line."""
+    parser = argparse.ArgumentParser(prog="gateway.engine.serve", description=__doc__)
+    add_engine_arguments(parser)
+    return run_from_arguments(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,31 +1,40 @@
 """The simulator: the simulated voice behind the contract's HTTP, with a window for tests.
 
 `GET /simulator/state` tells what came and what runs; `POST /simulator/faults` plans what goes
-wrong. Faults of the HTTP side (500, refused connections, lying lists) live here.
+wrong. Faults of the HTTP side (500, refused and dropped connections, lying lists) live here.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import socket
+import struct
 from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.engine.app import Engine, EngineOptions, create_engine_app
+from gateway.engine.app import CONTEXT_TOKENS, Engine, EngineOptions, create_engine_app
 from gateway.engine.base import Job
 from gateway.engine.clock import GpuClock
-from gateway.engine.contract import ChatFields, SpeechFields
-from gateway.engine.faults import FaultPlan, parse_fault
-from gateway.engine.simulated import CutError, SimulatedVoice
+from gateway.engine.contract import ChatFields, ContractError, SpeechFields
+from gateway.engine.faults import BEFORE_HEADERS, Fault, FaultPlan, Kind, parse_fault
+from gateway.engine.simulated import CutError, SimulatedJob, SimulatedVoice
 
 REMEMBERED_REQUESTS = 64
+SHOWN_CHARACTERS = 2**23  # of a reference in /simulator/state: 131 s as base64 WAV
 UNLIMITED = 1e9
+PRESET_TOKENS = 202  # of the reference that stands behind a preset, docs/contract.md section 6
+STATUS_SERVER_ERROR = 500
+
+Refuse = Callable[[float], Awaitable[None]]
 
 
 def add_simulator_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,63 +52,135 @@ def add_simulator_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--prefill-tokens-per-second", type=float, default=20_000, help="of reference audio"
     )
-    group.add_argument("--fault", help="a fault for every generation, such as cut-48000")
-    group.add_argument("--voice-list", help="what /v1/audio/voices answers instead, as JSON")
+    group.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[-NUMBER]",
+        help="what befalls generations, such as cut-48000; may be repeated, see --fault-rate",
+    )
+    group.add_argument("--fault-rate", type=float, default=1.0, help="share that meets a fault")
+    group.add_argument("--fault-seed", type=int, default=0, help="of the choice")
+    group.add_argument("--voice-list", help="what /v1/audio/voices answers instead")
+    group.add_argument(
+        "--crash-on-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="die when a text holds an audio token, as the container does",
+    )
+    group.add_argument(
+        "--stall-on-sigterm",
+        action="store_true",
+        help="at SIGTERM close the listener and leave open streams without data or end",
+    )
+
+
+@dataclass(slots=True)
+class VoiceList:
+    """What `/v1/audio/voices` answers instead of the truth.
+
+    Attributes:
+        body: The answer's text, JSON or not.
+        status: Its status.
+    """
+
+    body: str
+    status: int = 200
 
 
 class Simulator(Engine):
-    """The engine's routes around the simulated voice."""
+    """The engine's routes around the simulated voice.
+
+    Args:
+        voice: The voice.
+        options: How the process is set up.
+        faults: What goes wrong.
+        voice_list: What `/v1/audio/voices` answers instead, or None.
+
+    Attributes:
+        refuse: Closes the listener for so many seconds; set by who owns it.
+    """
 
     voice: SimulatedVoice
+    headers_first = True
+    preset_tokens = PRESET_TOKENS
 
     def __init__(
         self,
         voice: SimulatedVoice,
         options: EngineOptions,
         faults: FaultPlan,
-        voice_list: str | None,
+        voice_list: VoiceList | None,
     ) -> None:
         super().__init__(voice, options)
+        self.refuse: Refuse | None = None
         self._faults = faults
         self._voice_list = voice_list
         self._requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_REQUESTS)
         self._total = 0
         self._voice_lists = 0
 
-    def note(self, job: Job, scope: Scope, fields: SpeechFields | ChatFields) -> None:
-        """Remember what came."""
+    # -- generations -----------------------------------------------------------------------
+
+    async def admit(self, job: Job, scope: Scope, fields: SpeechFields | ChatFields) -> Job:
+        """Remember what came, and let the faults befall it that need no audio."""
+        self._remember(job, scope, fields)
+        fault = self._faults.draw(job.text)
+        if fault is not None and fault.kind in BEFORE_HEADERS:
+            with self.voice.counted():
+                await self._befall(fault)
+        return with_fault(job, fault)
+
+    async def _befall(self, fault: Fault) -> None:
+        if fault.kind is Kind.HANG:
+            await asyncio.Event().wait()
+        elif fault.kind is Kind.SLOW_HEADERS:
+            await asyncio.sleep(fault.number / 1000)
+        elif fault.kind is Kind.ERROR:
+            raise ContractError(STATUS_SERVER_ERROR, "Internal Server Error")
+        elif fault.kind is Kind.REFUSE and self.refuse is not None:
+            await self.refuse(fault.number)
+            raise CutError(reset=True)
+        else:
+            raise CutError(reset=True)
+
+    def _remember(self, job: Job, scope: Scope, fields: SpeechFields | ChatFields) -> None:
         self._total += 1
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         self._requests.append(
             {
                 "path": scope["path"],
                 "headers": headers,
-                "body": fields.model_dump(mode="json"),
+                "body": _shortened(fields.model_dump(mode="json", exclude_unset=True)),
+                "text": job.text,
                 "max_tokens": job.max_tokens,
+                "chunk_tokens": job.chunk_tokens,
+                "overlap_tokens": job.overlap_tokens,
+                "prompt_tokens": job.prompt_tokens,
                 "references": [len(audio) for _, audio in job.references],
+                "reference_seconds": job.reference_seconds,
             }
         )
 
     async def speech(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The speech route, with faults that drop its connection."""
-        try:
-            await super().speech(scope, receive, send)
-        except CutError:
-            await _drop(scope, receive)
+        await _or_drop(super().speech(scope, receive, send), scope, receive)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The chat route, with faults that drop its connection."""
-        try:
-            await super().chat(scope, receive, send)
-        except CutError:
-            await _drop(scope, receive)
+        await _or_drop(super().chat(scope, receive, send), scope, receive)
+
+    # -- the other routes ------------------------------------------------------------------
 
     async def voices(self, request: Request) -> Response:
         """`/v1/audio/voices`, or what was asked for instead."""
         self._voice_lists += 1
-        if self._voice_list is None:
+        wrong = self._voice_list
+        if wrong is None:
             return await super().voices(request)
-        return PlainTextResponse(self._voice_list, headers={"Content-Type": "application/json"})
+        if wrong.status == STATUS_SERVER_ERROR:
+            return PlainTextResponse("Internal Server Error", wrong.status)
+        return Response(wrong.body, wrong.status, media_type="application/json")
 
     async def state(self, request: Request) -> Response:
         """What runs, what was, what came."""
@@ -109,10 +190,16 @@ class Simulator(Engine):
             {
                 "running": voice.running,
                 "waiting": voice.waiting,
+                "on_gpu": voice.clock.running,
                 "peak_running": voice.peak_running,
+                "peak_waiting": voice.clock.peak_waiting,
+                "peak_on_gpu": voice.clock.peak_running,
                 "aborted": voice.aborted_total,
                 "finished": voice.finished_total,
+                "finish_reasons": self.counters.finished,
                 "audio_tokens": voice.audio_tokens_total,
+                "special_tokens": voice.special_tokens_total,
+                "faults_met": self._faults.met,
                 "requests_total": self._total,
                 "voice_lists": self._voice_lists,
                 "requests": list(self._requests),
@@ -120,7 +207,13 @@ class Simulator(Engine):
         )
 
     async def plan_faults(self, request: Request) -> Response:
-        """`{"next": [...], "always": …, "rate": 0.2, "kinds": [...], "seed": 1, "voices": …}`."""
+        """Plan what goes wrong; every key may be left out.
+
+        `next` (faults of the coming generations whose text holds `match`), `always`, `rate`,
+        `kinds` and `seed` (faults at random); `voices` (what the list says instead, null for the
+        truth), `voices_text` and `voices_status` (the list's raw body and status);
+        `refuse_seconds` (the listener is closed for so long).
+        """
         plan = await request.json()
         try:
             upcoming = [parse_fault(fault) for fault in plan.get("next", [])]
@@ -130,51 +223,102 @@ class Simulator(Engine):
             return JSONResponse({"detail": str(error)}, 400)
         self._faults.always = always
         self._faults.plan(
-            upcoming=upcoming, rate=plan.get("rate", 0.0), kinds=kinds, seed=plan.get("seed", 0)
+            upcoming=upcoming,
+            rate=plan.get("rate", 0.0),
+            kinds=kinds,
+            seed=plan.get("seed", 0),
+            match=plan.get("match", ""),
         )
         if "voices" in plan:
             voices = plan["voices"]
-            self._voice_list = None if voices is None else json.dumps(voices)
+            self._voice_list = None if voices is None else VoiceList(json.dumps(voices))
+        if "voices_text" in plan or "voices_status" in plan:
+            text = plan.get("voices_text", "")
+            self._voice_list = VoiceList(text, plan.get("voices_status", 200))
+        if plan.get("refuse_seconds") and self.refuse is not None:
+            await self.refuse(plan["refuse_seconds"])
         return JSONResponse({"planned": len(upcoming)})
 
 
-async def _drop(scope: Scope, receive: Receive) -> None:
-    """Close the connection without another byte."""
-    scope["transport"].abort()
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def with_fault(job: Job, fault: Fault | None) -> Job:
+    """The job with what befalls it."""
+    if fault is None:
+        return job
+    return SimulatedJob(**{f.name: getattr(job, f.name) for f in fields(job)}, fault=fault)
 
 
-class _TransportInScope:
-    """Puts uvicorn's transport into the scope, where the faults that need a socket find it."""
+def _shortened(value: Any) -> Any:
+    """The body with long reference audio cut off: the state's size stays bounded."""
+    if isinstance(value, dict):
+        return {
+            name: entry[:SHOWN_CHARACTERS]
+            if name == "data" and isinstance(entry, str)
+            else _shortened(entry)
+            for name, entry in value.items()
+        }
+    return [_shortened(entry) for entry in value] if isinstance(value, list) else value
 
-    def __init__(self, app: Starlette) -> None:
+
+async def _or_drop(answer: Awaitable[None], scope: Scope, receive: Receive) -> None:
+    """Close the connection where a fault cuts it: at once, or after what has been sent."""
+    try:
+        await answer
+    except CutError as error:
+        transport: asyncio.Transport = scope["transport"]
+        if error.reset:
+            linger = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, linger
+            )
+            transport.abort()
+        else:
+            transport.close()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class TransportInScope:
+    """Puts uvicorn's transport into the scope, where the faults that need a socket find it.
+
+    Args:
+        app: The application.
+        simulator: Its state.
+    """
+
+    def __init__(self, app: ASGIApp, simulator: Simulator) -> None:
         self._app = app
+        self.simulator = simulator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] == "http":
             scope["transport"] = send.__self__.transport  # type: ignore[attr-defined]
         await self._app(scope, receive, send)
 
 
-def create_simulator(arguments: argparse.Namespace, options: EngineOptions) -> ASGIApp:
-    """The simulator's application from its command line."""
-    clock = GpuClock(
-        arguments.tokens_per_second, arguments.total_tokens_per_second, arguments.max_running
-    )
-    faults = FaultPlan(parse_fault(arguments.fault) if arguments.fault else None)
+def create_simulator(arguments: argparse.Namespace, options: EngineOptions) -> TransportInScope:
+    """The simulator's application from its command line.
+
+    Raises:
+        ValueError: An argument that makes no sense; the message says which.
+    """
+    if options.context_tokens > CONTEXT_TOKENS:
+        raise ValueError(f"--max-model-len: the simulated voice knows at most {CONTEXT_TOKENS}")
+    given = [parse_fault(fault) for fault in arguments.fault]
+    faults = FaultPlan()
+    faults.plan(rate=arguments.fault_rate, kinds=given, seed=arguments.fault_seed)
     voice = SimulatedVoice(
-        clock,
-        faults,
+        GpuClock(
+            arguments.tokens_per_second, arguments.total_tokens_per_second, arguments.max_running
+        ),
         first_token_seconds=arguments.first_token_ms / 1000,
         prefill_tokens_per_second=arguments.prefill_tokens_per_second,
+        crash_on_special_tokens=arguments.crash_on_special_tokens,
     )
-    simulator = Simulator(voice, options, faults, arguments.voice_list)
-    app = create_engine_app(
-        simulator,
-        (
-            Route("/simulator/state", simulator.state),
-            Route("/simulator/faults", simulator.plan_faults, methods=["POST"]),
-        ),
+    voice_list = VoiceList(arguments.voice_list) if arguments.voice_list is not None else None
+    simulator = Simulator(voice, options, faults, voice_list)
+    routes = (
+        Route("/simulator/state", simulator.state),
+        Route("/simulator/faults", simulator.plan_faults, methods=["POST"]),
     )
-    return _TransportInScope(app)
+    return TransportInScope(create_engine_app(simulator, routes), simulator)

@@ -40,8 +40,9 @@ def gateway(engine: str) -> Iterator[Gateway]:
 
 
 def plan(engine: str, *faults: str, **more: Any) -> None:
-    """What the next generations meet, in order."""
-    httpx.post(engine + "/simulator/faults", json={"next": faults, **more}).raise_for_status()
+    """What the next generations of TEXT meet, in order."""
+    faults_of_text = {"next": faults, "match": TEXT, **more}
+    httpx.post(engine + "/simulator/faults", json=faults_of_text).raise_for_status()
 
 
 def state(engine: str) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""The engine that the contract suite asks: any address, or simulated and CPU engines of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from loadtest.processes import running_engine
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An engine under test.
+
+    Attributes:
+        client: Asks it.
+        model: Its model.
+        voices: What it lists.
+        kind: `simulated`, `cpu` or `container`.
+    """
+
+    client: httpx.Client
+    model: str
+    voices: list[str]
+    kind: str
+
+    def speech(self, **fields: Any) -> httpx.Response:
+        """A speech request with sensible defaults; `...` leaves a field out."""
+        body = {
+            "model": self.model,
+            "voice": self.voices[0],
+            "input": "It was a bright cold day in April.",
+            "max_tokens": 400,
+            **fields,
+        }
+        body = {name: value for name, value in body.items() if value is not ...}
+        return self.client.post("/v1/audio/speech", json=body)
+
+    def chat(self, **fields: Any) -> httpx.Response:
+        """A chat request that asks for speech."""
+        body = {
+            "model": self.model,
+            "messages": [
+                {"role": "system", "content": "Generate audio following instruction."},
+                {"role": "user", "content": "It was a bright cold day in April."},
+            ],
+            "modalities": ["text", "audio"],
+            "audio": {"format": "wav", "voice": "alloy"},
+            "max_completion_tokens": 400,
+            "stop": ["<|eot_id|>", "<|end_of_text|>", "<|audio_eos|>"],
+            **fields,
+        }
+        return self.client.post("/v1/chat/completions", json=body)
+
+
+@contextmanager
+def _target(address: str, key: str | None) -> Iterator[Target]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=address, headers=headers, timeout=120) as client:
+        model = client.get("/v1/models").json()["data"][0]["id"]
+        kind = "container"
+        if model == "hibari-cpu":
+            kind = "cpu"
+        elif client.get("/simulator/state").status_code == 200:
+            kind = "simulated"
+        yield Target(client, model, client.get("/v1/audio/voices").json(), kind)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Ask the named engine, or both of this repository's."""
+    if "target" in metafunc.fixturenames:
+        url = metafunc.config.getoption("--engine-url")
+        metafunc.parametrize("target", [url] if url else ["simulated", "cpu"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    """The engine of a test."""
+    if request.param.startswith("http"):
+        with _target(request.param, request.config.getoption("--engine-api-key")) as target:
+            yield target
+        return
+    speed = ("--tokens-per-second", "2000") if request.param == "simulated" else ()
+    with (
+        running_engine("--voice", request.param, *speed) as engine,
+        _target(engine.address, None) as target,
+    ):
+        yield target

@@ -119,7 +119,7 @@ def test_a_book_is_read_out_whole_in_flat_memory() -> None:
         f"gateway resident: {before:.0f} MB before, peak {max(memory):.0f} MB "
         f"(thirds of the time: {', '.join(f'{peak:.0f}' for peak in thirds)} MB)"
     )
-    assert first < 3 * of_a_sentence + 0.5
+    assert first < 2 * of_a_sentence + 0.3
     assert max(memory) - before < 100
     assert thirds[2] < thirds[0] + 30
     heard = listen(pcm)

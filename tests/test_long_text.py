@@ -259,6 +259,7 @@ def test_a_client_that_leaves_stops_all_segments(slow_engine: str) -> None:
             wait_until(lambda: state(slow_engine)["running"] == 6, "all slots are in use", 5)
         wait_until(lambda: state(slow_engine)["running"] == 0, "the engine is free", 3)
         wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 3)
+        assert state(slow_engine)["aborted"] == 6
         assert all(upstream.in_flight == 0 for upstream in gateway.runtime.pool.upstreams)
         assert gateway.metric("gateway_in_flight_requests") == 0
 

@@ -57,11 +57,11 @@ class Counters:
         family("num_requests_running", "gauge", [("", "", running)])
         family("num_requests_waiting", "gauge", [("", "", waiting)])
         family("gpu_cache_usage_perc", "gauge", [("", "", 0.0)])
-        family("generation_tokens", "counter", [("_total", "", tokens)])
+        family("generation_tokens_total", "counter", [("", "", tokens)])
         family(
-            "request_success",
+            "request_success_total",
             "counter",
-            [("_total", f',finished_reason="{why}"', n) for why, n in self.finished.items()],
+            [("", f',finished_reason="{why}"', n) for why, n in self.finished.items()],
         )
         family("time_to_first_token_seconds", "histogram", self._first_token_samples())
         return "\n".join(lines) + "\n"

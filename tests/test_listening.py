@@ -16,6 +16,7 @@ import pytest
 import scipy.io.wavfile
 import soundfile
 
+from gateway.engine.base import PRESETS
 from tests.listen import decode, peak_dbfs, pitch_hz, resample, transcribe, word_error_rate
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
@@ -25,16 +26,6 @@ SENTENCES = (
     "I will cook dinner for everyone tonight."
 )
 FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"]
-VOICES = [
-    "belinda",
-    "broom_salesman",
-    "chadwick",
-    "en_man",
-    "en_woman",
-    "mabel",
-    "vex",
-    "zh_man_sichuan",
-]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +63,7 @@ def test_every_format_is_understood(gateway: Gateway, response_format: str) -> N
     assert error_rate(speak(gateway, response_format=response_format), response_format) <= 0.1
 
 
-@pytest.mark.parametrize("voice", VOICES)
+@pytest.mark.parametrize("voice", PRESETS)
 def test_every_voice_is_understood(gateway: Gateway, voice: str) -> None:
     """All eight presets, through the gateway."""
     assert error_rate(speak(gateway, voice=voice), "pcm") <= 0.1

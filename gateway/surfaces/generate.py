@@ -23,7 +23,7 @@ from gateway.disconnect import ClientGone, watch_disconnect
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.request import Reference, Sampling, SpeechRequest
 from gateway.speech import SpeechService, segments_of
-from gateway.surfaces.openai import parse_json
+from gateway.surfaces.bodies import parse_json
 from gateway.surfaces.stream import (
     SpeechEndpoint,
     Spoken,

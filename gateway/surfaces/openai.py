@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -22,21 +22,20 @@ from starlette.types import Scope
 from gateway.answer import Answer
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound, VoiceNotFound
 from gateway.request import (
-    RESPONSE_FORMATS,
-    SPEED_RANGE,
     Reference,
     Sampling,
     SpeechRequest,
 )
 from gateway.settings import Settings
 from gateway.speech import SpeechService
+from gateway.surfaces.bodies import SpeechBody, VoiceId, parse_json, validation_error
 from gateway.surfaces.forms import is_form, parse_form, require_json_or_form
 from gateway.surfaces.stream import SpeechEndpoint, Spoken, retry_headers
 from gateway.text.dialogue import is_dialogue, speakers_of
 from gateway.text.estimate import estimate_input_tokens
 from gateway.text.prompt import describe_voice, system_prompt_for
 from gateway.upstream.pool import Pool
-from gateway.voices.cloning import MOST_REFERENCES, check_references, make_reference, reference_of
+from gateway.voices.cloning import check_references, make_reference, reference_of
 from gateway.voices.names import resolve_voice, voice_names
 
 # Names that clients send although this gateway serves another model; all mean the served one.
@@ -51,8 +50,6 @@ MODEL_ALIASES = (
 )
 _SPEAKER = re.compile(r"(?:SPEAKER)?(\d{1,3})")
 _DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
-MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -65,75 +62,6 @@ ERROR_TYPES = {
     415: "invalid_request_error",
     429: "rate_limit_error",
 }
-
-
-class VoiceId(BaseModel):
-    """A voice by its id (OpenAI, custom voices)."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-    id: Name
-
-
-class ReferenceField(BaseModel):
-    """A voice sample to imitate."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-    audio: str = Field(description="An audio file, base64 or a data URL.")
-    text: str = Field("", description="What it says.")
-
-
-class SpeechBody(BaseModel):
-    """The body of `POST /v1/audio/speech`."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-    input: str = Field(description="The text to speak.")
-    model: Name | None = Field(None, description="A listed model; none means the served one.")
-    voice: Name | VoiceId | None = Field(
-        None, description="A listed voice, or its id; none means the default voice."
-    )
-    instructions: str | None = Field(
-        None,
-        max_length=4096,
-        description="The scene: who speaks, where and how. It replaces the preset's own "
-        "recording, so the voice is then described rather than copied.",
-    )
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = Field(
-        None, description="Format of the audio."
-    )
-    speed: float = Field(
-        1.0, ge=SPEED_RANGE[0], le=SPEED_RANGE[1], description="Tempo; the pitch stays."
-    )
-    stream_format: Literal["audio", "sse"] = Field(
-        "audio", description="Raw audio, or server-sent events that carry it."
-    )
-    stream: bool | None = Field(
-        None, description="false asks for one complete answer with exact sizes."
-    )
-    sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] = Field(
-        24000, description="Sample rate of the audio, in Hz."
-    )
-    system_prompt: str | None = Field(
-        None, max_length=8192, description="The engine's whole scene prompt."
-    )
-    references: list[ReferenceField] | None = Field(
-        None, max_length=MOST_REFERENCES, description="Voice samples to imitate, one a speaker."
-    )
-    reference_audio_base64: str | None = Field(
-        None, description="One voice sample, base64 or a data URL."
-    )
-    reference_text: str = Field("", description="What that sample says.")
-    voices: dict[str, Name] | None = Field(
-        None,
-        description='Speakers of a dialogue: {"SPEAKER0": "belinda", "SPEAKER1": "deep male"}.',
-    )
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=1024)
-    max_tokens: int | None = Field(
-        None, gt=11, le=MOST_TOKENS, description="Bound of audio tokens, 25 a second."
-    )
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
 
 
 class EventFraming:
@@ -182,39 +110,6 @@ def error_body(error: GatewayError) -> dict[str, Any]:
 def render_error(error: GatewayError) -> Response:
     """An error in OpenAI's shape, with the headers that its SDKs obey."""
     return JSONResponse(error_body(error), error.status, retry_headers(error))
-
-
-def _refuse_constant(name: str) -> float:
-    raise InvalidRequest(f"{name} is not a JSON number.")
-
-
-def parse_json(body: bytes) -> Any:
-    """Read JSON from a hostile body.
-
-    Raises:
-        InvalidRequest: It is empty, not UTF-8, not JSON, too deep, or holds NaN.
-    """
-    if not body.strip():
-        raise InvalidRequest("The request has no body; JSON is expected.")
-    try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("The request's body is not JSON.") from None
-
-
-def _validation_error(error: ValidationError) -> InvalidRequest:
-    """The first thing that is wrong, with the field's name and no echo of its value."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    if not first["loc"]:
-        return InvalidRequest("The request's body must be a JSON object.")
-    param = str(first["loc"][0])
-    if first["type"] == "missing":
-        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
-    if param == "response_format":
-        return InvalidRequest(
-            f"Invalid 'response_format'; supported: {', '.join(RESPONSE_FORMATS)}.", param=param
-        )
-    return InvalidRequest(f"Invalid '{param}': {first['msg'][:200]}.", param=param)
 
 
 def resolve_model(name: str | None, served: tuple[str, ...]) -> None:
@@ -272,7 +167,7 @@ class OpenAISurface:
             else:  # a form's numbers are text
                 fields = SpeechBody.model_validate(form.fields, strict=False)
         except ValidationError as error:
-            raise _validation_error(error) from None
+            raise validation_error(error) from None
         if not fields.input.strip():
             raise InvalidRequest("'input' must not be empty.", param="input")
         self._pool.require_ready()

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway import __version__
+from gateway.surfaces.bodies import SpeechBody
 from gateway.surfaces.generate import MOST_BATCH_ITEMS, GenerateBody
-from gateway.surfaces.openai import SpeechBody
 
 AUDIO_TYPES = (
     "audio/mpeg",

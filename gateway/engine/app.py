@@ -139,7 +139,8 @@ class Engine:
         """`POST /v1/audio/speech`."""
         fields: SpeechFields = validate(SpeechFields, parse_json(await read_body(receive)))
         check_model(fields.model, self.model_id)
-        job = speech_job(fields, self.voice.presets, self.limits, self._request_id(scope))
+        request_id = self._request_id(scope, "audiospeech")
+        job = speech_job(fields, self.voice.presets, self.limits, request_id)
         async with watch_disconnect(receive) as watch:
             job = await self.admit(job, scope, fields)
             chunks = self.generate(job)
@@ -182,7 +183,7 @@ class Engine:
         """`POST /v1/chat/completions`."""
         fields: ChatFields = validate(ChatFields, parse_json(await read_body(receive)))
         check_model(fields.model, self.model_id)
-        job = chat_job(fields, self.limits, self._request_id(scope))
+        job = chat_job(fields, self.limits, self._request_id(scope, "chatcmpl"))
         async with watch_disconnect(receive) as watch:
             job = await self.admit(job, scope, fields)
             chunks = self.generate(job)
@@ -213,9 +214,9 @@ class Engine:
         del scope, fields
         return job
 
-    def _request_id(self, scope: Scope) -> str:
+    def _request_id(self, scope: Scope, prefix: str) -> str:
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        return given or uuid.uuid4().hex
+        return f"{prefix}-{given or uuid.uuid4().hex}"
 
     async def generate(self, job: Job) -> AsyncGenerator[bytes, None]:
         """The voice's chunks, counted; a full context ends them like max_tokens.

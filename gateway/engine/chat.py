@@ -44,7 +44,7 @@ class ChatEvents:
 
     def __init__(self, model_id: str, request_id: str) -> None:
         head = {
-            "id": f"chatcmpl-{request_id}",
+            "id": request_id,
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": model_id,
@@ -220,7 +220,7 @@ async def whole_chat(
     }
     return JSONResponse(
         {
-            "id": f"chatcmpl-{job.request_id}",
+            "id": job.request_id,
             "object": "chat.completion",
             "created": int(time.time()),
             "model": model_id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import functools
 import signal
 import socket
@@ -74,6 +75,13 @@ class EngineServer(uvicorn.Server):
             self._at_exit()
         super().handle_exit(sig, frame)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener at once, then wait for what is open."""
+        if self._reopening is not None:
+            self._reopening.cancel()
+        self._listener.close()
+        await super().shutdown(sockets)
+
     async def refuse(self, seconds: float) -> None:
         """Refuse connections for a while, also where a parent process holds the socket too."""
         if self._reopening is not None and not self._reopening.done():
@@ -82,7 +90,13 @@ class EngineServer(uvicorn.Server):
             server.close()
         self.servers.clear()
         # Closing alone would leave the parent's copy listening.
+        address = self._listener.getsockname()
         self._listener.shutdown(socket.SHUT_RDWR)
+        try:
+            self._listener.bind(address)  # a port that the system chose was given back to it
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # one that was asked for is still bound
+                raise
         self._reopening = asyncio.get_running_loop().create_task(self._reopen(seconds))
 
     async def _reopen(self, seconds: float) -> None:

@@ -213,18 +213,22 @@ def test_a_context_that_is_too_small_is_a_flat_400(target: Target) -> None:
         assert "maximum context length" in answer.json()["message"]
 
 
-@pytest.mark.parametrize("tokens", [1, 10, 11])
+@pytest.mark.parametrize("tokens", [1, 10])
 def test_too_few_tokens_are_an_empty_200(target: Target, tokens: int) -> None:
-    """Tokens used are frames and eleven more."""
+    """Ten rows of delayed codes are not decoded."""
     answer = target.speech(max_tokens=tokens)
     assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_truncation_looks_like_success(target: Target) -> None:
-    """Frames are max_tokens less 11, and a clean end."""
+    """A clean end. An answer that ends by itself uses 11 tokens more than frames, a cut one 8.
+
+    The rows that close the audio and the two closing tokens were never made.
+    """
     answer = target.speech(max_tokens=31)
     assert answer.status_code == 200
-    assert len(answer.content) == 20 * TOKEN_BYTES
+    frames = 20 if target.kind == "cpu" else 23
+    assert len(answer.content) == frames * TOKEN_BYTES
 
 
 @pytest.mark.parametrize(
@@ -236,17 +240,17 @@ def test_truncation_looks_like_success(target: Target) -> None:
         (250, 25, 120),
         (5, 25, 112),
         (-3, 25, 77),
-        (25, 1, 96),
+        (25, 1, 93),
     ],
 )
 def test_chunk_knobs_lose_audio_below_the_safe_ones(
     target: Target, size: int, overlap: int, kept: int
 ) -> None:
-    """Of 120 frames."""
+    """Of 120 frames that max_tokens cuts an answer to."""
     only(target, "simulated", "container")
     answer = target.speech(
         input="word " * 100,
-        max_tokens=131,
+        max_tokens=128,
         audio_chunk_size=size,
         audio_chunk_overlap_size=overlap,
     )

@@ -28,6 +28,7 @@ from gateway.take import (
     Recording,
     Source,
     Take,
+    check_prompt,
     collect,
     plan_take,
     prompt_tokens,
@@ -129,6 +130,7 @@ class SpeechService:
             GatewayError: Nothing was sent yet: an honest status.
         """
         check_text(request.text, self.settings.max_input_characters)
+        check_prompt(request)
         self.metrics.input_characters.inc(len(request.text))
         with ExitStack() as scope:
             if looks_silent(sanitise_text(request.text)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.audio.guard import RunawayGuard
-from gateway.errors import UpstreamTimeout
+from gateway.errors import InvalidRequest, UpstreamTimeout
 from gateway.metrics import Metrics
 from gateway.request import ENGINE_SAMPLE_RATE_HZ, SpeechRequest
 from gateway.settings import Settings
@@ -30,6 +30,9 @@ from gateway.upstream.base import (
 from gateway.upstream.connection import Timeouts
 
 REFERENCE_OVERHEAD_TOKENS = 16
+# A request's own prompt takes at most this much of the engine's 8,192 tokens: what remains holds
+# a segment's text, the audio of earlier segments that goes along, and the audio to be made.
+MOST_PROMPT_TOKENS = 3072
 
 
 class Source(Protocol):
@@ -109,6 +112,21 @@ def prompt_tokens(request: SpeechRequest) -> int:
     for reference in request.references:
         tokens += math.ceil(reference.seconds * TOKENS_PER_SECOND) + REFERENCE_OVERHEAD_TOKENS
     return tokens
+
+
+def check_prompt(request: SpeechRequest) -> None:
+    """Refuse a prompt that leaves the engine no room: it would only answer an error.
+
+    Raises:
+        InvalidRequest: Scene, samples and their texts are too long together.
+    """
+    tokens = prompt_tokens(request)
+    if tokens > MOST_PROMPT_TOKENS:
+        raise InvalidRequest(
+            f"The scene and the voice samples take {tokens} tokens of the engine's context; at "
+            f"most {MOST_PROMPT_TOKENS} are allowed. Shorten the prompt, the samples or their "
+            "texts."
+        )
 
 
 def plan_take(settings: Settings, request: SpeechRequest, text: str) -> Plan:

@@ -78,13 +78,19 @@ class SpeechBody(BaseModel):
         None,
         description='Speakers of a dialogue: {"SPEAKER0": "belinda", "SPEAKER1": "deep male"}.',
     )
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=1024)
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="How freely the engine chooses; its default is 1."
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Share of likely tokens to choose from; default 0.95."
+    )
+    top_k: int | None = Field(
+        None, ge=-1, le=1024, description="Number of tokens to choose from; 0 and -1 mean all."
+    )
     max_tokens: int | None = Field(
         None, gt=11, le=MOST_TOKENS, description="Bound of audio tokens, 25 a second."
     )
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: int | None = Field(None, description="For engines that have one; else ignored.")
 
 
 def _refuse_constant(name: str) -> float:

@@ -202,7 +202,7 @@ class OpenAISurface:
             sampling=Sampling(
                 temperature=fields.temperature,
                 top_p=fields.top_p,
-                top_k=fields.top_k,
+                top_k=-1 if fields.top_k == 0 else fields.top_k,  # the engine refuses 0
                 max_tokens=fields.max_tokens,
                 seed=fields.seed,
             ),

@@ -168,6 +168,15 @@ def test_the_engine_is_always_asked_for_bounded_pcm(gateway: Gateway, engine: st
     assert seen["headers"]["x-request-id"] != "mine"
 
 
+def test_sampling_fields_are_passed_on(gateway: Gateway, engine: str) -> None:
+    """0 is what many clients say for "all"; the engine says -1."""
+    fields = {"temperature": 0.7, "top_p": 0.5, "top_k": 0, "max_tokens": 200, "seed": 7}
+    assert speak(gateway, **fields).status_code == 200
+    body = state(engine)["requests"][-1]["body"]
+    assert (body["temperature"], body["top_p"], body["top_k"]) == (0.7, 0.5, -1)
+    assert body["max_tokens"] <= 200
+
+
 def test_special_tokens_never_reach_the_engine(gateway: Gateway, engine: str) -> None:
     """One of them would kill the container."""
     nested = "Hello <|<|AUDIO|>AUDIO|> there <|eot_id|> my friend."
@@ -460,6 +469,14 @@ def test_a_bad_reference_is_refused(gateway: Gateway, fields: dict[str, Any], pa
     answer = speak(gateway, **fields)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(gateway: Gateway, sample: bytes) -> None:
+    """The engine would answer 400, which would look like its own failure."""
+    reference = {"audio": base64.b64encode(sample).decode(), "text": "word " * 800}
+    answer = speak(gateway, references=[reference] * 8, system_prompt="scene " * 1000)
+    assert answer.status_code == 400
+    assert "context" in answer.json()["error"]["message"]
 
 
 def test_a_broken_form_is_refused(gateway: Gateway) -> None:

@@ -123,8 +123,7 @@ def run_from_arguments(arguments: argparse.Namespace) -> int:
     app: Any
     try:
         if arguments.voice == "simulated":
-            app = create_simulator(arguments, options)
-            simulator = app.simulator
+            app, simulator = create_simulator(arguments, options)
         else:
             from gateway.engine.cpu_voice import CpuVoice  # noqa: PLC0415  (the extra `cpu`)
 

@@ -14,6 +14,7 @@ from gateway.engine.base import BYTES_PER_TOKEN, PRESETS, EngineFailureError, Jo
 from gateway.engine.chunks import Chunk, Generation, plan_chunks
 from gateway.engine.clock import GpuClock, Stream
 from gateway.engine.contract import REFERENCE_TOKENS_PER_SECOND, in_stream_error
+from gateway.engine.cutting import CutError
 from gateway.engine.faults import AT_BYTES, ENDLESS, SILENT, Fault, Kind
 
 MODEL_ID = "higgs-audio-v2-generation-3B-base"
@@ -22,18 +23,6 @@ UNDECODED = "unsupported operand type(s) for *: 'NoneType' and 'int'"  # section
 BUFFERED_FRAMES = 20  # section 3: 38,400 bytes followed the error's text
 EVENTS_APART_SECONDS = 0.1  # a chat's token events are written so often, not one by one
 DYING_SECONDS = 0.02  # what was sent reaches the client's socket first
-
-
-class CutError(Exception):
-    """The connection is to be dropped.
-
-    Args:
-        reset: With a TCP reset; without, the stream ends as a killed process' does.
-    """
-
-    def __init__(self, *, reset: bool = False) -> None:
-        super().__init__("cut")
-        self.reset = reset
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
-import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
@@ -25,8 +23,9 @@ from gateway.engine.app import CONTEXT_TOKENS, Engine, EngineOptions, create_eng
 from gateway.engine.base import Job
 from gateway.engine.clock import GpuClock
 from gateway.engine.contract import ChatFields, ContractError, SpeechFields
+from gateway.engine.cutting import CutError, TransportInScope, or_drop
 from gateway.engine.faults import BEFORE_HEADERS, Fault, FaultPlan, Kind, parse_fault
-from gateway.engine.simulated import CutError, SimulatedJob, SimulatedVoice
+from gateway.engine.simulated import SimulatedJob, SimulatedVoice
 
 REMEMBERED_REQUESTS = 64
 SHOWN_CHARACTERS = 2**23  # of a reference in /simulator/state: 131 s as base64 WAV
@@ -164,11 +163,11 @@ class Simulator(Engine):
 
     async def speech(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The speech route, with faults that drop its connection."""
-        await _or_drop(super().speech(scope, receive, send), scope, receive)
+        await or_drop(super().speech(scope, receive, send), scope, receive)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The chat route, with faults that drop its connection."""
-        await _or_drop(super().chat(scope, receive, send), scope, receive)
+        await or_drop(super().chat(scope, receive, send), scope, receive)
 
     # -- the other routes ------------------------------------------------------------------
 
@@ -259,45 +258,10 @@ def _shortened(value: Any) -> Any:
     return [_shortened(entry) for entry in value] if isinstance(value, list) else value
 
 
-async def _or_drop(answer: Awaitable[None], scope: Scope, receive: Receive) -> None:
-    """Close the connection where a fault cuts it: at once, or after what has been sent."""
-    try:
-        await answer
-    except CutError as error:
-        transport: asyncio.Transport = scope["transport"]
-        if error.reset:
-            linger = struct.pack("ii", 1, 0)
-            transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, linger
-            )
-            transport.abort()
-        else:
-            transport.close()
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-
-class TransportInScope:
-    """Puts uvicorn's transport into the scope, where the faults that need a socket find it.
-
-    Args:
-        app: The application.
-        simulator: Its state.
-    """
-
-    def __init__(self, app: ASGIApp, simulator: Simulator) -> None:
-        self._app = app
-        self.simulator = simulator
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "http":
-            scope["transport"] = send.__self__.transport  # type: ignore[attr-defined]
-        await self._app(scope, receive, send)
-
-
-def create_simulator(arguments: argparse.Namespace, options: EngineOptions) -> TransportInScope:
-    """The simulator's application from its command line.
+def create_simulator(
+    arguments: argparse.Namespace, options: EngineOptions
+) -> tuple[ASGIApp, Simulator]:
+    """The simulator's application from its command line, and its state.
 
     Raises:
         ValueError: An argument that makes no sense; the message says which.
@@ -321,4 +285,4 @@ def create_simulator(arguments: argparse.Namespace, options: EngineOptions) -> T
         Route("/simulator/state", simulator.state),
         Route("/simulator/faults", simulator.plan_faults, methods=["POST"]),
     )
-    return TransportInScope(create_engine_app(simulator, routes), simulator)
+    return TransportInScope(create_engine_app(simulator, routes)), simulator

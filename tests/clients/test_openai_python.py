@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.engine.waveform import expected_pcm
 from tests.clients.openai_scenario import FORMATS, TEXT
+from tests.clients.scripts import result, started_sdk
 from tests.listen import decode
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, running_engine, running_gateway
 
-ROOT = Path(__file__).parents[2]
-OLD_SDK = ROOT / ".cache" / "openai-2.54.0"
-SCENARIO = Path(__file__).with_name("openai_scenario.py")
+SECONDS = len(expected_pcm(TEXT, "en_woman")) / 48_000
+CONTENT_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,51 +35,34 @@ def gateway() -> Iterator[Gateway]:
         yield running
 
 
-def start(sdk: str, gateway: Gateway, scenario: str) -> subprocess.Popen[str]:
-    """Run a scenario with one of the releases."""
-    environment = dict(os.environ)
-    if sdk == "httpx":
-        if not (OLD_SDK / ".installed").exists():
-            pytest.skip("scripts/install-clients has not been run")
-        environment["PYTHONPATH"] = str(OLD_SDK)
-    return subprocess.Popen(
-        [sys.executable, str(SCENARIO), gateway.url + "/v1", scenario],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def result(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a scenario printed."""
-    with process:
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    value = json.loads(output)
-    assert isinstance(value, dict)
-    return value
-
-
 @pytest.fixture(scope="module", params=["current", "httpx"])
 def told(request: pytest.FixtureRequest, gateway: Gateway) -> dict[str, Any]:
     """What the main scenario found."""
-    return result(start(request.param, gateway, "all"))
+    with started_sdk(request.param, gateway.url + "/v1", "all") as process:
+        return result(process)
 
 
-def test_both_releases_are_what_they_should_be(told: dict[str, Any]) -> None:
-    """Version 3 or later, and version 2."""
-    assert told["version"].split(".")[0] in {"2", "3"}
+def test_the_releases_are_of_both_kinds(told: dict[str, Any]) -> None:
+    """Release 3 speaks through httpx2, the ones before it through httpx."""
+    carriers = {"2": "httpx", "3": "httpx2"}
+    assert told["carrier"] == carriers[told["version"].split(".")[0]]
 
 
 @pytest.mark.parametrize("response_format", FORMATS)
 def test_every_format_decodes_to_the_whole_text(told: dict[str, Any], response_format: str) -> None:
     """Read whole or streamed."""
     found = told["formats"][response_format]
-    expected = len(expected_pcm(TEXT, "en_woman")) / 48_000
     for way in ("whole", "streamed"):
         samples, rate = decode(base64.b64decode(found[way]), response_format)
-        assert len(samples) / rate == pytest.approx(expected, abs=0.15)
-    assert found["content_type"].startswith("audio/")
+        assert len(samples) / rate == pytest.approx(SECONDS, abs=0.15)
+    assert found["content_type"] == CONTENT_TYPES[response_format]
+
+
+def test_the_sdk_writes_files(told: dict[str, Any]) -> None:
+    """`write_to_file` and `stream_to_file` leave a file that opens."""
+    for data in told["files"].values():
+        samples, rate = decode(base64.b64decode(data), "flac")
+        assert len(samples) / rate == pytest.approx(SECONDS)
 
 
 def test_the_default_is_mp3(told: dict[str, Any]) -> None:
@@ -90,16 +74,30 @@ def test_pcm_is_the_engine_s_own(told: dict[str, Any]) -> None:
     """To the byte, on every way."""
     pcm = expected_pcm(TEXT, "en_woman")
     assert base64.b64decode(told["formats"]["pcm"]["whole"]) == pcm
-    assert told["parallel"] == [len(pcm)] * 3
+    assert base64.b64decode(told["formats"]["pcm"]["streamed"]) == pcm
 
 
-def test_events_carry_audio_and_usage(told: dict[str, Any]) -> None:
-    """Deltas, then done."""
-    events = told["events"]
-    audio = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
-    assert audio == expected_pcm(TEXT, "belinda")
-    assert events[-1]["type"] == "speech.audio.done"
-    assert events[-1]["usage"]["output_tokens"] == len(audio) // 1920
+def test_the_async_client_speaks_several_at_once(told: dict[str, Any]) -> None:
+    """And raises the same error classes."""
+    assert told["parallel"]["lengths"] == [round(SECONDS * 48_000)] * 3
+    assert told["parallel"]["refused"] == "voice_not_found"
+
+
+@pytest.mark.parametrize("response_format", ["pcm", "mp3"])
+def test_events_carry_audio_and_usage(told: dict[str, Any], response_format: str) -> None:
+    """Deltas of the response format's bytes, then done with usage, and nothing else."""
+    *deltas, done = told["events"][response_format]
+    assert {event["type"] for event in deltas} == {"speech.audio.delta"}
+    audio = b"".join(base64.b64decode(event["audio"]) for event in deltas)
+    pcm = expected_pcm(TEXT, "belinda")
+    if response_format == "pcm":
+        assert audio == pcm
+    samples, rate = decode(audio, response_format)
+    assert len(samples) / rate == pytest.approx(len(pcm) / 48_000, abs=0.15)
+    assert done["type"] == "speech.audio.done"
+    usage = done["usage"]
+    assert usage["output_tokens"] == len(pcm) // 1920  # 25 a second
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
 def test_further_arguments_do_what_they_say(told: dict[str, Any]) -> None:
@@ -118,6 +116,7 @@ def test_further_arguments_do_what_they_say(told: dict[str, Any]) -> None:
         ("input", "BadRequestError", "invalid_request"),
         ("speed", "BadRequestError", "invalid_request"),
         ("response_format", "BadRequestError", "invalid_request"),
+        ("stream_format", "BadRequestError", "invalid_request"),
     ],
 )
 def test_errors_are_the_sdk_s_own_classes(
@@ -128,54 +127,18 @@ def test_errors_are_the_sdk_s_own_classes(
     assert error["class"] == name
     assert error["param"] == attempt
     assert error["code"] == code
+    assert error["type"] == "invalid_request_error"
     assert error["request_id"].startswith("req_")
+    assert error["message"]
+
+
+def test_an_answer_that_was_cut_off_is_an_error(told: dict[str, Any]) -> None:
+    """Half an answer never passes for a whole one."""
+    assert told["cut"] == {"whole": "APIConnectionError", "streamed": "RemoteProtocolError"}
 
 
 def test_models_are_listed(told: dict[str, Any]) -> None:
     """The served one first."""
     assert told["models"]["listed"][0] == "higgs-audio-v2-generation-3B-base"
     assert told["models"]["one"] == "tts-1"
-
-
-@pytest.mark.parametrize("sdk", ["current", "httpx"])
-def test_the_sdk_retries_after_a_429(sdk: str) -> None:
-    """It obeys the time that the gateway names."""
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "200") as engine,
-        running_gateway(upstreams=engine.address, max_in_flight=1, max_queued=0) as running,
-        httpx.stream(
-            "POST",
-            running.url + "/v1/audio/speech",
-            json={"input": TEXT * 3, "response_format": "pcm"},
-            timeout=30,
-        ) as busy,
-    ):
-        chunks = busy.iter_raw()
-        next(chunks)
-        process = start(sdk, running, "retry")
-        wait_until(
-            lambda: running.metric("gateway_rejections_total", reason="queue") >= 1,
-            "it was refused",
-        )
-        for _ in chunks:
-            pass
-        assert result(process)["bytes"] == len(expected_pcm(TEXT, "en_woman"))
-
-
-@pytest.mark.parametrize("sdk", ["current", "httpx"])
-def test_the_sdk_retries_after_a_503(sdk: str) -> None:
-    """An engine that still loads its model costs a moment, not an error."""
-    with (
-        running_engine("--voice", "simulated", "--fault", "error") as engine,
-        running_gateway(upstreams=engine.address, ready=False) as running,
-    ):
-        process = start(sdk, running, "retry")
-        wait_until(
-            lambda: (
-                running.metric("gateway_requests_total", surface="openai", outcome="upstream_error")
-                >= 1
-            ),
-            "it was refused",
-        )
-        httpx.post(engine.address + "/simulator/faults", json={}).raise_for_status()
-        assert result(process)["bytes"] == len(expected_pcm(TEXT, "en_woman"))
+    assert told["models"]["missing"] == "model_not_found"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -76,6 +77,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
         url = metafunc.config.getoption("--engine-url")
         metafunc.parametrize("target", [url] if url else ["simulated", "cpu"], indirect=True)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the simulator's own figures where another engine is asked."""
+    own = collection_path.name.startswith("test_simulated_")
+    return True if own and config.getoption("--engine-url") else None
 
 
 @pytest.fixture(scope="session")

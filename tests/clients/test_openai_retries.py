@@ -88,7 +88,7 @@ def told_while_full() -> dict[str, dict[str, Any]]:
         ExitStack() as running,
         ExitStack() as slots,
     ):
-        bounds = {"max_in_flight": 1, "max_queued": 0, "idle_timeout_seconds": 60}
+        bounds: dict[str, Any] = {"max_in_flight": 1, "max_queued": 0, "idle_timeout_seconds": 60}
         gateways = {
             sdk: running.enter_context(running_gateway(upstreams=engine.address, **bounds))
             for sdk in installed()

@@ -233,7 +233,7 @@ def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
     short = "A short sentence in between."
     with running_gateway(upstreams=slow_engine, max_in_flight=2) as gateway:
         long_answer: list[httpx.Response] = []
-        thread = threading.Thread(target=lambda: long_answer.append(speak(gateway, prose(900))))
+        thread = threading.Thread(target=lambda: long_answer.append(speak(gateway, prose(1800))))
         thread.start()
         try:
             wait_until(lambda: state(slow_engine)["running"] == 2, "the long one has both slots", 5)

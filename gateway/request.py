@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 RESPONSE_FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 SPEED_RANGE = (0.25, 4.0)  # OpenAI's API reference, speech endpoint
-ENGINE_SAMPLE_RATE_HZ = 24_000  # CONTRACT.md section 2: s16le mono 24 kHz
+ENGINE_SAMPLE_RATE_HZ = 24_000  # docs/contract.md section 2: s16le mono 24 kHz
 SAMPLE_RATES_HZ = (8000, 16_000, 22_050, 24_000, 44_100, 48_000)
 
 

@@ -190,7 +190,7 @@ def patient(client: openai.OpenAI) -> dict[str, Any]:
         client.with_options(max_retries=0).audio.speech.create(**fields)
     except openai.APIStatusError as error:
         found["refusal"] = told_by(error)
-        found["told_seconds"] = int(error.response.headers["retry-after-ms"]) / 1000
+        found["told_seconds"] = int(error.response.headers.get("retry-after-ms", 0)) / 1000
     began = time.monotonic()
     answer = client.with_options(max_retries=10).audio.speech.with_raw_response.create(
         **fields, response_format="pcm"

@@ -1,5 +1,5 @@
 // Plays every format in Chromium from the streaming endpoint, to its end; prints what came of it.
-//   node play.mjs BASE_URL CHROMIUM
+//   node play.mjs BASE_URL CHROMIUM TEXT
 //
 // An <audio> element can only GET: the page plays from `/play/FORMAT`, where this script passes the
 // gateway's stream on as it comes. The page also asks the gateway itself, from another origin, and
@@ -12,9 +12,8 @@ import { Readable } from "node:stream";
 import { finished } from "node:stream/promises";
 import { chromium } from "playwright-core";
 
-const [baseURL, executablePath] = process.argv.slice(2);
+const [baseURL, executablePath, TEXT] = process.argv.slice(2);
 const FORMATS = ["mp3", "opus", "aac", "flac", "wav"];
-const TEXT = "It was a bright cold day in April, and the clocks were striking one.";
 const PLAY_MILLISECONDS = 60_000;
 
 const passedOn = {}; // when the last byte of each format had come, Date.now()
@@ -82,10 +81,12 @@ try {
   await page.goto(origin);
   await Promise.all(FORMATS.map(async (format) => {
     const source = `${origin}/play/${format}`;
-    const played = await page.evaluate(play, [source, PLAY_MILLISECONDS]);
-    played.lead_seconds = (passedOn[format] - played.began) / 1000;
-    played.decoded_seconds = await page.evaluate(decode, [`${baseURL}/audio/speech`, TEXT, format]);
-    found[format] = played;
+    const [played, decoded_seconds] = await Promise.all([
+      page.evaluate(play, [source, PLAY_MILLISECONDS]),
+      page.evaluate(decode, [`${baseURL}/audio/speech`, TEXT, format]),
+    ]);
+    const lead_seconds = (passedOn[format] - played.began) / 1000;
+    found[format] = { ...played, lead_seconds, decoded_seconds };
   }));
 } finally {
   await context.close();

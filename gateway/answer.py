@@ -12,12 +12,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 
+from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.audio.transcoder import Transcoder
 from gateway.audio.underrun import Player
 from gateway.metrics import Metrics
 from gateway.request import SpeechRequest
 from gateway.take import Source
-from gateway.upstream.attempts import BYTES_PER_SAMPLE
 from gateway.upstream.base import SAMPLES_PER_TOKEN
 
 FIRST_SLICE_BYTES = 9_600  # 0.2 s: every codec has bytes after that (AAC needs 0.1 s)

@@ -48,13 +48,6 @@ class UnspeakableText(InvalidRequest):
     code = "unspeakable_text"
 
 
-class AuthenticationFailed(GatewayError):
-    """No key, or a wrong one."""
-
-    status = 401
-    code = "invalid_api_key"
-
-
 class RouteNotFound(GatewayError):
     """No such path."""
 
@@ -110,14 +103,6 @@ class QueueFull(GatewayError):
 
     status = 429
     code = "queue_full"
-    retryable = True
-
-
-class RateLimited(GatewayError):
-    """The key's own limit is used up."""
-
-    status = 429
-    code = "rate_limit_exceeded"
     retryable = True
 
 

@@ -21,15 +21,6 @@ from prometheus_client import (
 
 from gateway import __version__
 
-OUTCOMES = (
-    "ok",
-    "invalid",
-    "unauthorised",
-    "rejected",
-    "upstream_error",
-    "cancelled",
-    "truncated",
-)
 LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 DURATION_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 REAL_TIME_FACTOR_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 4.0)

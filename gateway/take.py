@@ -12,18 +12,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.audio.guard import RunawayGuard
+from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.errors import InvalidRequest, UpstreamTimeout
 from gateway.metrics import Metrics
 from gateway.request import ENGINE_SAMPLE_RATE_HZ, SpeechRequest
 from gateway.settings import Settings
-from gateway.text.estimate import DEFAULT_PROMPT_TOKENS, max_tokens, speech_seconds
-from gateway.upstream.attempts import BYTES_PER_SAMPLE, Running, TooShort
+from gateway.text.estimate import (
+    DEFAULT_PROMPT_TOKENS,
+    OVERHEAD_TOKENS,
+    TOKENS_PER_SECOND,
+    max_tokens,
+    speech_seconds,
+)
+from gateway.upstream.attempts import Running, TooShort
 from gateway.upstream.base import (
     BUFFERED,
-    OVERHEAD_TOKENS,
     PROFILES,
     SAMPLES_PER_TOKEN,
-    TOKENS_PER_SECOND,
     Chunking,
     Generation,
 )

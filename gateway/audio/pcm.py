@@ -18,15 +18,26 @@ SILENCE_DBFS = -120.0  # what a level of nothing but zeros reads as; s16 itself 
 
 
 class Aligner:
-    """Turns chunks of any size into whole samples; an odd byte waits for its other half."""
+    """Turns chunks of any size into whole samples; an odd byte waits for its other half.
+
+    Attributes:
+        samples: Returned so far.
+    """
 
     def __init__(self) -> None:
+        self.samples = 0
         self._odd = b""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether half a sample waits for its other half."""
+        return bool(self._odd)
 
     def feed(self, chunk: bytes) -> bytes:
         """Whole samples out of everything fed so far and not yet returned."""
         if self._odd:
             chunk = self._odd + chunk
+        self.samples += len(chunk) // BYTES_PER_SAMPLE
         if len(chunk) % BYTES_PER_SAMPLE == 0:
             self._odd = b""
             return chunk

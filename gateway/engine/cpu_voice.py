@@ -12,15 +12,13 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway.engine.base import BYTES_PER_TOKEN, PRESETS, Job, UnspeakableError
+from gateway.engine.base import BYTES_PER_TOKEN, OVERHEAD_TOKENS, PRESETS, Job, UnspeakableError
 from gateway.engine.cpu_cast import Cast, Timbre
 from gateway.engine.cpu_synth import CpuSynthesiser, CpuVoiceUnavailableError
 from gateway.engine.cpu_text import Piece, pieces, readable, refusal
 from gateway.engine.pitch import UnreadableAudioError, reference_pitch_hz
 
 __all__ = ["CpuVoice", "CpuVoiceUnavailableError"]
-
-OVERHEAD_TOKENS = 11  # docs/contract.md section 2: tokens used = frames + 11
 
 
 def available_cores() -> int:

@@ -13,9 +13,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.engine.base import BYTES_PER_TOKEN, PRESETS, SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
+from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.engine.base import (
+    BYTES_PER_TOKEN,
+    PRESETS,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_TOKEN,
+    TOKENS_PER_SECOND,
+)
 
-BYTES_PER_SAMPLE = 2
 TABLE_TOKENS = 16_384
 LONGEST_TOKENS = 8_192  # the container's context
 NO_VOICE = len(PRESETS)  # the number of whatever is no preset: the prompt decides
@@ -28,7 +34,6 @@ KEY_SAMPLES = 16  # so many samples tell their place in the table
 KEY_BYTES = KEY_SAMPLES * BYTES_PER_SAMPLE
 INDEX_STEP_SAMPLES = 64
 CHARACTERS_PER_SECOND = 14
-TOKENS_PER_SECOND = 25
 SHORTEST_TOKENS = 8
 
 

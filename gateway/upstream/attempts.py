@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.errors import (
     GatewayError,
     NoHealthyUpstream,
@@ -32,7 +33,6 @@ FIRST_PAUSE_SECONDS = 0.1
 # The container sends the end right behind its last chunk: this long is waited for it when the
 # first audio is too short to be a whole first chunk, to tell a cut answer before it is passed on.
 END_GRACE_SECONDS = 0.004
-BYTES_PER_SAMPLE = 2
 
 
 @dataclass(slots=True)

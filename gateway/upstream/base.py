@@ -11,9 +11,7 @@ from typing import Protocol
 
 from gateway.request import Reference, Sampling
 
-TOKENS_PER_SECOND = 25  # docs/contract.md section 2: audio tokens in a second of audio
-SAMPLES_PER_TOKEN = 960
-OVERHEAD_TOKENS = 11  # tokens used = frames + 11, same section
+SAMPLES_PER_TOKEN = 960  # docs/contract.md section 2
 SAFE_OVERLAP_TOKENS = 11  # smaller overlaps lose frames, same section
 
 
@@ -28,11 +26,6 @@ class Chunking:
 
     size_tokens: int
     overlap_tokens: int
-
-    @property
-    def first_chunk_tokens(self) -> int:
-        """Tokens that must exist before the first chunk leaves (docs/contract.md section 2)."""
-        return self.size_tokens + 7
 
     @property
     def first_chunk_samples(self) -> int:

@@ -11,6 +11,7 @@ import json
 import re
 from typing import Any
 
+from gateway.audio.pcm import Aligner
 from gateway.errors import (
     GatewayError,
     UnspeakableText,
@@ -48,30 +49,14 @@ _RETRYABLE_REFUSALS = {
 }
 
 
-class _Aligner:
-    """Cuts bytes at whole s16 samples; an odd byte waits for its other half."""
+def _require_whole(aligner: Aligner) -> None:
+    """Refuse an answer that ends within a sample.
 
-    __slots__ = ("_odd", "samples")
-
-    def __init__(self) -> None:
-        self._odd = b""
-        self.samples = 0
-
-    def feed(self, data: bytes) -> bytes:
-        if self._odd:
-            data = self._odd + data
-            self._odd = b""
-        if len(data) & 1:
-            self._odd = data[-1:]
-            data = data[:-1]
-        self.samples += len(data) // 2
-        return data
-
-    def finish(self) -> None:
-        if self._odd:
-            # The engine sends whole tokens only, so something in between was not audio and the
-            # samples behind it were shifted by one byte.
-            raise UpstreamProtocolError("The upstream's audio ends within a sample.")
+    The engine sends whole tokens only, so something in between was not audio and the samples
+    behind it were shifted by one byte.
+    """
+    if aligner.waiting:
+        raise UpstreamProtocolError("The upstream's audio ends within a sample.")
 
 
 class SpeechParser:
@@ -82,7 +67,7 @@ class SpeechParser:
     """
 
     def __init__(self) -> None:
-        self._aligner = _Aligner()
+        self._aligner = Aligner()
         self._held = b""
         self._begun = False
 
@@ -123,7 +108,7 @@ class SpeechParser:
             self._begin(self._held)
         pcm = self._aligner.feed(self._held)
         self._held = b""
-        self._aligner.finish()
+        _require_whole(self._aligner)
         return pcm
 
     def _begin(self, data: bytes) -> None:
@@ -157,7 +142,7 @@ class ChatParser:
         self.finish_reason: str | None = None
         self.text_characters = 0
         self.usage: dict[str, int] | None = None
-        self._aligner = _Aligner()
+        self._aligner = Aligner()
         self._parts: list[bytes] = []  # of a line that is not complete
         self._parts_bytes = 0
         self._done = False
@@ -193,7 +178,7 @@ class ChatParser:
         self._parts.clear()
         if not self._done:
             raise UpstreamProtocolError("The upstream's event stream broke off.")
-        self._aligner.finish()
+        _require_whole(self._aligner)
         return pcm
 
     def _keep(self, part: bytes) -> None:

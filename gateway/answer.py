@@ -36,6 +36,7 @@ class Answer:
         metrics: Where it is counted.
         arrived: When the request came, `time.monotonic()`.
         queue_wait_seconds: What it waited for its slot.
+        voice_label: The voice in metrics: a preset's name, or `library`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Answer:
         *,
         arrived: float,
         queue_wait_seconds: float,
+        voice_label: str,
     ) -> None:
         self.content_type = transcoder.content_type
         self.queue_wait_seconds = queue_wait_seconds
@@ -59,6 +61,11 @@ class Answer:
         self._scope = scope
         self._executor = executor
         self._metrics = metrics
+        self._counted_audio = metrics.audio_seconds.labels(
+            request.surface, request.response_format, voice_label
+        )
+        self._counted_seconds = 0.0
+        self._counted_tokens = 0
         self._arrived = arrived
         self._ended = False
         self._pending = b""  # PCM that is still to be encoded
@@ -86,6 +93,7 @@ class Answer:
         data = b""
         while not data and not self._ended:
             pcm = self._slice(self._pending or await self._source.read())
+            self._count_tokens()
             if pcm:
                 data = await self._run(self._transcoder.feed, pcm)
             else:
@@ -98,6 +106,11 @@ class Answer:
             self.sent_bytes += len(data)
             self._player.deliver(asked, now, self.audio_seconds)
         return data
+
+    def _count_tokens(self) -> None:
+        tokens, self._counted_tokens = self._counted_tokens, self.audio_tokens
+        if self._counted_tokens > tokens:
+            self._metrics.audio_tokens.inc(self._counted_tokens - tokens)
 
     def _slice(self, pcm: bytes) -> bytes:
         """The front of some PCM; the rest is pending.
@@ -143,19 +156,25 @@ class Answer:
         else:
             self._transcoder.close()
 
-    def observe(self, outcome: str, voice_label: str) -> None:
+    def count_delivered(self, body_bytes: int) -> None:
+        """Count what has been sent since the last call, so that a long answer shows as it goes.
+
+        Args:
+            body_bytes: Bytes of the answer's body that were sent, framing included.
+        """
+        self._metrics.response_bytes.inc(body_bytes)
+        seconds, self._counted_seconds = self._counted_seconds, self.audio_seconds
+        self._counted_audio.inc(self._counted_seconds - seconds)
+
+    def observe(self, outcome: str) -> None:
         """Count the answer as it ended."""
         metrics, request = self._metrics, self._request
         elapsed = time.monotonic() - self._arrived
         metrics.request_duration.observe(elapsed)
-        metrics.response_bytes.inc(self.sent_bytes)
-        metrics.audio_seconds.labels(request.surface, request.response_format, voice_label).inc(
-            self.audio_seconds
-        )
-        metrics.audio_tokens.inc(self.audio_tokens)
         if self._encode_seconds:
             metrics.encode_seconds.labels(request.response_format).inc(self._encode_seconds)
         if outcome == "ok" and self.audio_seconds:
+            metrics.audio_duration.observe(self.audio_seconds)
             metrics.real_time_factor.observe(elapsed / self.audio_seconds)
             if not request.buffered:
                 metrics.underrun.observe(self._player.underrun_seconds)

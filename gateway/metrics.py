@@ -23,6 +23,7 @@ from gateway import __version__
 
 LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 DURATION_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+AUDIO_BUCKETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 REAL_TIME_FACTOR_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 4.0)
 UNDERRUN_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 
@@ -50,10 +51,15 @@ class Metrics:
         self.requests = counter(
             "gateway_requests_total", "Speech requests by how they ended.", "surface", "outcome"
         )
-        self.in_flight = gauge("gateway_in_flight_requests", "Speech requests that hold a slot.")
+        self.in_flight = gauge("gateway_in_flight_requests", "Speech requests that have a slot.")
         self.in_flight_peak = gauge(
-            "gateway_in_flight_requests_peak", "Most speech requests that held a slot at once."
+            "gateway_in_flight_requests_peak", "Most speech requests that had a slot at once."
         )
+        self.slots = gauge("gateway_slots", "Generations that may run upstream at once.")
+        self.slots_in_use = gauge(
+            "gateway_slots_in_use", "Slots taken; a long request may hold several."
+        )
+        self.queue_places = gauge("gateway_queue_places", "Requests that may wait for a slot.")
         self.queued = gauge("gateway_queued_requests", "Speech requests that wait for a slot.")
         self.queue_wait = histogram(
             "gateway_queue_wait_seconds", "Wait for a slot.", LATENCY_BUCKETS
@@ -83,8 +89,11 @@ class Metrics:
             "response_format",
             "voice",
         )
+        self.audio_duration = histogram(
+            "gateway_audio_duration_seconds", "Audio of one whole answer.", AUDIO_BUCKETS
+        )
         self.response_bytes = counter(
-            "gateway_response_bytes_total", "Bytes of audio answers sent to clients."
+            "gateway_response_bytes_total", "Bytes of audio answers' bodies sent to clients."
         )
         self.runaway = counter(
             "gateway_runaway_total", "Generations ended because they went on too long.", "reason"

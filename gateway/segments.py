@@ -260,7 +260,7 @@ class SegmentedSource:
             self._own_slot_free = False
             return self._free_own_slot
         if self._admission.try_acquire():
-            self._metrics.in_flight.inc()
+            self._metrics.slots_in_use.inc()
             return self._release_further_slot
         return None
 
@@ -268,7 +268,7 @@ class SegmentedSource:
         self._own_slot_free = True
 
     def _release_further_slot(self) -> None:
-        self._metrics.in_flight.dec()
+        self._metrics.slots_in_use.dec()
         self._admission.release()
 
     def close(self) -> None:

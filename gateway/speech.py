@@ -116,15 +116,19 @@ class SpeechService:
         self._admission = admission
         self._attempts = attempts
         self._executor = executor
+        self._open_requests = 0
         self._peak = 0
+        metrics.slots.set(admission.slots)
+        metrics.queue_places.set(admission.places)
         self._bit_rates = BitRates(settings.mp3_kbps, settings.opus_kbps, settings.aac_kbps)
 
-    async def open(self, request: SpeechRequest, arrived: float) -> Answer:
+    async def open(self, request: SpeechRequest, arrived: float, voice_label: str) -> Answer:
         """Bring a request to its first audio.
 
         Args:
             request: What to say, as a surface understood it.
             arrived: When it came, `time.monotonic()`.
+            voice_label: The voice in metrics: a preset's name, or `library`.
 
         Raises:
             GatewayError: Nothing was sent yet: an honest status.
@@ -158,6 +162,7 @@ class SpeechService:
                 self.metrics,
                 arrived=arrived,
                 queue_wait_seconds=waited,
+                voice_label=voice_label,
             )
 
     @property
@@ -177,8 +182,9 @@ class SpeechService:
         """
         outcome, answer = "cancelled", None
         try:
-            answer = await self.open(request, arrived)
+            answer = await self.open(request, arrived, voice_label)
             body = await answer.read_all()
+            answer.count_delivered(len(body))
             outcome = "ok"
         except GatewayError as error:
             outcome = outcome_of(error)
@@ -186,7 +192,7 @@ class SpeechService:
         finally:
             if answer is not None:
                 answer.close()
-                answer.observe(outcome, voice_label)
+                answer.observe(outcome)
             self.metrics.requests.labels(request.surface, outcome).inc()
         return body
 
@@ -200,12 +206,20 @@ class SpeechService:
                 metrics.rejections.labels("queue").inc()
                 raise
         metrics.queue_wait.observe(waited)
+        scope.callback(self._leave)
+        self._open_requests += 1
+        self._peak = max(self._peak, self._open_requests)
         metrics.in_flight.inc()
-        self._peak = max(self._peak, self._admission.in_flight)
+        metrics.slots_in_use.inc()
         metrics.in_flight_peak.set(self._peak)
-        scope.callback(metrics.in_flight.dec)
-        scope.callback(self._admission.release)
         return waited
+
+    def _leave(self) -> None:
+        """Give back what `_admit` took."""
+        self._open_requests -= 1
+        self.metrics.in_flight.dec()
+        self.metrics.slots_in_use.dec()
+        self._admission.release()
 
     async def _start(self, request: SpeechRequest) -> Source:
         """The source of a request, at its first audio."""

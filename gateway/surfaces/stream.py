@@ -213,13 +213,14 @@ class _Exchange:
         self._send = send
         self._arrived = arrived
         self._answer: Answer | None = None
-        self._voice_label = ""
         self.started = False
 
     async def answer(self, spoken: Spoken, watch: Disconnect) -> None:
         """Open the answer, send it, and close it whatever happens."""
-        answer = await self._service.open(spoken.request, self._arrived)
-        self._answer, self._voice_label = answer, spoken.voice_label
+        answer = await self._service.open(
+            spoken.request, self._arrived, spoken.voice_label
+        )
+        self._answer = answer
         try:
             if spoken.request.buffered:
                 await self._send_whole(answer, spoken, watch)
@@ -283,9 +284,11 @@ class _Exchange:
 
     async def _body(self, data: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        if self._answer is not None:
+            self._answer.count_delivered(len(data))
 
     def observe(self, outcome: str, surface: str) -> None:
         """Count the request."""
         self._service.metrics.requests.labels(surface, outcome).inc()
         if self._answer is not None:
-            self._answer.observe(outcome, self._voice_label)
+            self._answer.observe(outcome)

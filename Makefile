@@ -1,7 +1,7 @@
 # `make help` lists what there is. Arguments of a command: make serve ARGS="--port 9000".
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format prove clean
+.PHONY: help serve load test check format prove clean
 ARGS =
 
 help: ## show this list
@@ -11,21 +11,25 @@ serve: ## create the environment, install, and serve on http://127.0.0.1:8888
 	@scripts/install cpu
 	@exec .venv/bin/speech-gateway serve $(ARGS)
 
+load: ## one minute of load against a simulated A100; the report comes to build/load
+	@scripts/install load
+	@.venv/bin/python -m loadtest.demonstration $(ARGS)
+
 test: ## create the environment, install what tests need, run all tests
-	@scripts/install cpu test
+	@scripts/install cpu load test
 	@scripts/test $(ARGS)
 
 check: ## layout, lint and types
-	@scripts/install cpu test
+	@scripts/install cpu load test
 	@scripts/check
 
 format: ## rewrite layout and what lint can mend itself
-	@scripts/install cpu test
+	@scripts/install cpu load test
 	.venv/bin/ruff check --fix-only .
 	.venv/bin/ruff format .
 
 prove: ## run the long proofs; writes dated results into docs/evidence/
-	@scripts/install cpu test
+	@scripts/install cpu load test
 	@scripts/prove $(ARGS)
 
 clean: ## remove the environment and everything that was built

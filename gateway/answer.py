@@ -21,6 +21,7 @@ from gateway.take import Source
 from gateway.upstream.base import SAMPLES_PER_TOKEN
 
 FIRST_SLICE_BYTES = 9_600  # 0.2 s: every codec has bytes after that (AAC needs 0.1 s)
+COUNT_EVERY_SECONDS = 0.5  # finer than any scrape
 SLICE_BYTES = 48_000  # 1 s: a few milliseconds of a thread for the slowest codec
 
 
@@ -64,8 +65,10 @@ class Answer:
         self._counted_audio = metrics.audio_seconds.labels(
             request.surface, request.response_format, voice_label
         )
-        self._counted_seconds = 0.0
+        self._uncounted_bytes = 0
+        self._delivered_seconds = self._counted_seconds = 0.0
         self._counted_tokens = 0
+        self._count_again = arrived + COUNT_EVERY_SECONDS
         self._arrived = arrived
         self._ended = False
         self._pending = b""  # PCM that is still to be encoded
@@ -93,7 +96,6 @@ class Answer:
         data = b""
         while not data and not self._ended:
             pcm = self._slice(self._pending or await self._source.read())
-            self._count_tokens()
             if pcm:
                 data = await self._run(self._transcoder.feed, pcm)
             else:
@@ -106,11 +108,6 @@ class Answer:
             self.sent_bytes += len(data)
             self._player.deliver(asked, now, self.audio_seconds)
         return data
-
-    def _count_tokens(self) -> None:
-        tokens, self._counted_tokens = self._counted_tokens, self.audio_tokens
-        if self._counted_tokens > tokens:
-            self._metrics.audio_tokens.inc(self._counted_tokens - tokens)
 
     def _slice(self, pcm: bytes) -> bytes:
         """The front of some PCM; the rest is pending.
@@ -157,17 +154,31 @@ class Answer:
             self._transcoder.close()
 
     def count_delivered(self, body_bytes: int) -> None:
-        """Count what has been sent since the last call, so that a long answer shows as it goes.
+        """Count what has been sent, so that a long answer shows in the metrics as it goes.
 
         Args:
             body_bytes: Bytes of the answer's body that were sent, framing included.
         """
-        self._metrics.response_bytes.inc(body_bytes)
-        seconds, self._counted_seconds = self._counted_seconds, self.audio_seconds
+        self._uncounted_bytes += body_bytes
+        self._delivered_seconds = self.audio_seconds
+        now = time.monotonic()
+        if now >= self._count_again:
+            self._count_again = now + COUNT_EVERY_SECONDS
+            self._count()
+
+    def _count(self) -> None:
+        """Bring the counters up to date; a few microseconds that not every chunk need cost."""
+        metrics = self._metrics
+        metrics.response_bytes.inc(self._uncounted_bytes)
+        self._uncounted_bytes = 0
+        seconds, self._counted_seconds = self._counted_seconds, self._delivered_seconds
         self._counted_audio.inc(self._counted_seconds - seconds)
+        tokens, self._counted_tokens = self._counted_tokens, self.audio_tokens
+        metrics.audio_tokens.inc(self._counted_tokens - tokens)
 
     def observe(self, outcome: str) -> None:
         """Count the answer as it ended."""
+        self._count()
         metrics, request = self._metrics, self._request
         elapsed = time.monotonic() - self._arrived
         metrics.request_duration.observe(elapsed)

@@ -2,7 +2,10 @@
 
 Whole answers are measured first, then as many streamed ones for the time to first audio.
     python -m loadtest.benchmark --requests 50 --concurrent 10 [--url URL] [--json FILE]
-Without an address it starts a gateway with the CPU engine itself.
+    python -m loadtest.benchmark --sweep [--url URL --direct ENGINE | --simulate 1500]
+        [--report FILE.html] [--csv FILE.csv]
+Without an address it starts a gateway with the CPU engine itself, or, with `--simulate`, with a
+simulated GPU of so many audio tokens a second.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import statistics
 import sys
 import time
@@ -22,7 +26,8 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-from loadtest.processes import running_serve
+from loadtest.processes import running_engine, running_serve
+from loadtest.sweep import Level, Timing, sweep, write_csv
 
 TEXTS = (
     "Hello, this is a test of the speech service.",
@@ -34,6 +39,7 @@ TEXTS = (
 WAV_HEADER_BYTES = 44
 BYTES_PER_SECOND = 48_000
 TIMEOUT_SECONDS = 300.0
+SINGLE_STREAM_TOKENS_PER_SECOND = 94.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +191,7 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Measure and print; 1 where any request failed."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -194,21 +199,116 @@ def main() -> int:
     parser.add_argument("--concurrent", type=int, default=10)
     parser.add_argument("--url", help="a gateway that runs already")
     parser.add_argument("--json", type=Path, help="where to write the report as JSON")
+    group = parser.add_argument_group("sweep")
+    group.add_argument("--sweep", action="store_true", help="find the knee over concurrency")
+    group.add_argument("--direct", help="address of the gateway's engine, measured beside it")
+    group.add_argument(
+        "--simulate", type=float, metavar="TOKENS_PER_SECOND", help="start a simulated GPU"
+    )
+    group.add_argument("--api-key", help="bearer key")
+    group.add_argument("--seconds", type=float, default=15, help="length of each measurement")
+    group.add_argument("--settle", type=float, default=6, help="seconds before each of them")
+    group.add_argument(
+        "--offered",
+        default="0.5,0.8,0.95,1.2,2,4",
+        help="shares of the best throughput, offered whatever happens",
+    )
+    group.add_argument(
+        "--levels", default="1,2,4,8,16,32,64,128", help="requests at once, comma-separated"
+    )
+    group.add_argument(
+        "--promise",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="first audio later than this is no goodput; default: every complete answer is",
+    )
+    group.add_argument("--report", type=Path, help="where to write the page with plots")
+    group.add_argument("--csv", type=Path, help="where to write the figures")
+    return parser
+
+
+def run_sweep(arguments: argparse.Namespace, scope: contextlib.ExitStack) -> int:
+    """Measure over concurrency and offered load; write what was asked for."""
+    # The plots' library is needed here alone, and is an extra of its own.
+    from loadtest import report  # noqa: PLC0415  (its plots need the extra `load`)
+
+    addresses, title = {"gateway": arguments.url}, "Load sweep"
+    if arguments.simulate:
+        engine = scope.enter_context(running_engine(*simulated_gpu(arguments.simulate)))
+        serve = scope.enter_context(running_serve(upstreams=engine.address))
+        addresses = {"gateway": serve.url, "direct": engine.address}
+        title = f"Load sweep on a simulated GPU of {arguments.simulate:g} audio tokens a second"
+    elif not arguments.url:
+        addresses = {"gateway": scope.enter_context(running_serve()).url}
+    if arguments.direct:
+        addresses["direct"] = arguments.direct
+
+    def tell(level: Level) -> None:
+        print(
+            f"{level.target:>8} {level.kind:>11} {level.load:8.4g}: "
+            f"{level.audio_seconds_per_second:7.2f} audio s/s, goodput {level.goodput:7.2f}, "
+            f"first audio p95 {level.first_audio_p95_seconds:6.3f} s, {level.complete} complete, "
+            f"{level.refused} refused, {level.failed} failed",
+            flush=True,
+        )
+
+    levels = asyncio.run(
+        sweep(
+            addresses,
+            Timing(arguments.seconds, arguments.settle, arguments.promise),
+            levels=[int(level) for level in arguments.levels.split(",")],
+            offered=[float(share) for share in arguments.offered.split(",")],
+            api_key=arguments.api_key,
+            tell=tell,
+        )
+    )
+    print("\n".join(report.findings(levels)))
+    if arguments.csv:
+        write_csv(levels, arguments.csv)
+    if arguments.report:
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        arguments.report.write_text(report.render(title, when, levels), encoding="utf-8")
+    return 0
+
+
+def simulated_gpu(tokens_per_second: float) -> tuple[str, ...]:
+    """Arguments of an engine that makes so many audio tokens a second in all.
+
+    One stream alone gets 94 of them at most, as on an A100 (its published single-stream figure).
+    """
+    one = min(tokens_per_second, SINGLE_STREAM_TOKENS_PER_SECOND)
+    return (
+        *("--voice", "simulated", "--tokens-per-second", f"{one:g}"),
+        *("--total-tokens-per-second", f"{tokens_per_second:g}"),
+    )
+
+
+def main() -> int:
+    """Measure and print; 1 where any request failed."""
+    parser = _parser()
     arguments = parser.parse_args()
     if arguments.requests < 1 or arguments.concurrent < 1:
         parser.error("at least one request, one at a time")
     with contextlib.ExitStack() as scope:
-        url = arguments.url or scope.enter_context(running_serve()).url
-        report: dict[str, Any] = {
-            "url": url.rstrip("/"),
-            "requests": arguments.requests,
-            "concurrent": arguments.concurrent,
-        }
-        for name, stream in (("whole", False), ("streamed", True)):
-            results, wall_seconds = asyncio.run(
-                ask_all(report["url"], arguments.requests, arguments.concurrent, stream=stream)
-            )
-            report[name] = summarise(results, wall_seconds)
+        if arguments.sweep:
+            return run_sweep(arguments, scope)
+        return run_benchmark(arguments, scope)
+
+
+def run_benchmark(arguments: argparse.Namespace, scope: contextlib.ExitStack) -> int:
+    """Ask, print, and write what was asked for; 1 where any request failed."""
+    url = arguments.url or scope.enter_context(running_serve()).url
+    report: dict[str, Any] = {
+        "url": url.rstrip("/"),
+        "requests": arguments.requests,
+        "concurrent": arguments.concurrent,
+    }
+    for name, stream in (("whole", False), ("streamed", True)):
+        results, wall_seconds = asyncio.run(
+            ask_all(report["url"], arguments.requests, arguments.concurrent, stream=stream)
+        )
+        report[name] = summarise(results, wall_seconds)
     print(render(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from loadtest.processes import running_engine, running_serve
-from tests.prose import prose
+from loadtest.prose import prose
 
 MOST_RATIO = 1.2
 BYTES_PER_SECOND = 48_000

@@ -98,7 +98,7 @@ def running_serve(*arguments: str, ready: bool = True, **settings: Any) -> Itera
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment |= {PREFIX + name.upper(): str(value) for name, value in settings.items()}
-    process = subprocess.Popen(  # noqa: S603  (our own command)
+    process = subprocess.Popen(
         [sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],
         env=environment,
     )

@@ -15,7 +15,7 @@ import pytest
 
 from loadtest.processes import ServeProcess, running_engine, running_serve
 from tests.listen import PCM_RATE_HZ, Floats, normalised, transcribe, word_error_rate
-from tests.prose import prose
+from loadtest.prose import prose
 
 WORST_WORD_ERROR_RATE = 0.10
 # Whisper listens to 30 s at a time and loses the thread in one long recording of even sentences.

@@ -13,7 +13,7 @@ import pytest
 from gateway.audio.join import Joiner
 from gateway.engine.waveform import expected_pcm
 from gateway.text.boundary import Boundary
-from tests.prose import sentences
+from loadtest.prose import sentences
 from tests.running import Gateway, running_engine, running_gateway
 from tests.voices.recordings import tone, wav
 

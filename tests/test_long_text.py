@@ -16,7 +16,7 @@ from gateway.engine.waveform import expected_pcm
 from gateway.text.boundary import Boundary
 from gateway.text.split import iter_segments
 from gateway.upstream.health import WARM_UP_TEXT
-from tests.prose import prose
+from loadtest.prose import prose
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 VOICE = "belinda"

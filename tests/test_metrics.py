@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import Metrics
-from loadtest.processes import ServeProcess, running_engine, running_serve, wait_until
+from loadtest.processes import ServeProcess, answers, running_engine, running_serve, wait_until
 
 BYTES_PER_SECOND = 48_000
 TOKENS_PER_SECOND = 25
@@ -62,6 +62,8 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[ServeProcess]:
             "--workers", str(request.param), upstreams=engine.address, probe_interval_seconds=0.5
         ) as serve,
     ):
+        # Each connection may come to another worker; all of them must be ready.
+        wait_until(lambda: all(answers(serve.url + "/ready") for _ in range(16)), "all are ready")
         yield serve
 
 

@@ -1,4 +1,4 @@
-"""Plain English prose of any length for tests of long text: no names, no numbers, no two alike."""
+"""Plain English prose of any length: no names, no numbers, no two sentences alike."""
 
 from __future__ import annotations
 

@@ -275,4 +275,6 @@ class SegmentedSource:
         """Stop every segment; their slots come back as their tasks end."""
         self._waiting.clear()
         while self._segments:
-            self._segments.popleft()[0].close()
+            segment, _ = self._segments.popleft()
+            self._received_bytes += segment.received_bytes  # it was made, though nobody hears it
+            segment.close()

@@ -44,6 +44,11 @@ class Heard:
     longest_gap_seconds: float = 0.0
 
     @property
+    def refused(self) -> bool:
+        """Whether it was turned away with a request to come again."""
+        return self.status in {429, 503}
+
+    @property
     def complete(self) -> bool:
         """Whether it is a whole answer with audio."""
         return self.status == OK and not self.error and self.audio_seconds > 0

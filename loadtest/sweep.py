@@ -118,18 +118,24 @@ class Window:
         if self.begin <= time.monotonic() < self.end:
             self.received_bytes += size_bytes
 
-    def level(self, target: str, kind: str, load: float, promised_seconds: float) -> Level:
-        """The figures."""
-        # At a constant concurrency the next request begins when one ends, so the ends are a fair
-        # sample; at an offered rate the beginnings are, and all of them are heard to their ends.
-        sample = [
+    def sample(self, kind: str) -> list[Heard]:
+        """The requests that stand for the window.
+
+        At a constant concurrency the next request begins when one ends, so the ends are a fair
+        sample; at an offered rate the beginnings are, and all of them are heard to their ends.
+        """
+        return [
             heard
             for heard in self.heard
             if self.begin <= (heard.ended if kind == "concurrency" else heard.began) < self.end
         ]
+
+    def level(self, target: str, kind: str, load: float, promised_seconds: float) -> Level:
+        """The figures."""
+        sample = self.sample(kind)
         ended = [heard for heard in self.heard if self.begin <= heard.ended < self.end]
         whole = [heard for heard in sample if heard.complete]
-        refused = [heard for heard in sample if heard.status in {429, 503}]
+        refused = [heard for heard in sample if heard.refused]
         first = [heard.first_audio_seconds for heard in whole]
         factors = [(heard.ended - heard.began) / heard.audio_seconds for heard in whole]
         good = sum(
@@ -175,15 +181,11 @@ async def at_concurrency(
     return window.level(target, "concurrency", concurrent, timing.promised_seconds)
 
 
-async def at_rate(
-    client: SpeechClient,
-    target: str,
-    requests_per_second: float,
-    audio_seconds: float,
-    timing: Timing,
-) -> Level:
-    """Send requests at random moments at a mean rate, whether or not earlier ones have ended."""
-    window = Window(time.monotonic() + timing.settle_seconds, timing.seconds)
+async def at_rate(client: SpeechClient, window: Window, requests_per_second: float) -> None:
+    """Send requests at random moments at a mean rate, whether or not earlier ones have ended.
+
+    Those that began in the window are heard to their ends, so that their figures are whole.
+    """
     chance = random.Random(SEED)
     source = texts()
     tasks: set[asyncio.Task[None]] = set()
@@ -197,12 +199,9 @@ async def at_rate(
         tasks.add(task := asyncio.create_task(listener()))
         task.add_done_callback(tasks.discard)
         due += chance.expovariate(requests_per_second)
-    # What began in the window is heard to its end, so that its figures are whole.
     if tasks:
         await asyncio.wait(tasks, timeout=TIMEOUT_SECONDS)
     await _end(tasks)
-    load = requests_per_second * audio_seconds
-    return window.level(target, "offered", load, timing.promised_seconds)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -269,7 +268,9 @@ async def sweep(
         )
         for share in offered:
             rate = share * best / audio_seconds
-            keep(await at_rate(targets["gateway"], "gateway", rate, audio_seconds, timing))
+            window = Window(time.monotonic() + timing.settle_seconds, timing.seconds)
+            await at_rate(targets["gateway"], window, rate)
+            keep(window.level("gateway", "offered", rate * audio_seconds, timing.promised_seconds))
     return found
 
 

@@ -1,0 +1,85 @@
+"""Crowds: more requests than can be spoken, people who leave, and hours of both."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psutil
+import pytest
+
+from loadtest import disconnects, overload, soak
+from loadtest.processes import running_engine, running_serve, wait_until
+
+MEBIBYTE = 1 << 20
+
+
+def check_overload(found: overload.Overload, queue_seconds: float) -> None:
+    """The engine stays busy, nobody hears half an answer, and the memory has a bound."""
+    assert found.failed == 0
+    assert found.refused > found.complete > 0
+    assert found.goodput >= 0.95 * found.best
+    assert found.first_audio_most_seconds <= queue_seconds
+    assert found.memory_growth_bytes < 64 * MEBIBYTE
+
+
+def test_ten_times_the_load_costs_no_goodput() -> None:
+    """What cannot be spoken is refused; what is accepted is whole, and begins in time."""
+    found = overload.run(10, 4, 3000, queue_seconds=3)
+    print(overload.render(found))
+    assert found.failed == 0
+    assert found.refused > found.complete > 0
+    assert found.memory_growth_bytes < 64 * MEBIBYTE
+
+
+@pytest.mark.prove
+def test_a_minute_of_ten_times_the_load() -> None:
+    """As above, for a minute and with the figures of the promise."""
+    found = overload.run(10, 60, 1500)
+    print(overload.render(found))
+    check_overload(found, overload.QUEUE_SECONDS)
+    assert found.refusal_p99_seconds < 0.05
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.prove)])
+def test_clients_that_leave_leave_nothing_behind(
+    count: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At whatever moment they go: the engine is idle, no connection, thread or error is left."""
+    with (
+        running_engine("--voice", "simulated", "--tokens-per-second", "100") as engine,
+        running_serve(upstreams=engine.address, log_level="error") as serve,
+    ):
+        process = psutil.Process(serve.process.pid)
+        asyncio.run(disconnects.leave_all(serve.url, 300))
+        wait_until(lambda: disconnects.running(engine.address) == 0, "the engine is idle")
+        before = disconnects.holds(process)
+        asyncio.run(disconnects.leave_all(serve.url, count))
+        wait_until(lambda: disconnects.running(engine.address) == 0, "it is idle again", 1.0)
+        wait_until(lambda: process.num_fds() <= before.descriptors, "no connection is left", 10)
+        after = disconnects.holds(process)
+        assert after.threads <= before.threads
+        assert after.memory_bytes - before.memory_bytes < 48 * MEBIBYTE
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "audio_seconds",
+    [2_000, pytest.param(soak.HOUR_OF_AN_A100_SECONDS, marks=pytest.mark.prove)],
+)
+def test_nothing_grows_over_hours(audio_seconds: float, capfd: pytest.CaptureFixture[str]) -> None:
+    """An hour of an A100 with faults and people who leave: flat memory, flat descriptors."""
+    found = soak.run(audio_seconds)
+    print(soak.render(found))
+    assert found.outcomes["200"] > 0.8 * sum(found.outcomes.values())
+    # Odd statuses would be a fault that became something else than an honest error.
+    assert found.outcomes.keys() <= {
+        *("200", "502", "503", "504", "left"),
+        *("ClientPayloadError", "ServerDisconnectedError", "ClientOSError"),
+    }
+    first, last = found.memory_bytes
+    assert last - first < 32 * MEBIBYTE
+    first, last = found.descriptors
+    assert last - first <= 8  # what happens to be open
+    first, last = found.threads
+    assert last == first
+    assert "Traceback" not in capfd.readouterr().err

@@ -42,10 +42,12 @@ from gateway.engine.contract import (
     in_stream_error,
     parse_json,
     prompt_too_long,
+    reference_tokens,
     validate,
 )
 from gateway.engine.counters import CONTENT_TYPE, Counters
-from gateway.engine.jobs import EngineLimits, chat_job, speech_job
+from gateway.engine.jobs import EngineLimits, audio_seconds, chat_job, speech_job
+from gateway.engine.presets import PresetFolder
 
 CONTEXT_TOKENS = 8192
 SPEECH_HEADERS = [(b"content-type", b"audio/mpeg")]  # whatever the format
@@ -59,11 +61,13 @@ class EngineOptions:
         model_id: Served model name; None takes the voice's.
         api_key: Bearer key of every `/v1` path, or None.
         context_tokens: max_model_len.
+        presets: A folder of voices that replaces the voice's own presets, or None.
     """
 
     model_id: str | None = None
     api_key: str | None = None
     context_tokens: int = CONTEXT_TOKENS
+    presets: PresetFolder | None = None
 
 
 class Engine:
@@ -119,7 +123,8 @@ class Engine:
     async def voices(self, request: Request) -> Response:
         """`/v1/audio/voices`: a bare array."""
         del request
-        return JSONResponse(list(self.voice.presets))
+        folder = self.options.presets
+        return JSONResponse(list(folder.names() if folder else self.voice.presets))
 
     async def metrics(self, request: Request) -> Response:
         """`/metrics` with the container's names; chunked, as there."""
@@ -141,6 +146,8 @@ class Engine:
         check_model(fields.model, self.model_id)
         request_id = self._request_id(scope, "audiospeech")
         job = speech_job(fields, self.voice.presets, self.limits, request_id)
+        if self.options.presets is not None:
+            job = with_preset(job, self.options.presets, fields.voice)
         async with watch_disconnect(receive) as watch:
             job = await self.admit(job, scope, fields)
             chunks = self.generate(job)
@@ -240,6 +247,28 @@ class Engine:
             self.counters.finished[job.ending.finish_reason] += 1
         finally:
             await chunks.aclose()
+
+
+def with_preset(job: Job, presets: PresetFolder, name: str) -> Job:
+    """The job spoken by a voice of a folder.
+
+    Raises:
+        ContractError: 500, as from the container, where the folder is not sound.
+    """
+    try:
+        preset = presets.load(name)
+    except (LookupError, TypeError, OSError) as error:
+        raise ContractError(500, "Internal Server Error") from error
+    if preset.system_prompt:
+        return replace(job, preset=None, system_prompt=preset.system_prompt)
+    seconds = audio_seconds(preset.audio)
+    return replace(
+        job,
+        preset=None,
+        references=((preset.transcript, preset.audio),),
+        prompt_tokens=job.prompt_tokens + reference_tokens(seconds),
+        reference_seconds=seconds,
+    )
 
 
 def create_engine_app(engine: Engine, routes: tuple[Route, ...] = ()) -> Starlette:

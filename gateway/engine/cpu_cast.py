@@ -7,7 +7,7 @@ imitated by its pitch alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 HEART_PITCH_HZ = 189.0  # median of the voice at pitch 1 over three sentences, measured 2026-11
@@ -102,21 +102,21 @@ class Cast:
     Args:
         preset: The job's preset, or None: then the prompt or the references decide.
         system_prompt: Its scene description; `SPEAKERn: words` lines describe single speakers.
-        reference_pitches_hz: Of the references in order, None for one without a voiced sound;
-            reference k belongs to speaker k, the first one also to text outside all turns.
+        reference_pitches_hz: Of the references by speaker, None for one without a voiced sound;
+            speaker 0's is also for text outside all turns.
     """
 
     def __init__(
         self,
         preset: str | None,
         system_prompt: str | None = None,
-        reference_pitches_hz: Sequence[float | None] = (),
+        reference_pitches_hz: Mapping[int, float | None] | None = None,
     ) -> None:
         prompt = system_prompt or ""
         self._preset = preset
         self._scene = _SPEAKER_LINE.sub("", prompt)
         self._lines = {int(line[1]): line[2] for line in _SPEAKER_LINE.finditer(prompt)}
-        self._pitches = tuple(reference_pitches_hz)
+        self._pitches = dict(reference_pitches_hz or {})
         self._chosen: dict[int | None, Timbre] = {}
 
     def timbre(self, speaker: int | None) -> Timbre:
@@ -152,5 +152,5 @@ class Cast:
         return PRESET_TIMBRES[free[0] if free else presets[speaker // 2 % len(presets)]]
 
     def _imitation(self, speaker: int) -> Timbre | None:
-        pitch_hz = self._pitches[speaker] if speaker < len(self._pitches) else None
+        pitch_hz = self._pitches.get(speaker)
         return None if pitch_hz is None else imitated(pitch_hz)

@@ -17,6 +17,7 @@ from gateway.engine.cpu_cast import Cast, Timbre
 from gateway.engine.cpu_synth import CpuSynthesiser, CpuVoiceUnavailableError
 from gateway.engine.cpu_text import Piece, pieces, readable, refusal
 from gateway.engine.pitch import UnreadableAudioError, reference_pitch_hz
+from gateway.text.cuts import SPEAKER_TAG
 
 __all__ = ["CpuVoice", "CpuVoiceUnavailableError"]
 
@@ -175,7 +176,11 @@ def _prepare(job: Job) -> Iterator[tuple[Piece, Timbre]]:
         raise UnspeakableError(reason)
     try:
         pitches_hz = [reference_pitch_hz(audio) for _, audio in job.references]
+        speakers = [SPEAKER_TAG.match(transcript) for transcript, _ in job.references]
     except UnreadableAudioError as error:
         raise UnspeakableError("The reference audio cannot be read.") from error
-    cast = Cast(job.preset, job.system_prompt, pitches_hz)
+    numbers = [int(tag[1]) if tag else place for place, tag in enumerate(speakers)]
+    # The first reference of a speaker holds: those behind it are context of a long dialogue.
+    by_speaker = dict(zip(reversed(numbers), reversed(pitches_hz), strict=True))
+    cast = Cast(job.preset, job.system_prompt, by_speaker)
     return ((piece, cast.timbre(piece.speaker)) for piece in pieces(text))

@@ -14,12 +14,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from gateway.engine.app import CONTEXT_TOKENS, Engine, EngineOptions, create_engine_app
+from gateway.engine.presets import PresetFolder
 from gateway.engine.simulator import add_simulator_arguments, create_simulator
 from gateway.logs import log_config
 from gateway.serve import stop_at_end_of_stdin
@@ -41,6 +43,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key", help="bearer key that every /v1 path wants")
     parser.add_argument("--served-model-name", help="the model's name")
     parser.add_argument("--max-model-len", type=int, default=CONTEXT_TOKENS, help="context tokens")
+    parser.add_argument(
+        "--voice-presets-dir",
+        type=Path,
+        help="folder with a config.json whose voices replace the engine's own presets",
+    )
     parser.add_argument(
         "--exit-with-parent",
         action="store_true",
@@ -116,12 +123,18 @@ class EngineServer(uvicorn.Server):
 
 def run_from_arguments(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
-    options = EngineOptions(arguments.served_model_name, arguments.api_key, arguments.max_model_len)
     if arguments.exit_with_parent:
         stop_at_end_of_stdin()
     simulator = None
     app: Any
     try:
+        folder = arguments.voice_presets_dir
+        options = EngineOptions(
+            arguments.served_model_name,
+            arguments.api_key,
+            arguments.max_model_len,
+            PresetFolder(folder) if folder else None,
+        )
         if arguments.voice == "simulated":
             app, simulator = create_simulator(arguments, options)
         else:

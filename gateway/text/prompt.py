@@ -5,7 +5,7 @@ Pure and table-tested; the wording follows the model's official examples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from gateway.text.dialogue import speakers_of
 from gateway.text.sanitise import (
@@ -63,7 +63,10 @@ def instructed_prompt(instructions: str, voice: str | None) -> str:
 
 
 def dialogue_prompt(
-    speakers: Iterable[int], descriptions: Mapping[int, str], scene: str | None
+    speakers: Iterable[int],
+    descriptions: Mapping[int, str],
+    scene: str | None,
+    recorded: Collection[int] = (),
 ) -> str:
     """The prompt of a text with several speakers, as the model's examples write it.
 
@@ -76,12 +79,14 @@ def dialogue_prompt(
         descriptions: What the client says about a speaker's voice, by number.
         scene: A client's scene description, or a whole system prompt of which the scene is taken;
             None for a quiet room.
+        recorded: Speakers whose recording is in the prompt: words would contradict it.
     """
     lines = "\n".join(
         f"SPEAKER{speaker}: {_description(speaker, descriptions)}"
-        for speaker in sorted(set(speakers))
+        for speaker in sorted(set(speakers) - set(recorded))
     )
-    return _prompt(DIALOGUE_INTRODUCTION, f"{scene_of(scene or '') or QUIET_ROOM}\n\n{lines}")
+    described = f"{scene_of(scene or '') or QUIET_ROOM}\n\n{lines}".rstrip()
+    return _prompt(DIALOGUE_INTRODUCTION, described)
 
 
 def _description(speaker: int, descriptions: Mapping[int, str]) -> str:
@@ -110,6 +115,7 @@ def system_prompt_for(
     system_prompt: str | None,
     instructions: str | None = None,
     descriptions: Mapping[int, str] | None = None,
+    recorded: Collection[int] = (),
 ) -> str | None:
     """The whole system prompt of a request, or None for the engine's own.
 
@@ -119,12 +125,13 @@ def system_prompt_for(
         system_prompt: A client's whole prompt.
         instructions: A client's scene, where it gave no whole prompt.
         descriptions: What it said about speakers' voices, by number.
+        recorded: Speakers whose recording goes along.
     """
     given = (system_prompt or "").strip() or None
     scene = (instructions or "").strip() or None
     speakers = speakers_of(text)
     if len(speakers) > 1:
-        return dialogue_prompt(speakers, descriptions or {}, given or scene)
+        return dialogue_prompt(speakers, descriptions or {}, given or scene, recorded)
     if given:
         return sanitise_system_prompt(given)
     return instructed_prompt(scene, voice) if scene else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gateway.errors import InvalidRequest
 from gateway.request import Reference
@@ -42,6 +43,28 @@ def reference_of(data: bytes, transcript: str, *, param: str) -> Reference:
         )
     prepared = prepare_reference(data, param=param)
     return Reference(prepared.wav, sanitise_text(transcript))
+
+
+def references_by_speaker(
+    speakers: Sequence[int], of_speakers: Mapping[int, Reference], others: Sequence[Reference]
+) -> dict[int, Reference]:
+    """Whose voice each reference of a dialogue is, in the order of the speakers.
+
+    Args:
+        speakers: Numbers of the text's tags.
+        of_speakers: References that were given for a certain speaker.
+        others: Further ones: for the speakers without, lowest number first.
+    """
+    known = {speaker: of_speakers[speaker] for speaker in speakers if speaker in of_speakers}
+    free = [speaker for speaker in sorted(speakers) if speaker not in known]
+    known.update(zip(free, others, strict=False))
+    return dict(sorted(known.items()))
+
+
+def introduced(speaker: int, reference: Reference) -> Reference:
+    """A reference behind its speaker's tag, as the model's examples have it."""
+    transcript = f"[SPEAKER{speaker}] {reference.transcript}".strip()
+    return replace(reference, transcript=transcript)
 
 
 def check_references(references: Sequence[Reference], *, param: str) -> None:

@@ -29,12 +29,24 @@ OPENAI_VOICES = {
 }
 
 
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
+    """What two names have in common when they mean the same voice."""
     return name.strip().casefold().removesuffix(".wav")
 
 
-def resolve_voice(name: str, aliases: Mapping[str, str], listed: Sequence[str]) -> str:
+def resolve_voice(
+    name: str,
+    aliases: Mapping[str, str],
+    listed: Sequence[str],
+    further_names: Sequence[str] = (),
+) -> str:
     """The preset that `name` means.
+
+    Args:
+        name: A client's word.
+        aliases: Further names, alias to preset.
+        listed: The presets.
+        further_names: Of voices that are no presets, for the error's list.
 
     A listed preset wins over an alias of the same name. An alias is followed once. The 13 OpenAI
     names work on every engine, so one whose target is not listed means the first listed preset.
@@ -42,16 +54,16 @@ def resolve_voice(name: str, aliases: Mapping[str, str], listed: Sequence[str]) 
     Raises:
         VoiceNotFound: With the list of names that work.
     """
-    presets = {_fold(preset): preset for preset in listed}
-    wanted = _fold(name)
+    presets = {fold(preset): preset for preset in listed}
+    wanted = fold(name)
     if wanted in presets:
         return presets[wanted]
-    target = {_fold(alias): _fold(voice) for alias, voice in aliases.items()}.get(wanted)
+    target = {fold(alias): fold(voice) for alias, voice in aliases.items()}.get(wanted)
     if target in presets:
         return presets[target]
     if wanted in OPENAI_VOICES and listed:
         return listed[0]
-    known = ", ".join(sorted({*listed, *aliases}))
+    known = ", ".join(sorted({*listed, *aliases, *further_names}))
     raise VoiceNotFound(f"The voice {name[:64]!r} does not exist. Voices: {known}.", param="voice")
 
 

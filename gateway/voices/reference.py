@@ -53,12 +53,14 @@ class ReferenceLimits:
         min_seconds, max_seconds: Of the decoded audio. A second costs the engine 25 tokens
             (docs/contract.md section 4), and above 30 s a clone gains nothing.
         min_sound_seconds: Time above silence that it must hold.
+        spare_seconds: What may come on top of `max_seconds`, for a caller that trims silence.
     """
 
     max_bytes: int = 20 * 1024 * 1024
     min_seconds: float = 1.0
     max_seconds: float = 30.0
     min_sound_seconds: float = 0.5
+    spare_seconds: float = 0.0
 
 
 DEFAULT_LIMITS = ReferenceLimits()
@@ -130,11 +132,12 @@ def prepare_reference(
     """
     if len(data) > limits.max_bytes:
         raise _too_large(limits.max_bytes, param)
-    decoded = decode(data, param=param, max_seconds=limits.max_seconds + CODEC_PADDING_SECONDS)
+    longest_seconds = limits.max_seconds + limits.spare_seconds
+    decoded = decode(data, param=param, max_seconds=longest_seconds + CODEC_PADDING_SECONDS)
     _check_length(decoded, limits, param)
     peak = float(np.abs(decoded.samples).max())
     gain = _gain_of(peak)
-    pcm = _at_engine_rate(decoded, gain)[: samples_in(limits.max_seconds) * 2]
+    pcm = _at_engine_rate(decoded, gain)[: samples_in(longest_seconds) * 2]
     sound_seconds = _sound_seconds(as_samples(pcm), gain)
     if sound_seconds < limits.min_sound_seconds:
         raise InvalidRequest(
@@ -143,7 +146,7 @@ def prepare_reference(
             param=param,
         )
     return PreparedReference(
-        wav=_wav(pcm),
+        wav=wav_of(pcm),
         seconds=seconds_of(len(pcm)),
         sound_seconds=sound_seconds,
         peak_dbfs=_dbfs(peak),
@@ -221,7 +224,8 @@ def _sound_seconds(samples: NDArray[np.int16], gain: float) -> float:
     return int(np.count_nonzero(blocks.std(axis=1) > floor)) * BLOCK_SECONDS
 
 
-def _wav(pcm: bytes) -> bytes:
+def wav_of(pcm: bytes) -> bytes:
+    """A complete WAV file around PCM of the engine's form."""
     file = io.BytesIO()
     soundfile.write(file, as_samples(pcm), ENGINE_SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
     return file.getvalue()

@@ -1,0 +1,177 @@
+"""The library's folder on disk: one lock, files that appear whole or not at all, no way out of it.
+
+Every access goes by a plain name relative to the opened folder and follows no symbolic link, so
+neither a name in config.json nor a link that somebody put there leads anywhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeGuard
+
+from gateway.errors import LibraryUnusable
+
+CONFIG = "config.json"
+LOCK = ".lock"
+LOCK_SECONDS = 15.0  # a change takes milliseconds; decoding happens outside of the lock
+LOCK_POLL_SECONDS = 0.005
+MAX_CONFIG_BYTES = 8 * 1024 * 1024
+MAX_NAME_CHARACTERS = 255
+RETRY_AFTER_SECONDS = 5.0
+
+Signature = tuple[int, ...] | None
+
+
+def is_plain_name(name: object) -> TypeGuard[str]:
+    """Whether a string names a file in the folder itself, and no hidden one."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= MAX_NAME_CHARACTERS
+        and not name.startswith(".")
+        and not any(character in "/\\\0" for character in name)
+        and name.isprintable()
+    )
+
+
+class Folder:
+    """A folder that several processes read and change.
+
+    Args:
+        path: Made if it is missing; itself it may be a link, its content may not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process and thread from changing the folder.
+
+        Raises:
+            LibraryUnusable: It cannot be written, or another process holds it for too long.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self._opened() as folder:
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                lock = os.open(LOCK, flags, 0o666, dir_fd=folder)
+        except OSError as error:
+            raise unusable(error) from error
+        try:
+            _lock(lock)
+            yield
+        finally:
+            os.close(lock)  # the kernel gives the lock back, as it does when a process is killed
+
+    def signature(self, name: str = CONFIG) -> Signature:
+        """What changes whenever a file does; None where there is none of this name."""
+        try:
+            found = os.lstat(self.path / name)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            OSError: Missing, a link, no plain file, or larger than `max_bytes`.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with self._opened() as folder:
+            descriptor = os.open(name, flags, dir_fd=folder)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "no plain file")
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise OSError(errno.EFBIG, "too large")
+        return data
+
+    def size_of(self, name: str) -> int | None:
+        """Bytes of a plain file; None where there is none of this name."""
+        try:
+            found = os.lstat(self.path / name)
+        except OSError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a whole file in place of `name`; call it under the lock.
+
+        Raises:
+            LibraryUnusable: No room, no permission.
+        """
+        temporary = f".{secrets.token_hex(8)}.tmp"
+        try:
+            with self._opened() as folder:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(temporary, flags, 0o644, dir_fd=folder)
+                try:
+                    with os.fdopen(descriptor, "wb") as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(descriptor)
+                    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                except OSError:
+                    os.unlink(temporary, dir_fd=folder)
+                    raise
+                os.fsync(folder)
+        except OSError as error:
+            raise unusable(error) from error
+
+    def names(self) -> list[str]:
+        """All names in the folder, hidden ones too."""
+        return sorted(path.name for path in self.path.iterdir())
+
+    def delete(self, name: str) -> bool:
+        """Delete a file, if it is there; a link goes, what it points to stays."""
+        try:
+            with self._opened() as folder:
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise unusable(error) from error
+        return True
+
+
+def _lock(descriptor: int) -> None:
+    give_up_at = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                raise LibraryUnusable(
+                    "Another process holds the voice library.",
+                    retry_after_seconds=RETRY_AFTER_SECONDS,
+                ) from None
+            time.sleep(LOCK_POLL_SECONDS)
+        else:
+            return
+
+
+def unusable(error: OSError) -> LibraryUnusable:
+    """What a client is told when the folder fails."""
+    return LibraryUnusable(
+        f"The voice library's folder cannot be used: {error.strerror or 'I/O error'}.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )

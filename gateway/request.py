@@ -65,6 +65,7 @@ class SpeechRequest:
         system_prompt: The whole scene prompt for the engine, or None for its default.
         references: Voice samples, in order.
         sampling: The engine's knobs.
+        model: A model that an upstream lists, or None for whatever is served.
     """
 
     surface: str
@@ -77,3 +78,4 @@ class SpeechRequest:
     system_prompt: str | None = field(default=None, repr=False)
     references: tuple[Reference, ...] = ()
     sampling: Sampling = Sampling()
+    model: str | None = None

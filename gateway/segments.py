@@ -16,7 +16,7 @@ from enum import Enum
 from gateway.admission import Admission
 from gateway.audio.encoders.wav import header
 from gateway.audio.join import Joiner
-from gateway.errors import UpstreamError
+from gateway.errors import GatewayError, UpstreamError
 from gateway.metrics import Metrics
 from gateway.request import ENGINE_SAMPLE_RATE_HZ, Reference
 from gateway.take import Plan, Take
@@ -28,6 +28,7 @@ from gateway.text.boundary import Boundary
 LOOK_AHEAD = 8
 MOST_TRIES = 3
 StartTake = Callable[[Plan], Awaitable[Take]]
+MayRepeat = Callable[[GatewayError], bool]
 MakePlan = Callable[[str, tuple[Reference, ...]], Plan]
 
 
@@ -55,9 +56,11 @@ class Segment:
         start: StartTake,
         release: Callable[[], None],
         *,
+        may_repeat: MayRepeat,
         keep: bool,
         whole: bool,
     ) -> None:
+        self._may_repeat = may_repeat
         self.text = text
         self.received_bytes = 0
         self.finished = False
@@ -82,6 +85,8 @@ class Segment:
                 await self._fill()
             except UpstreamError as error:
                 if self._passed_on or not error.retryable or number == MOST_TRIES:
+                    raise
+                if not self._may_repeat(error):
                     raise
             else:
                 break
@@ -144,6 +149,7 @@ class SegmentedSource:
         make_plan: Plans one from its text and its context.
         context: What later segments are given of earlier ones.
         start: Brings a segment to its first audio.
+        may_repeat: Whether one that broke off may be made again: the retry budget.
         admission: Further slots, only while nobody waits for one.
         joiner: Trims and joins.
         metrics: Where the further slots are counted.
@@ -157,6 +163,7 @@ class SegmentedSource:
         make_plan: MakePlan,
         context: Context,
         start: StartTake,
+        may_repeat: MayRepeat,
         admission: Admission,
         joiner: Joiner,
         metrics: Metrics,
@@ -170,6 +177,7 @@ class SegmentedSource:
         self._anchor: Segment | None = None
         self._latest: Segment | None = None
         self._start = start
+        self._may_repeat = may_repeat
         self._admission = admission
         self._joiner = joiner
         self._metrics = metrics
@@ -233,6 +241,7 @@ class SegmentedSource:
                 self._make_plan(segment.text, self._references()),
                 self._start,
                 release,
+                may_repeat=self._may_repeat,
                 keep=self._context is not Context.NONE,
                 whole=self._whole,
             )

@@ -163,6 +163,7 @@ def plan_take(settings: Settings, request: SpeechRequest, text: str) -> Plan:
             sampling=request.sampling,
             max_tokens=tokens,
             chunking=chunking,
+            model=request.model,
         ),
         timeouts=plan_timeouts(settings, chunking),
         # A client that bounds the tokens itself has asked for a cut.

@@ -26,7 +26,13 @@ def run(
         released: list[None] = []
         plan = plan_take(load_settings(), REQUEST, REQUEST.text)
         segment = Segment(
-            REQUEST.text, plan, start, lambda: released.append(None), keep=True, whole=whole
+            REQUEST.text,
+            plan,
+            start,
+            lambda: released.append(None),
+            may_repeat=lambda _: True,
+            keep=True,
+            whole=whole,
         )
         try:
             async with asyncio.timeout(5):

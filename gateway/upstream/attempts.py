@@ -22,7 +22,9 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.metrics import Metrics
+from gateway.request_log import current_record
 from gateway.upstream.base import Dialect, Generation
+from gateway.upstream.budget import RetryBudget
 from gateway.upstream.connection import PcmStream, Timeouts, UpstreamClient
 from gateway.upstream.health import Prober
 from gateway.upstream.pool import RETRY_AFTER_SECONDS, Pool, Upstream
@@ -117,6 +119,7 @@ class Attempts:
         probers: Who hears of failed connections, by upstream.
         model: The configured model name, or None for what the upstream lists first.
         metrics: Where attempts are counted.
+        budget: How many may be made again.
     """
 
     def __init__(
@@ -128,7 +131,9 @@ class Attempts:
         *,
         model: str | None,
         metrics: Metrics,
+        budget: RetryBudget,
     ) -> None:
+        self._budget = budget
         self._pool = pool
         self._client = client
         self._dialect = dialect
@@ -149,12 +154,16 @@ class Attempts:
         Raises:
             GatewayError: The last attempt's failure.
         """
+        self._budget.earn()
         history = History()
         tried: list[Upstream] = []
         while True:
             with ExitStack() as scope:
-                upstream = scope.enter_context(self._pool.lease(generation.voice, tried))
+                upstream = scope.enter_context(
+                    self._pool.lease(generation.voice, tried, generation.model)
+                )
                 self._count_lease(upstream, scope)
+                current_record().upstream = upstream.address
                 try:
                     stream = await self._open(upstream, generation, timeouts, scope)
                     first = await self._first_audio(stream, generation, shortest_samples)
@@ -182,7 +191,8 @@ class Attempts:
     async def _open(
         self, upstream: Upstream, generation: Generation, timeouts: Timeouts, scope: ExitStack
     ) -> PcmStream:
-        call = self._dialect.call(generation, self._model or upstream.models[0])
+        model = generation.model or self._model or upstream.models[0]
+        call = self._dialect.call(generation, model)
         stream = await self._client.open(upstream.address, call, timeouts)
         scope.callback(stream.close)
         return stream
@@ -207,11 +217,18 @@ class Attempts:
         history.too_short += isinstance(error, TooShort)
         self._note_end(upstream, error)
         pause = pause_before_retry(error, history, len(self._pool.upstreams))
-        if pause is None:
+        if pause is None or not self.may_repeat(error):
             if isinstance(error, UpstreamUnreachable):
                 raise NoHealthyUpstream(
                     "No upstream can be reached.", retry_after_seconds=RETRY_AFTER_SECONDS
                 ) from error
             raise error
-        self._metrics.upstream_retries.labels(error.code).inc()
         await asyncio.sleep(pause)
+
+    def may_repeat(self, error: GatewayError) -> bool:
+        """Take a repetition out of the budget and count it; False where there is none left."""
+        if not self._budget.spend():
+            self._metrics.retry_budget_exhausted.inc()
+            return False
+        self._metrics.upstream_retries.labels(error.code).inc()
+        return True

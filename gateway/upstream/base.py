@@ -55,6 +55,7 @@ class Generation:
         sampling: The engine's knobs.
         max_tokens: Bound of the generation, the 11 tokens of overhead included.
         chunking: How the answer shall be cut.
+        model: A model that an upstream lists, or None for the configured or the first one.
     """
 
     text: str = field(repr=False)
@@ -64,6 +65,7 @@ class Generation:
     sampling: Sampling
     max_tokens: int
     chunking: Chunking
+    model: str | None = None
 
 
 class Parser(Protocol):

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
+from collections.abc import Callable
 
 from gateway.admission import Admission
 from gateway.errors import GatewayError, QueueFull, UpstreamProtocolError
@@ -27,6 +30,17 @@ RECHECK_SECONDS = 15.0  # a warm-up on an engine that has spoken before
 PROBE_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
 LISTS_EVERY_PROBES = 6  # voices and models change rarely
+STEADY_PROBES = 3  # so many good ones in a row, and earlier failures are forgotten
+
+
+def pause_before_probe(failures: int, interval_seconds: float, chance: float) -> float:
+    """Seconds before an upstream that failed so often in a row is tried again.
+
+    They double from 0.1 s up to the interval; the chance (0 to 1) moves them by a fifth either
+    way, so that the workers of many gateways do not knock together.
+    """
+    pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 16), interval_seconds)
+    return pause * (0.8 + 0.4 * chance)
 
 
 class Prober:
@@ -39,6 +53,7 @@ class Prober:
         model: The configured model name, or None for what the upstream lists first.
         admission: Warm-ups use a slot like any generation.
         interval_seconds: Pause between probes of a healthy upstream, and the longest one else.
+        changed: Called with the health whenever it changes.
     """
 
     def __init__(
@@ -50,7 +65,9 @@ class Prober:
         model: str | None,
         admission: Admission,
         interval_seconds: float,
+        changed: Callable[[bool], None] = lambda _: None,
     ) -> None:
+        self._changed = changed
         self._upstream = upstream
         self._client = client
         self._dialect = dialect
@@ -59,13 +76,17 @@ class Prober:
         self._interval_seconds = interval_seconds
         self._wake = asyncio.Event()
         self._probes = 0
+        self._steady = 0
 
     def eject(self, reason: str) -> None:
         """Take the upstream out until a warm-up has spoken again."""
+        self._upstream.failures += 1
+        self._steady = 0
         if self._upstream.healthy:
             self._upstream.healthy = False
+            self._changed(False)
             logger.warning("upstream %s ejected: %s", self._upstream.address, reason)
-        self._wake.set()
+            self._wake.set()
 
     def suspect(self) -> None:
         """A generation hung: look closer at once."""
@@ -74,22 +95,39 @@ class Prober:
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        pause = FIRST_PAUSE_SECONDS
+        upstream = self._upstream
         while True:
-            await self.probe()
-            if self._upstream.healthy:
-                pause = FIRST_PAUSE_SECONDS
-                wait = self._interval_seconds
-            else:
-                wait = pause = min(pause * 1.5, self._interval_seconds)
-            self._wake.clear()
             try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
+                await self.probe()
+            except Exception:
+                logger.exception("probe of %s failed in an unforeseen way", upstream.address)
+                self.eject("its probe failed in an unforeseen way")
+            # A failure that a generation meets ends the pause between two good probes.
+            if upstream.healthy and not await self._woken(self._interval_seconds):
                 continue
-            # Woken by a failure: give the engine a moment before asking again.
-            await asyncio.sleep(FIRST_PAUSE_SECONDS)
+            if not upstream.healthy:
+                # Nothing shortens this pause: it is what keeps a sick engine from being knocked on.
+                await asyncio.sleep(self._plan_next(self._pause()))
+
+    def _pause(self) -> float:
+        chance = random.random()  # noqa: S311  (spreads probes, no secret)
+        return pause_before_probe(self._upstream.failures, self._interval_seconds, chance)
+
+    def _plan_next(self, seconds: float) -> float:
+        self._upstream.next_probe = time.monotonic() + seconds
+        return seconds
+
+    async def _woken(self, seconds: float) -> bool:
+        """Wait so long, or until a failure is told; whether one was."""
+        self._plan_next(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._wake.clear()
+        return True
 
     async def probe(self) -> None:
         """Ask once and note what was learnt; never raises a GatewayError."""
@@ -100,20 +138,32 @@ class Prober:
                 self._probes += 1
                 if self._probes % LISTS_EVERY_PROBES == 0:
                     await self._refresh_lists()
+                self._steady += 1
+                if self._steady >= STEADY_PROBES:
+                    upstream.failures = 0
             else:
-                await self._refresh_lists()
-                await self._warm_up()
-                upstream.suspect = False
-                upstream.spoken = True
-                if not upstream.healthy:
-                    upstream.healthy = True
-                    logger.info("upstream %s is ready", upstream.address)
+                await self._try_again()
         except QueueFull:
             return  # the gateway is busy: that says nothing about the upstream
         except GatewayError as error:
             logger.debug("probe of %s failed: %s", upstream.address, error.message)
             self.eject(error.message)
-            self._wake.clear()
+
+    async def _try_again(self) -> None:
+        """Half open: one warm-up decides whether others may come."""
+        upstream = self._upstream
+        upstream.probing = True
+        try:
+            await self._refresh_lists()
+            await self._warm_up()
+        finally:
+            upstream.probing = False
+        upstream.suspect = False
+        upstream.spoken = True
+        if not upstream.healthy:
+            upstream.healthy = True
+            self._changed(True)
+            logger.info("upstream %s is ready", upstream.address)
 
     async def _refresh_lists(self) -> None:
         address = self._upstream.address

@@ -6,7 +6,7 @@ what runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,9 +25,14 @@ class Upstream:
         spoken: A warm-up has produced audio at least once.
         healthy: Spoken, and neither a probe nor a connection has failed since.
         suspect: A generation hung; the next probe must be a warm-up again.
+        probing: A warm-up runs: the one request that tries an ejected upstream.
+        failures: Since it was last well for a while; they stretch the pause before a probe.
+        next_probe: `time.monotonic()` of the next one.
         models: Ids that it lists.
         voices: Presets that it lists.
         context_tokens: Its max_model_len.
+        flags: Shared by all workers: 1 at `place` keeps new generations away.
+        place: Its own place in `flags`.
     """
 
     address: str
@@ -35,22 +40,54 @@ class Upstream:
     spoken: bool = False
     healthy: bool = False
     suspect: bool = False
+    probing: bool = False
+    failures: int = 0
+    next_probe: float = 0.0
     models: tuple[str, ...] = ()
     voices: tuple[str, ...] = ()
     context_tokens: int = field(default=8192)
+    flags: MutableSequence[int] = field(default_factory=lambda: bytearray(1), repr=False)
+    place: int = 0
+
+    @property
+    def draining(self) -> bool:
+        """An operator keeps new generations away; what runs goes on."""
+        return bool(self.flags[self.place])
+
+    @property
+    def state(self) -> str:
+        """In one word: starting, ready, ejected, half_open or draining."""
+        if self.draining:
+            return "draining"
+        if self.healthy:
+            return "ready"
+        if not self.spoken:
+            return "starting"
+        return "half_open" if self.probing else "ejected"
 
 
 def choose(
-    upstreams: Sequence[Upstream], voice: str | None, avoid: Collection[Upstream] = ()
+    upstreams: Sequence[Upstream],
+    voice: str | None,
+    avoid: Collection[Upstream] = (),
+    model: str | None = None,
 ) -> Upstream | None:
     """The upstream for the next attempt, or None where none has ever spoken.
 
     Healthy ones that were not tried come first, least in flight first, in the order of the
     settings. When none is healthy, all that have ever spoken stand in: a pool that is all ejected
     is more likely a wrong probe than a dead fleet (Envoy's panic rule). Upstreams that do not list
-    the voice are passed over: they would answer with another voice and say nothing.
+    the voice are passed over: they would answer with another voice and say nothing; so are those
+    that do not list the model, and those that an operator drains.
     """
-    able = [u for u in upstreams if u.spoken and (voice is None or voice in u.voices)]
+    able = [
+        u
+        for u in upstreams
+        if u.spoken
+        and not u.draining
+        and (voice is None or voice in u.voices)
+        and (model is None or model in u.models)
+    ]
     for candidates in (
         [u for u in able if u.healthy and u not in avoid],
         [u for u in able if u.healthy],
@@ -63,28 +100,32 @@ def choose(
 
 
 class Pool:
-    """All upstreams of one worker process."""
+    """All upstreams of one worker process.
 
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self.upstreams = tuple(Upstream(address) for address in addresses)
+    Args:
+        addresses: Base addresses.
+        flags: One byte for each, shared with the other workers, or None: see `Upstream`.
+    """
+
+    def __init__(self, addresses: Sequence[str], flags: MutableSequence[int] | None = None) -> None:
+        flags = bytearray(len(addresses)) if flags is None else flags
+        self.upstreams = tuple(
+            Upstream(address, flags=flags, place=place) for place, address in enumerate(addresses)
+        )
 
     def __repr__(self) -> str:
         """State, for tests and logs."""
-        states = ", ".join(
-            f"{u.address} {'healthy' if u.healthy else 'ejected' if u.spoken else 'starting'}"
-            f" {u.in_flight}"
-            for u in self.upstreams
-        )
+        states = ", ".join(f"{u.address} {u.state} {u.in_flight}" for u in self.upstreams)
         return f"<Pool {states}>"
 
     @property
     def ready(self) -> bool:
         """Whether an upstream has produced audio and is still well."""
-        return any(upstream.healthy for upstream in self.upstreams)
+        return any(u.healthy and not u.draining for u in self.upstreams)
 
     def _known(self) -> list[Upstream]:
         """Upstreams whose lists count: the healthy ones, or in a panic all that have spoken."""
-        spoken = [upstream for upstream in self.upstreams if upstream.spoken]
+        spoken = [u for u in self.upstreams if u.spoken and not u.draining]
         return [upstream for upstream in spoken if upstream.healthy] or spoken
 
     @property
@@ -98,25 +139,40 @@ class Pool:
         return tuple(dict.fromkeys(m for upstream in self._known() for m in upstream.models))
 
     def require_ready(self) -> None:
-        """Raise NoHealthyUpstream before any upstream has ever spoken."""
+        """Raise NoHealthyUpstream before any upstream has ever spoken, or while all are drained."""
         if not any(upstream.spoken for upstream in self.upstreams):
             raise NoHealthyUpstream(
                 "No upstream is ready yet; the engine may still be loading its model.",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
+        if not self._known():
+            raise NoHealthyUpstream(
+                "All upstreams are being drained.", retry_after_seconds=RETRY_AFTER_SECONDS
+            )
+
+    def find(self, address: str) -> Upstream | None:
+        """The upstream of an address, written as in the settings or with a slash more."""
+        wanted = address.rstrip("/")
+        return next((u for u in self.upstreams if u.address == wanted), None)
+
+    def drain(self, upstream: Upstream, *, drain: bool) -> None:
+        """Keep new generations away from an upstream, in every worker, or let them come again."""
+        upstream.flags[upstream.place] = int(drain)
 
     @contextmanager
-    def lease(self, voice: str | None, avoid: Collection[Upstream] = ()) -> Iterator[Upstream]:
+    def lease(
+        self, voice: str | None, avoid: Collection[Upstream] = (), model: str | None = None
+    ) -> Iterator[Upstream]:
         """Choose an upstream and count the generation on it until the block ends.
 
         Raises:
-            NoHealthyUpstream: None has ever spoken.
+            NoHealthyUpstream: None has ever spoken, or none that may be asked has the voice.
         """
-        upstream = choose(self.upstreams, voice, avoid)
+        upstream = choose(self.upstreams, voice, avoid, model)
         if upstream is None:
             self.require_ready()
             raise NoHealthyUpstream(
-                "No upstream has this voice at the moment.",
+                "No upstream has this voice and model at the moment.",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         upstream.in_flight += 1

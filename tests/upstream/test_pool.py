@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import NoHealthyUpstream
+from gateway.upstream.health import pause_before_probe
 from gateway.upstream.pool import Pool, Upstream, choose
 
 
@@ -98,3 +99,52 @@ def test_lists_come_from_healthy_upstreams() -> None:
     assert pool.models == ("m",)
     pool.upstreams[0].healthy = False
     assert list(pool.voices) == ["x", "y"]
+
+
+def test_a_model_is_only_asked_of_an_upstream_that_lists_it() -> None:
+    """Two engines with two models stand behind one address."""
+    first, second = upstream("a"), upstream("b", in_flight=5)
+    first.models, second.models = ("small",), ("small", "large")
+    assert choose([first, second], "belinda", model="large") is second
+    assert choose([first, second], "belinda", model="small") is first
+    assert choose([first, second], "belinda", model="none") is None
+
+
+def test_a_draining_upstream_gets_nothing_new_even_when_it_is_the_last() -> None:
+    """Whoever replaces an engine wants it to come to rest."""
+    pool = Pool(["http://a", "http://b"])
+    for each in pool.upstreams:
+        each.spoken = each.healthy = True
+        each.voices = ("belinda",)
+    first, second = pool.upstreams
+    pool.drain(first, drain=True)
+    assert first.state == "draining"
+    assert choose(pool.upstreams, "belinda") is second
+    assert pool.ready
+    pool.drain(second, drain=True)
+    assert choose(pool.upstreams, "belinda") is None
+    assert not pool.ready
+    with pytest.raises(NoHealthyUpstream, match="drained"), pool.lease("belinda"):
+        pass
+    pool.drain(first, drain=False)
+    assert choose(pool.upstreams, "belinda") is first
+
+
+def test_workers_share_what_is_drained() -> None:
+    """An operator's call reaches one worker and means all of them."""
+    flags = bytearray(2)
+    here, there = (Pool(["http://a", "http://b"], flags) for _ in range(2))
+    here.drain(here.upstreams[1], drain=True)
+    assert [u.state for u in there.upstreams] == ["starting", "draining"]
+
+
+@pytest.mark.parametrize(
+    ("failures", "least", "most"),
+    [(0, 0.08, 0.12), (1, 0.16, 0.24), (4, 1.28, 1.92), (9, 4.0, 6.0), (10_000, 4.0, 6.0)],
+)
+def test_the_pause_before_a_probe_doubles_up_to_the_interval(
+    failures: int, least: float, most: float
+) -> None:
+    """A sick engine is not knocked on all the time, and workers do not knock together."""
+    assert pause_before_probe(failures, 5.0, 0.0) == pytest.approx(least)
+    assert pause_before_probe(failures, 5.0, 1.0) == pytest.approx(most)

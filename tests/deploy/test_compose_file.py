@@ -1,0 +1,193 @@
+"""The compose file and vllm.env as Compose understands them; no Docker engine is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import __version__
+from gateway.settings import Settings, variable_name
+from tests.deploy.docker_host import ROOT, call, compose_command
+from tests.deploy.stacks import ADDED_ARGUMENTS, COMPOSE_FILE, DOCUMENTED_ARGUMENTS
+
+pytestmark = pytest.mark.docker
+
+ROLLING_FILE = ROOT / "deploy" / "rolling.yml"
+VLLM_ENV = ROOT / "deploy" / "vllm.env"
+SEED = ROOT / "deploy" / "seed_voices.py"
+EVERYTHING = "gpu,cpu,monitoring,load"
+MONITORING = {"prometheus", "alertmanager", "grafana"}
+
+
+def configuration(profiles: str | None, *options: str) -> dict[str, Any]:
+    """What Compose makes of the file, as it is found from the repository's root."""
+    command = compose_command()
+    if command is None:
+        pytest.skip("Docker Compose is not installed")
+    environment = {"COMPOSE_PROFILES": profiles} if profiles else {}
+    found = call(
+        *command,
+        "-f",
+        COMPOSE_FILE,
+        *options,
+        "config",
+        "--format",
+        "json",
+        environment=environment,
+    )
+    loaded = json.loads(found)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def variables() -> dict[str, str]:
+    """The lines of vllm.env, those that are commented out included."""
+    lines = re.findall(r"^(?:# )?([A-Z][A-Z_]+)=(.*)$", VLLM_ENV.read_text(), re.MULTILINE)
+    return dict(lines)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "options", "services"),
+    [
+        (None, (), {"gateway", "engine", "voices-seed", "gpu-exporter", *MONITORING}),
+        ("cpu,monitoring", (), {"gateway", "engine-cpu", *MONITORING}),
+        ("cpu", (), {"gateway", "engine-cpu"}),
+        (None, ("--profile", "cpu"), {"gateway", "engine-cpu"}),
+        ("gpu", (), {"gateway", "engine", "voices-seed", "gpu-exporter"}),
+        ("load", (), {"gateway", "locust"}),
+    ],
+)
+def test_each_profile_starts_its_services(
+    profiles: str | None, options: tuple[str, ...], services: set[str]
+) -> None:
+    """A plain `up` is the GPU with monitoring; naming profiles replaces that choice."""
+    assert set(configuration(profiles, *options)["services"]) == services
+
+
+def test_the_engine_is_started_as_documented_with_two_more_options() -> None:
+    """No value is lost between vllm.env and the command line."""
+    engine = configuration(None)["services"]["engine"]
+    assert engine["image"] == "bosonai/higgs-audio-vllm:latest"
+    assert engine["command"] == f"{DOCUMENTED_ARGUMENTS} {ADDED_ARGUMENTS}".split()
+
+
+def test_every_variable_of_the_files_stands_in_vllm_env() -> None:
+    """Whoever looks for a value finds it there, and Compose warns of none."""
+    text = COMPOSE_FILE.read_text() + ROLLING_FILE.read_text()
+    used = set(re.findall(r"\$\{([A-Z_]+)", text))
+    assert used <= set(variables())
+    assert (ROOT / "deploy" / ".env").resolve() == VLLM_ENV
+
+
+def test_every_gateway_line_of_vllm_env_is_a_setting() -> None:
+    """A line that the gateway would ignore helps nobody."""
+    known = {variable_name(field) for field in Settings.model_fields}
+    lines = {name for name in variables() if name.startswith("GATEWAY_")}
+    assert lines
+    assert lines <= known
+
+
+def test_images_are_pinned() -> None:
+    """No image of ours or of others moves under a running stack, except the maker's own latest."""
+    services = configuration(EVERYTHING)["services"]
+    images = {name: service["image"] for name, service in services.items()}
+    for name in ("engine", "voices-seed"):
+        assert images.pop(name) == "bosonai/higgs-audio-vllm:latest"
+    assert images["gateway"] == f"speech-gateway:{__version__}"
+    assert images["engine-cpu"] == f"speech-gateway:{__version__}-cpu"
+    for image in images.values():
+        assert re.search(r":v?\d+\.\d+", image), image
+    for name in MONITORING:
+        assert re.search(r"@sha256:[0-9a-f]{64}$", images[name])
+
+
+def test_only_the_gateway_is_reachable_from_other_machines() -> None:
+    """Pages of operation are published on loopback, engines not at all."""
+    services = configuration(EVERYTHING)["services"]
+    published = {
+        name: {port["host_ip"] for port in service.get("ports", ())}
+        for name, service in services.items()
+    }
+    assert published.pop("gateway") == {"0.0.0.0"}
+    assert published.pop("engine") == published.pop("engine-cpu") == set()
+    assert set().union(*published.values()) == {"127.0.0.1"}
+
+
+def test_containers_get_longer_to_stop_than_answers_get_to_finish() -> None:
+    """Otherwise Docker would cut the answers that the gateway lets run."""
+    gateway = configuration(None)["services"]["gateway"]
+    assert gateway["stop_grace_period"] == "45s"
+    assert float(gateway["environment"]["GATEWAY_DRAIN_SECONDS"]) < 40
+
+
+def test_behind_the_front_the_gateway_publishes_no_port() -> None:
+    """Two gateways can run at once only where neither holds the port."""
+    services = configuration("cpu", "-f", str(ROLLING_FILE))["services"]
+    assert "ports" not in services["gateway"]
+    assert [port["published"] for port in services["front"]["ports"]] == ["8888"]
+
+
+def seed(folder: Path, packages: Path) -> str:
+    """Run the seeding as the init service does, for the user who runs the tests."""
+    return call(
+        sys.executable, SEED, folder, str(os.getuid()), environment={"PYTHONPATH": str(packages)}
+    )
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """A folder of packages with an engine that cannot be imported but has presets."""
+    presets = tmp_path / "packages" / "vllm" / "entrypoints" / "bosonai" / "voice_presets"
+    presets.mkdir(parents=True)
+    (tmp_path / "packages" / "vllm" / "__init__.py").write_text("raise ImportError\n")
+    (presets / "config.json").write_text('{"belinda": {}}')
+    (presets / "belinda.wav").write_bytes(b"RIFF")
+    return tmp_path / "packages"
+
+
+def test_presets_are_copied_into_an_empty_folder(tmp_path: Path, packages: Path) -> None:
+    """Without importing the engine, which would need its GPU."""
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    seed(folder, packages)
+    assert sorted(path.name for path in folder.iterdir()) == ["belinda.wav", "config.json"]
+
+
+def test_a_folder_with_voices_is_left_as_it_is(tmp_path: Path, packages: Path) -> None:
+    """Voices that were added, and removals, survive every later start."""
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    seed(folder, packages)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert (folder / "config.json").read_text() == "{}"
+
+
+def test_a_copy_that_was_cut_short_is_done_again(tmp_path: Path, packages: Path) -> None:
+    """The list of voices comes last, so half a copy has none."""
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    (folder / "belinda.wav").write_bytes(b"R")
+    seed(folder, packages)
+    assert (folder / "belinda.wav").read_bytes() == b"RIFF"
+    assert (folder / "config.json").exists()
+
+
+def test_an_image_without_presets_stops_the_start_with_a_reason(tmp_path: Path) -> None:
+    """Rather than an engine that has no voice."""
+    done = subprocess.run(
+        [sys.executable, SEED, tmp_path, str(os.getuid())],
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no voice_presets/config.json" in done.stderr

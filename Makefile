@@ -34,5 +34,5 @@ prove: ## run the long proofs; writes dated results into docs/evidence/
 
 clean: ## remove the environment and everything that was built
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -rf tests/clients/node/node_modules
+	rm -rf tests/clients/node/node_modules tests/monitoring/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

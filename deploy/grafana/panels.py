@@ -149,7 +149,6 @@ def _variable(name: str, label: str, query: str) -> dict[str, Any]:
         "label": label,
         "datasource": DATA_SOURCE,
         "query": {"query": query, "refId": name},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,

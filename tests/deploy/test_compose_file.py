@@ -21,7 +21,7 @@ pytestmark = pytest.mark.docker
 
 ROLLING_FILE = ROOT / "deploy" / "rolling.yml"
 VLLM_ENV = ROOT / "deploy" / "vllm.env"
-SEED = ROOT / "deploy" / "seed_voices.py"
+SEED = ROOT / "gateway" / "container" / "seed_voices.py"
 EVERYTHING = "gpu,cpu,monitoring,load"
 MONITORING = {"prometheus", "alertmanager", "grafana"}
 

@@ -97,7 +97,7 @@ def told_while_full() -> dict[str, dict[str, Any]]:
             slots.enter_context(occupied(gateway))
         return retried(
             gateways,
-            lambda gateway: gateway.metric("gateway_rejections_total", reason="queue"),
+            lambda gateway: gateway.metric("gateway_rejections_total", reason="queue_full"),
             slots.close,
         )
 

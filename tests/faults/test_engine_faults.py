@@ -269,7 +269,7 @@ def test_a_full_house_is_429_with_a_time_to_come_back() -> None:
             assert int(refused.headers["retry-after"]) >= 1
             assert int(refused.headers["retry-after-ms"]) >= 1000
         wait_until(lambda: running.runtime.admission.in_flight == 0, "the slot is free", 5)
-        assert running.metric("gateway_rejections_total", reason="queue") == 1
+        assert running.metric("gateway_rejections_total", reason="queue_full") == 1
 
 
 def test_a_queued_client_that_leaves_frees_its_place() -> None:

@@ -26,6 +26,9 @@ from gateway.text.boundary import Boundary
 # Segments that may be made ahead of the one that is heard. One of them holds at most its plausible
 # audio (about two minutes, 6 MB), so this bounds a long request's memory.
 LOOK_AHEAD = 8
+# And of all long requests of a process together: clients that stop to listen would else make each
+# of them hold all that. Half a GPU's slots by default: who listens is not held up.
+MOST_AHEAD = 32
 MOST_TRIES = 3
 StartTake = Callable[[Plan], Awaitable[Take]]
 MayRepeat = Callable[[GatewayError], bool]
@@ -141,6 +144,24 @@ class Segment:
         self._task.cancel()
 
 
+class LookAhead:
+    """Counts the segments that all long requests of a process have made ahead."""
+
+    def __init__(self) -> None:
+        self.segments = 0
+
+    def take(self) -> bool:
+        """Count one more, if there may be one more."""
+        if self.segments >= MOST_AHEAD:
+            return False
+        self.segments += 1
+        return True
+
+    def give_back(self, segments: int) -> None:
+        """These are heard now, or not needed any more."""
+        self.segments -= segments
+
+
 class SegmentedSource:
     """The joined audio of many segments.
 
@@ -153,6 +174,7 @@ class SegmentedSource:
         admission: Further slots, only while nobody waits for one.
         joiner: Trims and joins.
         metrics: Where the further slots are counted.
+        look_ahead: What is made ahead, shared with the other requests of the process.
         whole: The answer is sent when all of it is there: a segment is passed on when it is
             complete, so that one that breaks off can always be made again.
     """
@@ -167,6 +189,7 @@ class SegmentedSource:
         admission: Admission,
         joiner: Joiner,
         metrics: Metrics,
+        look_ahead: LookAhead,
         *,
         whole: bool,
     ) -> None:
@@ -181,6 +204,7 @@ class SegmentedSource:
         self._admission = admission
         self._joiner = joiner
         self._metrics = metrics
+        self._look_ahead = look_ahead
         self._whole = whole
         self._own_slot_free = True
         self._segments: deque[tuple[Segment, Boundary]] = deque()
@@ -222,6 +246,7 @@ class SegmentedSource:
             else:
                 joined = self._joiner.end_segment()
                 self._segments.popleft()
+                self._look_ahead.give_back(min(1, len(self._segments)))  # the next one is heard
                 self._received_bytes += head.received_bytes
                 self._begun = False
             if joined:
@@ -231,8 +256,12 @@ class SegmentedSource:
     def _make_ahead(self) -> None:
         """Start segments while there are slots for them and their context is there."""
         while self._waiting and len(self._segments) <= LOOK_AHEAD and self._context_is_there():
+            ahead = bool(self._segments)
+            if ahead and not self._look_ahead.take():
+                return
             release = self._take_slot()
             if release is None:
+                self._look_ahead.give_back(int(ahead))
                 return
             segment = self._waiting.popleft()
             self._waiting.extend(itertools.islice(self._rest, 1))
@@ -283,6 +312,7 @@ class SegmentedSource:
     def close(self) -> None:
         """Stop every segment; their slots come back as their tasks end."""
         self._waiting.clear()
+        self._look_ahead.give_back(max(0, len(self._segments) - 1))
         while self._segments:
             segment, _ = self._segments.popleft()
             self._received_bytes += segment.received_bytes  # it was made, though nobody hears it

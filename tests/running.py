@@ -12,7 +12,9 @@ from typing import Any
 import uvicorn
 
 from gateway.app import Runtime, create_app
+from gateway.crowd import Crowd, bounds_of
 from gateway.logs import log_config
+from gateway.protocol import bounded_protocol
 from gateway.settings import load_settings
 from loadtest.processes import DEADLINE_SECONDS, answers, running_engine, wait_until
 
@@ -25,22 +27,25 @@ class Gateway:
     Attributes:
         url: Its base address.
         runtime: Its live state, for looking at slots and leases.
+        crowd: Its connections.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, keep_alive_seconds: int = 5, **settings: Any) -> None:
         self._settings = load_settings(**{"probe_interval_seconds": 0.2, **settings})
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._app = create_app(self._settings)
+        self.crowd = Crowd(bounds_of(self._settings))
         config = uvicorn.Config(
             self._app,
-            http="httptools",
+            http=bounded_protocol(self.crowd),
             loop="uvloop",
             ws="none",
             lifespan="on",
             access_log=False,
             log_config=log_config("warning"),
             server_header=False,
+            timeout_keep_alive=keep_alive_seconds,
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
@@ -61,6 +66,11 @@ class Gateway:
         runtime = self._app.state.runtime
         assert isinstance(runtime, Runtime)
         return runtime
+
+    @property
+    def connections(self) -> int:
+        """Connections of clients."""
+        return len(self._server.server_state.connections)
 
     def start(self, *, ready: bool = True) -> None:
         """Serve, and wait until it is live (and ready)."""

@@ -15,6 +15,10 @@ from gateway.request import RESPONSE_FORMATS, SPEED_RANGE
 from gateway.voices.cloning import MOST_REFERENCES
 
 MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len
+# Every value in JSON costs Python some 60 bytes and a moment, whatever its own size: 32 MiB of
+# "[]," would be a gigabyte. Even the longest text has fewer of these, and base64 has none.
+MOST_JSON_MARKS = 200_000
+_JSON_MARKS = (b",", b"[", b"{")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -90,7 +94,15 @@ class SpeechBody(BaseModel):
     max_tokens: int | None = Field(
         None, gt=11, le=MOST_TOKENS, description="Bound of audio tokens, 25 a second."
     )
-    seed: int | None = Field(None, description="For engines that have one; else ignored.")
+    exaggeration: Any = Field(
+        None, description="Chatterbox's: from 0.8 lively, to 0.3 calm; where no scene is given."
+    )
+    cfg_weight: Any = Field(
+        None, description="Chatterbox's: from 0.8 fast, to 0.3 slow; where no scene is given."
+    )
+    seed: int | None = Field(
+        None, ge=-(2**63), lt=2**63, description="For engines that have one; else ignored."
+    )
 
 
 def _refuse_constant(name: str) -> float:
@@ -100,13 +112,18 @@ def _refuse_constant(name: str) -> float:
 def parse_json(body: bytes) -> Any:
     """Read JSON from a hostile body.
 
+    Of a key that comes twice, the last value holds, as with most readers.
+
     Raises:
-        InvalidRequest: It is empty, not UTF-8, not JSON, too deep, or holds NaN.
+        InvalidRequest: It is empty, not UTF-8, not JSON, too deep, of too many parts, or holds NaN
+            or a number of thousands of digits.
     """
     if not body.strip():
         raise InvalidRequest("The request has no body; JSON is expected.")
+    if sum(map(body.count, _JSON_MARKS)) > MOST_JSON_MARKS:
+        raise InvalidRequest("The request's body has too many parts.")
     try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise InvalidRequest("The request's body is not JSON.") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Scope
 
 from gateway.errors import InvalidRequest, UnsupportedContentType
+from gateway.surfaces.bodies import parse_json
 from gateway.surfaces.stream import media_type, require_json
 
 MULTIPART = "multipart/form-data"
@@ -28,10 +28,12 @@ class Form:
     Attributes:
         fields: Text fields by name, JSON where they hold it.
         files: (field name, bytes) in order.
+        filenames: What the files are called, in the same order; as hostile as the rest.
     """
 
     fields: dict[str, Any]
     files: tuple[tuple[str, bytes], ...]
+    filenames: tuple[str, ...] = ()
 
 
 def is_form(scope: Scope) -> bool:
@@ -77,16 +79,17 @@ async def parse_form(body: bytes, scope: Scope) -> Form:
     except (MultiPartException, KeyError, ValueError):
         raise InvalidRequest("The request's body is not a multipart form.") from None
     fields: dict[str, Any] = {}
-    files = []
+    files, filenames = [], []
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 files.append((name, await _content(value)))
+                filenames.append(value.filename or "")
             else:
                 fields[name] = _value(name, value)
     finally:
         await form.close()
-    return Form(fields, tuple(files))
+    return Form(fields, tuple(files), tuple(filenames))
 
 
 async def _content(file: UploadFile) -> bytes:
@@ -99,7 +102,7 @@ async def _content(file: UploadFile) -> bytes:
 def _value(name: str, text: str) -> Any:
     if name in JSON_FIELDS and text.lstrip()[:1] in {"{", "["}:
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            raise InvalidRequest(f"'{name}' is not JSON.", param=name) from None
+            return parse_json(text.encode(errors="replace"))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"'{name}': {error.message}", param=name) from None
     return text

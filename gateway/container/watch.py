@@ -16,7 +16,7 @@ from typing import Any
 
 logger = logging.getLogger("gateway.container")
 
-INTERVAL_SECONDS = 10.0
+INTERVAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,7 @@ def test_an_engine_that_never_speaks_ends_the_wait(
     """The container runs and says nothing: after the bound, its last line is told."""
     dockerfile = f"""
         FROM {images["fit"]}
+        STOPSIGNAL KILL
         ENTRYPOINT ["python3", "-u", "-c", \
             "import time; print('Loading weights'); time.sleep(600)"]
     """

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from gateway.engine.waveform import expected_pcm
-from loadtest.processes import free_port
+from loadtest.processes import free_port, running_serve
 from tests.running import Gateway, answers, running_gateway, wait_until
 
 CLIENTS = 100
@@ -233,3 +233,27 @@ def test_when_all_fail_the_budget_ends_the_retries(engines: list[Engine]) -> Non
     # The reserve (10), a fifth of the requests (12), one a second.
     assert asked < attempts < 1.8 * asked
     assert exhausted > 0
+
+
+def test_a_drain_holds_in_every_worker(engines: list[Engine]) -> None:
+    """The operator's call reaches one worker; none of them sends anything there any more."""
+    upstreams = ",".join(engine.address for engine in engines[:2])
+    with running_serve("--workers", "2", upstreams=upstreams, log_level="error") as serve:
+
+        def states() -> list[str]:
+            answer = httpx.get(serve.url + "/admin/upstreams", timeout=5)
+            return [state["state"] for state in answer.json()["upstreams"]]
+
+        # Each connection may come to another worker.
+        wait_until(lambda: all(states() == ["ready"] * 2 for _ in range(12)), "both are ready")
+        drain = {"upstream": engines[0].address}
+        httpx.post(serve.url + "/admin/upstreams/drain", json=drain).raise_for_status()
+        assert all(states() == ["draining", "ready"] for _ in range(12))
+        before = [engine.generations() for engine in engines[:2]]
+        for number in range(12):
+            body = {"input": TEXT.format(number), "voice": "belinda", "response_format": "pcm"}
+            answer = httpx.post(serve.url + "/v1/audio/speech", json=body, timeout=30)
+            assert answer.status_code == 200
+        after = [engine.generations() for engine in engines[:2]]
+        assert after[0] == before[0]
+        assert after[1] >= before[1] + 12

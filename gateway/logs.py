@@ -1,16 +1,40 @@
 """How log lines look: one format for the gateway, its HTTP server and its engine, on stderr.
 
-Texts and audio never reach a log line; uvicorn's access log is off.
+Whatever stands in a message, it cannot end the line or pass for another one: control characters
+are written as escapes, and every line of a traceback is marked as part of its own entry.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import time
+from contextvars import ContextVar
 from typing import Any
 
 # uvicorn calls an ASGI application that stops before the last body chunk an error; here it is the
 # way to abort a connection, and the gateway has said why already.
 ABORT_MESSAGE = "ASGI callable returned without completing response."
+NO_REQUEST = "-"
+MARK = "    | "
+
+# The request that the current task serves; every task that it starts inherits it.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
+
+# C0, DEL, C1 (a terminal obeys them), line and paragraph separators, marks that turn the direction
+# of what follows, and halves of surrogate pairs (they cannot be written as UTF-8).
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    r"""A text on one line: what could end the line or fool a terminal as `\x0a` or `\u2028`."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"  # noqa: PLR2004
 
 
 class AbortFilter(logging.Filter):
@@ -21,26 +45,81 @@ class AbortFilter(logging.Filter):
         return record.msg != ABORT_MESSAGE
 
 
-def log_config(level: str) -> dict[str, Any]:
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What an entry tells beside its message: `extra={"fields": {...}}`."""
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Lines for people: time, level, logger, message, `name=value` of the fields, request id."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: ", "%Y-%m-%dT%H:%M:%S%z")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and a traceback's below it."""
+        record.asctime = self.formatTime(record, self.datefmt)
+        words = [escaped(record.getMessage())]
+        words += [f"{name}={_word(value)}" for name, value in _fields(record).items()]
+        request_id = REQUEST_ID.get()
+        if request_id != NO_REQUEST:
+            words.append(f"id={request_id}")
+        lines = [self.formatMessage(record) + " ".join(words)]
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+            lines += [MARK + escaped(line) for line in trace.split("\n")]
+        return "\n".join(lines)
+
+
+def _word(value: object) -> str:
+    """A field's value as one word."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = escaped(str(value))
+    return json.dumps(text, ensure_ascii=False) if re.search(r'[\s"=]', text) or not text else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, for programs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Name to value; `request_id` where there is a request, `exception` where one was met."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry: dict[str, Any] = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if REQUEST_ID.get() != NO_REQUEST:
+            entry["request_id"] = REQUEST_ID.get()
+        for name, value in _fields(record).items():
+            entry[name] = round(value, 6) if isinstance(value, float) else value
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)  # ASCII: no separator of lines is left in it
+
+
+FORMATTERS = {"console": ConsoleFormatter, "json": JsonFormatter}
+
+
+def log_config(level: str, log_format: str = "console") -> dict[str, Any]:
     """Configuration for `logging.config.dictConfig`.
 
     Args:
         level: Least severity that is shown.
+        log_format: `console` or `json`.
     """
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"abort": {"()": AbortFilter}},
-        "formatters": {
-            "console": {
-                "format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-                "datefmt": "%Y-%m-%dT%H:%M:%S%z",
-            }
-        },
+        "formatters": {log_format: {"()": FORMATTERS[log_format]}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
-                "formatter": "console",
+                "formatter": log_format,
                 "stream": "ext://sys.stderr",
             }
         },

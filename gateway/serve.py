@@ -1,41 +1,49 @@
 """The `serve` process: it owns the listening socket, the workers and the engine it started.
 
-One worker runs in this very process; several run under uvicorn's supervisor, which replaces one
-that dies.
+One worker runs in this very process; several run in their own, and are replaced when they die.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import importlib.util
 import logging
 import logging.config
 import multiprocessing
 import multiprocessing.connection
 import os
+import resource
 import signal
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import ExitStack
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.supervisors import Multiprocess
 
+from gateway.crowd import Crowd, bounds_of
+from gateway.drain import Drain, DrainingServer, stop_signals
 from gateway.logs import log_config
+from gateway.loopback import is_loopback
+from gateway.protocol import bounded_protocol
 from gateway.settings import Settings, SettingsError, load_settings, unknown_variables
-from gateway.supervisor import EngineSupervisor
+from gateway.supervisor import EngineSupervisor, Supervisor, command_supervisor
+from gateway.workers import Heart, Workers
+from gateway.workers_metrics import forget_live_gauges, keep_counters_of
 
 logger = logging.getLogger("gateway.serve")
 
 KEEP_ALIVE_SECONDS = 75  # above that of clients' pools: they close first, so no request is lost
 BACKLOG = 2048
+SPARE_DESCRIPTORS = 512  # refused connections, log, libraries, voice files, pipes of encoders
 ORPHAN_GRACE_SECONDS = 3.0
 STATUS_USAGE = 2
 
@@ -45,6 +53,12 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
     parser.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
     parser.add_argument("--workers", type=int, help="worker processes (GATEWAY_WORKERS)")
+    parser.add_argument(
+        "--engine-command", help="start and watch over this engine (GATEWAY_ENGINE_COMMAND)"
+    )
+    parser.add_argument(
+        "--engine-address", help="where that engine listens (GATEWAY_ENGINE_ADDRESS)"
+    )
     parser.add_argument(
         "--exit-with-parent",
         action="store_true",
@@ -56,34 +70,87 @@ def run_serve(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     try:
         settings = load_settings(
-            host=arguments.host, port=arguments.port, workers=arguments.workers
+            host=arguments.host,
+            port=arguments.port,
+            workers=arguments.workers,
+            engine_command=arguments.engine_command,
+            engine_address=arguments.engine_address,
         )
         listener = _listen(settings)
     except (SettingsError, OSError) as error:
         print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
         return STATUS_USAGE
-    if not settings.upstreams and importlib.util.find_spec("hibari") is None:
+    own_voice = not settings.upstreams and not settings.engine_command
+    if own_voice and importlib.util.find_spec("hibari") is None:
         print(  # noqa: T201
             "speech-gateway: GATEWAY_UPSTREAMS is empty and the CPU voice is not installed; "
             "name an engine's address, or install speech-gateway[cpu]",
             file=sys.stderr,
         )
         return STATUS_USAGE
-    logging.config.dictConfig(log_config(settings.log_level))
+    logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
     for name in unknown_variables(os.environ):
         logger.warning("%s is not a setting of this version and has no effect", name)
+    warn_of_exposure(settings)
+    raise_descriptor_limit(settings)
     if arguments.exit_with_parent:
         stop_at_end_of_stdin()
-    with ExitStack() as scope:
+    with _ended_by_signals(), ExitStack() as scope:
         scope.enter_context(listener)
-        scope.enter_context(_stop_signals())
-        if not settings.upstreams:
-            engine = EngineSupervisor()
-            scope.callback(engine.stop)
-            engine.start()
-            settings = settings.model_copy(update={"upstreams": (engine.address,)})
-        _serve(settings, listener, scope)
-    return 0
+        settings = _start_engine(settings, scope)
+        return _serve(settings, listener, scope)
+
+
+def raise_descriptor_limit(settings: Settings) -> None:
+    """Let this process open as many files as it may, and say so if that is too few.
+
+    Every connection is a descriptor; many systems start processes with 1,024 and let them ask
+    for more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit than it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    connections = -(-settings.max_connections // settings.workers)
+    needed = connections + settings.slots_per_worker + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        logger.warning(
+            "this process may open %d files, but GATEWAY_MAX_CONNECTIONS needs %d: raise the "
+            "limit (ulimit -n) or lower the setting",
+            soft,
+            needed,
+        )
+
+
+def _start_engine(settings: Settings, scope: ExitStack) -> Settings:
+    """Start what engine this gateway is to start; return the settings that name its address."""
+    engine: Supervisor
+    if settings.engine_command:
+        engine = command_supervisor(settings.engine_command)
+        addresses = settings.upstreams or (settings.engine_address,)
+    elif not settings.upstreams:
+        engine = own = EngineSupervisor(relay=True)
+        addresses = (own.address,)
+    else:
+        return settings
+    scope.callback(engine.stop)
+    engine.start()
+    return settings.model_copy(update={"upstreams": addresses})
+
+
+def warn_of_exposure(settings: Settings) -> None:
+    """Say loudly who may use this gateway that the operator may not have thought of."""
+    if settings.guarded and not settings.key_ring().keys:
+        logger.warning("keys are needed but there is none: nobody may use this gateway")
+    open_to_all = not settings.guarded or "speech" in settings.unauthenticated
+    if open_to_all and not is_loopback(settings.host):
+        logger.warning(
+            "ANYBODY WHO REACHES %s:%d MAY USE THIS GATEWAY: it listens beyond this machine and "
+            "asks for no key; set GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE",
+            settings.host,
+            settings.port,
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -97,62 +164,96 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[None]:
-    """End the block with success at SIGTERM or SIGINT.
+def _ended_by_signals() -> Iterator[None]:
+    """End the block at SIGTERM or SIGINT where nothing inside handles them itself.
 
-    uvicorn drains on these signals and then raises them again, which would end the process with
-    status 143 although everything went well.
+    As process 1 of a container a signal without a handler would do nothing at all.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
         raise SystemExit(0)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
     try:
-        with contextlib.suppress(SystemExit):
-            yield
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _serve(settings: Settings, listener: socket.socket, scope: ExitStack) -> None:
-    if settings.workers > 1:
-        # The Prometheus client looks at this variable when it is imported, in each worker.
-        folder = scope.enter_context(tempfile.TemporaryDirectory(prefix="speech-gateway-"))
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+def _serve(settings: Settings, listener: socket.socket, scope: ExitStack) -> int:
+    """Serve with one worker in this process, or with several in their own."""
+    host, port = listener.getsockname()[:2]
+    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    if settings.workers == 1:
+        _run_server(settings, listener)
+        return 0
+    # The Prometheus client looks at this variable when it is imported, in each worker.
+    folder = scope.enter_context(tempfile.TemporaryDirectory(prefix="speech-gateway-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    workers = Workers(
+        partial(run_worker, settings, _shared_flags(len(settings.upstreams))),
+        settings.workers,
+        listener,
+        settings.drain_seconds,
+        partial(forget_live_gauges, folder),
+    )
+    return workers.run()
+
+
+def _run_server(
+    settings: Settings,
+    listener: socket.socket,
+    beat: Callable[[], None] | None = None,
+    drained: MutableSequence[int] | None = None,
+) -> None:
+    """Serve in this process until a signal; `beat` is given by a parent that watches."""
+    drain = Drain()
     config = uvicorn.Config(
-        partial(worker_app, settings),
+        partial(_app, settings, drain, drained),
         factory=True,
-        workers=settings.workers,
-        log_config=log_config(settings.log_level),
+        log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,
-        http="httptools",
+        http=bounded_protocol(Crowd(bounds_of(settings))),
         ws="none",
         lifespan="on",
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    host, port = listener.getsockname()[:2]
-    logger.info("listening on http://%s:%d", host, port)
-    if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
-    else:
-        uvicorn.Server(config).run(sockets=[listener])
+    server = DrainingServer(
+        config, drain, settings.drain_seconds, beat=beat, hurry_at_second_signal=beat is None
+    )
+    server.run(sockets=[listener])
 
 
-def worker_app(settings: Settings) -> ASGIApp:
-    """The application of one worker process; a worker of a dead parent ends itself."""
+def _app(settings: Settings, drain: Drain, drained: MutableSequence[int] | None) -> ASGIApp:
     from gateway.app import create_app  # noqa: PLC0415  (the Prometheus client, see _serve)
 
+    return create_app(settings, drain, drained)
+
+
+def _shared_flags(count: int) -> Any:
+    """One byte for each upstream in memory that all workers share: see `Pool`."""
+    return multiprocessing.get_context("spawn").RawArray(ctypes.c_ubyte, count)
+
+
+def run_worker(
+    settings: Settings,
+    drained: MutableSequence[int],
+    place: int,
+    heart: Heart,
+    listener: socket.socket,
+) -> None:
+    """Be one worker of several; a worker of a dead parent ends itself."""
+    logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
+    keep_counters_of(place)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(
             target=_stop_after, args=(parent.sentinel,), name="parent-watch", daemon=True
         ).start()
-    return create_app(settings)
+    _run_server(settings, listener, heart.beat, drained)
 
 
 def stop_at_end_of_stdin() -> None:

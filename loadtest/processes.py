@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -93,7 +93,9 @@ class ServeProcess:
 
 
 @contextmanager
-def running_serve(*arguments: str, ready: bool = True, **settings: Any) -> Iterator[ServeProcess]:
+def running_serve(
+    *arguments: str, ready: bool = True, stderr: IO[bytes] | None = None, **settings: Any
+) -> Iterator[ServeProcess]:
     """A gateway in its own process; `settings` become GATEWAY_ variables."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -101,6 +103,7 @@ def running_serve(*arguments: str, ready: bool = True, **settings: Any) -> Itera
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],
         env=environment,
+        stderr=stderr,
     )
     serve = ServeProcess(f"http://127.0.0.1:{port}", process)
     try:

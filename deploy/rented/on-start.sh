@@ -30,7 +30,7 @@ read_settings "${SPEECH_GATEWAY_ENV_FILE:-$here/../vllm.env}"
 export GATEWAY_HOST=${GATEWAY_HOST:-0.0.0.0}
 python=${SPEECH_GATEWAY_PYTHON:-python3}
 venv=${SPEECH_GATEWAY_VENV:-/opt/speech-gateway}
-package=${SPEECH_GATEWAY_PACKAGE:-$repository[cpu]}
+package=${SPEECH_GATEWAY_PACKAGE:-$repository}
 every=${SPEECH_GATEWAY_GPU_LOG_SECONDS:-60}
 
 check_keys() {

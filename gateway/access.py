@@ -29,7 +29,7 @@ _READ = {"GET", "HEAD"}
 # Group, methods (None: all), paths. The first row that fits holds; the rest is speech.
 _GROUPS: tuple[tuple[str, set[str] | None, re.Pattern[str]], ...] = (
     ("admin", None, re.compile(r"/admin(?:/.*)?", re.DOTALL)),
-    ("health", _READ, re.compile(r"/(?:health|ready)?")),
+    ("health", _READ, re.compile(r"/(?:(?:v1/)?(?:health|ping)|ready|status)?")),
     ("metrics", _READ, re.compile(r"/metrics")),
     ("stats", _READ, re.compile(r"/stats")),
     ("docs", _READ, re.compile(r"/(?:docs|openapi\.json)")),
@@ -37,7 +37,9 @@ _GROUPS: tuple[tuple[str, set[str] | None, re.Pattern[str]], ...] = (
         "voices",
         _READ,
         re.compile(
-            r"(?:/v1)?/(?:models(?:/.*)?|audio/(?:models|voices)|voices|languages)", re.DOTALL
+            r"(?:/v1)?/(?:models(?:/.*)?|audio/(?:models|voices)|voices|languages"
+            r"|voices/all-names|voice[-_]library|get_predefined_voices|get_reference_files)",
+            re.DOTALL,
         ),
     ),
     (

@@ -15,7 +15,7 @@ from gateway.errors import QueueFull, QueueTimeout, QueueTooSlow, ShuttingDown
 
 # Releases over which the time that a slot is held is observed: four times all slots, within these
 # bounds, so that a few long texts among short ones do not shake the estimate.
-FEWEST_RELEASES = 8  # below that nothing is predicted
+FEWEST_RELEASES = 8  # below that, and below the slots, the estimate is a lower bound
 SHORTEST_WINDOW = 64
 LONGEST_WINDOW = 512
 LONGEST_RETRY_AFTER_SECONDS = 60.0  # clients give up above 120 s (OpenAI's SDKs)
@@ -33,6 +33,58 @@ def predicted_wait_seconds(ahead: int, held_seconds: float, slots: int) -> float
         slots: How many there are; all are taken.
     """
     return (ahead + 1) * held_seconds / slots
+
+
+class Turns:
+    """For how long slots were held until they came free, lately.
+
+    Time in which nobody holds a slot does not count, and a slot that never comes back does.
+
+    Args:
+        fewest: Releases that make a mean.
+        window: Most releases over which it is taken.
+        memory_seconds: After so long without a slot held, all is forgotten.
+    """
+
+    def __init__(self, fewest: int, window: int, memory_seconds: float) -> None:
+        self._fewest = fewest
+        self._memory_seconds = memory_seconds
+        self._held_seconds = 0.0
+        self._without_seconds = 0.0
+        # What the slots were held for, all together, at the start and at each release.
+        self._held_at_releases: deque[float] = deque([0.0], maxlen=window + 1)
+
+    @property
+    def many(self) -> bool:
+        """Whether there were releases enough for a mean."""
+        return len(self._held_at_releases) > self._fewest
+
+    def mean_seconds(self) -> float:
+        """Slot-seconds of a release, of all or of the last few, whichever is more.
+
+        The last few tell first of an engine that became slow or stands still. While there were
+        fewer, it is the least that the mean will be: those that are not over count as if they
+        were. It is 0 where no release is known.
+        """
+        releases = len(self._held_at_releases) - 1
+        if releases == 0:
+            return 0.0
+        return max(
+            (self._held_seconds - self._held_at_releases[-1 - min(among, releases)]) / among
+            for among in (self._fewest, max(self._fewest, releases))
+        )
+
+    def pass_time(self, seconds: float, held: int) -> None:
+        """So many slots were held for so long."""
+        self._held_seconds += held * seconds
+        self._without_seconds = 0.0 if held else self._without_seconds + seconds
+        if self._without_seconds > self._memory_seconds:
+            self._held_at_releases.clear()
+            self._held_at_releases.append(self._held_seconds)
+
+    def note_release(self) -> None:
+        """One came free."""
+        self._held_at_releases.append(self._held_seconds)
 
 
 class Admission:
@@ -58,11 +110,13 @@ class Admission:
         self.in_flight = 0
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
-        # What the slots were held for, all together, at the start and at each release: time in
-        # which nobody holds one does not count, and a slot that never comes back does.
         window = min(max(SHORTEST_WINDOW, 4 * slots), LONGEST_WINDOW)
-        self._held_at_releases: deque[float] = deque([0.0], maxlen=window + 1)
-        self._held_seconds = 0.0
+        fewest = min(max(FEWEST_RELEASES, slots), window)
+        # What lies further back than the longest wait says nothing about those who wait now.
+        self._turns = Turns(fewest, window, timeout_seconds)
+        # Those that ended while all slots were taken: an engine with less to do is quicker, and a
+        # crowd of clients that all leave at once makes a line look short.
+        self._full_turns = Turns(fewest, window, timeout_seconds)
         self._noted_at = clock()
         self._closed = False
 
@@ -78,31 +132,33 @@ class Admission:
         """Requests that wait now."""
         return len(self._waiting)
 
-    def _note(self) -> float:
-        """Bring up to date for how long slots have been held, all together."""
+    def _note(self) -> None:
+        """Bring up to date for how long slots have been held."""
         now = self._clock()
-        self._held_seconds += self.in_flight * (now - self._noted_at)
-        self._noted_at = now
-        return self._held_seconds
+        passed, self._noted_at = now - self._noted_at, now
+        self._turns.pass_time(passed, self.in_flight)
+        full = self.in_flight == self.slots
+        self._full_turns.pass_time(passed, self.in_flight if full else 0)
 
     def _predicted_wait_seconds(self) -> float | None:
         """The wait of a request that came now, or None while too little has been seen."""
-        releases = len(self._held_at_releases) - 1
-        if releases < min(max(FEWEST_RELEASES, self.slots), LONGEST_WINDOW):
-            return None
-        held = (self._note() - self._held_at_releases[0]) / releases
-        return predicted_wait_seconds(self.queued, held, self.slots)
+        self._note()
+        held = self._full_turns.mean_seconds()
+        if not self._full_turns.many:
+            held = max(held, self._turns.mean_seconds())
+        return predicted_wait_seconds(self.queued, held, self.slots) if held else None
 
     def retry_after_seconds(self) -> float:
         """When to come again: after as long as a request that came now would wait."""
         wait = self._predicted_wait_seconds() or 1.0
         return min(max(wait, 1.0), LONGEST_RETRY_AFTER_SECONDS)
 
-    async def acquire(self, timeout_seconds: float | None = None) -> float:
+    async def acquire(self, *, first: bool = False) -> float:
         """Take a slot, waiting in line if need be.
 
         Args:
-            timeout_seconds: A tighter bound than the queue's own, or None.
+            first: Go to the head of the line and need no place in it: only for the few requests
+                of the gateway's own.
 
         Returns:
             Seconds that the caller waited.
@@ -117,38 +173,43 @@ class Admission:
             raise ShuttingDown
         if self.try_acquire():
             return 0.0
+        if not first:
+            self._refuse_in_vain()
+        started = self._clock()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if first:
+            self._waiting.appendleft(future)
+        else:
+            self._waiting.append(future)
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                await future
+        except BaseException as error:
+            if future.done() and not future.cancelled() and not future.exception():
+                self._pass_on()  # the slot came at the moment in which the caller was cancelled
+            elif future in self._waiting:
+                self._waiting.remove(future)
+            if isinstance(error, TimeoutError):
+                raise QueueTimeout(
+                    f"No slot came free within {self.timeout_seconds:g} seconds; try again later.",
+                    retry_after_seconds=self.retry_after_seconds(),
+                ) from None
+            raise
+        return self._clock() - started
+
+    def _refuse_in_vain(self) -> None:
+        """Raise QueueFull or QueueTooSlow where waiting would lead to nothing."""
         if len(self._waiting) >= self.places:
             raise QueueFull(
                 "The queue is full; try again later.",
                 retry_after_seconds=self.retry_after_seconds(),
             )
-        limit = self.timeout_seconds
-        if timeout_seconds is not None:
-            limit = min(limit, timeout_seconds)
         predicted = self._predicted_wait_seconds() if self._waiting else None
-        if predicted is not None and predicted > DEADLINE_SHARE * limit:
+        if predicted is not None and predicted > DEADLINE_SHARE * self.timeout_seconds:
             raise QueueTooSlow(
                 f"A slot would come free in about {predicted:.0f} seconds; try again later.",
                 retry_after_seconds=self.retry_after_seconds(),
             )
-        started = self._clock()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            async with asyncio.timeout(limit):
-                await future
-        except BaseException as error:
-            if future.done() and not future.cancelled() and not future.exception():
-                self.release()  # the slot came at the moment in which the caller was cancelled
-            elif future in self._waiting:
-                self._waiting.remove(future)
-            if isinstance(error, TimeoutError):
-                raise QueueTimeout(
-                    f"No slot came free within {limit:g} seconds; try again later.",
-                    retry_after_seconds=self.retry_after_seconds(),
-                ) from None
-            raise
-        return self._clock() - started
 
     def close(self) -> None:
         """Let nothing new begin; what runs may still take further slots of its own."""
@@ -168,10 +229,17 @@ class Admission:
 
     def release(self) -> None:
         """Give a slot back; the first in line gets it."""
-        self._held_at_releases.append(self._note())
+        self._note()
+        self._turns.note_release()
+        if self.in_flight == self.slots:
+            self._full_turns.note_release()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_result(None)  # the slot changes hands: in_flight stays
                 return
+        self._note()
         self.in_flight -= 1

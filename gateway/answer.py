@@ -12,11 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 
+from gateway.activity import Entry
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.audio.transcoder import Transcoder
 from gateway.audio.underrun import Player
 from gateway.metrics import Metrics
 from gateway.request import SpeechRequest
+from gateway.request_log import current_record
 from gateway.take import Source
 from gateway.upstream.base import SAMPLES_PER_TOKEN
 
@@ -38,6 +40,7 @@ class Answer:
         arrived: When the request came, `time.monotonic()`.
         queue_wait_seconds: What it waited for its slot.
         voice_label: The voice in metrics: a preset's name, or `library`.
+        entry: Its line in the process's activity.
     """
 
     def __init__(
@@ -52,11 +55,13 @@ class Answer:
         arrived: float,
         queue_wait_seconds: float,
         voice_label: str,
+        entry: Entry,
     ) -> None:
         self.content_type = transcoder.content_type
         self.queue_wait_seconds = queue_wait_seconds
         self.sent_bytes = 0
         self._request = request
+        self._entry = entry
         self._source = source
         self._transcoder = transcoder
         self._scope = scope
@@ -105,6 +110,7 @@ class Answer:
             now = time.monotonic()
             if not self.sent_bytes:
                 self._metrics.time_to_first_byte.observe(now - self._arrived)
+                current_record().first_byte_seconds = now - self._arrived
             self.sent_bytes += len(data)
             self._player.deliver(asked, now, self.audio_seconds)
         return data
@@ -179,6 +185,8 @@ class Answer:
     def observe(self, outcome: str) -> None:
         """Count the answer as it ended."""
         self._count()
+        current_record().add_audio(self.audio_seconds)
+        self._entry.judge(outcome)
         metrics, request = self._metrics, self._request
         elapsed = time.monotonic() - self._arrived
         metrics.request_duration.observe(elapsed)

@@ -4,67 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import http
-import re
-import uuid
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator, MutableSequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Match, Route
 
+from gateway.access import AccessMiddleware, Door
 from gateway.admission import Admission
+from gateway.container.watch import ContainerState, Watcher
+from gateway.disconnect import ClientGone
+from gateway.drain import Drain, DrainMiddleware
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
+from gateway.jobs import LongJobs
 from gateway.metrics import Metrics
+from gateway.request_log import RequestLogMiddleware
 from gateway.settings import Settings
 from gateway.speech import SpeechService
-from gateway.surfaces import openai
+from gateway.surfaces import shapes
+from gateway.surfaces.admin import AdminSurface
+from gateway.surfaces.chatterbox import ChatterboxSurface
+from gateway.surfaces.custom_voices import CustomVoices
 from gateway.surfaces.generate import GenerateSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.operations import OperationsSurface
 from gateway.upstream.attempts import Attempts
+from gateway.upstream.budget import RetryBudget
 from gateway.upstream.connection import UpstreamClient
 from gateway.upstream.health import Prober
 from gateway.upstream.higgs import HiggsDialect
 from gateway.upstream.pool import Pool
+from gateway.voices.library import VoiceLibrary
 
-SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# One of several workers takes no clients before it is ready: others can serve them. When none can,
+# as while a model loads, somebody must say so.
+JOIN_SECONDS = 3.0
+JOIN_LOOK_SECONDS = 0.02
+LEAST_RETRIES = 10
 PROBE_CONNECTIONS = 4  # beside the slots, for each upstream
 
 
-class RequestIdMiddleware:
-    """Puts `x-request-id` on every answer: the client's own if it is harmless, else a new one."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and add the header to its answer."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
-
-
 async def _handle_gateway_error(request: Request, error: Exception) -> Response:
-    del request
     if not isinstance(error, GatewayError):  # a bug: its text is for the log alone
         error = GatewayError("The gateway failed; its log says how.")
-    return openai.render_error(error)
+    return shapes.render(request.url.path, error)
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
@@ -73,30 +64,63 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
         raise error
     path = request.url.path[:256]
     if error.status_code == http.HTTPStatus.NOT_FOUND:
-        response = openai.render_error(RouteNotFound(f"There is no route {path}."))
+        response = shapes.render(path, RouteNotFound(f"There is no route {path}."))
     elif error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        response = openai.render_error(
-            MethodNotAllowed(f"{path} does not take the method {request.method[:16]}.")
+        response = shapes.render(
+            path, MethodNotAllowed(f"{path} does not take the method {request.method[:16]}.")
         )
     else:
-        response = openai.render_error(InvalidRequest(str(error.detail)))
+        response = shapes.render(path, InvalidRequest(str(error.detail)))
     response.headers.update(error.headers or {})
+    if "allow" in response.headers:
+        response.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
     return response
+
+
+def _methods_of(request: Request) -> set[str]:
+    """The methods of a path: Starlette tells those of the first of its routes alone."""
+    return {
+        method
+        for route in request.app.router.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+
+
+async def _handle_client_gone(request: Request, error: Exception) -> Response:
+    """End a request that nobody waits for any more; what is answered goes nowhere."""
+    del request, error
+    return Response(status_code=http.HTTPStatus.BAD_REQUEST)
 
 
 class Runtime:
     """What lives as long as the process: client, pool, probes, threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, drain: Drain, drained: MutableSequence[int] | None
+    ) -> None:
         self.settings = settings
+        self.drain = drain
         self.metrics = Metrics()
-        self.pool = Pool(settings.upstreams)
+        self.door = Door(
+            settings.key_ring(),
+            guarded=settings.guarded,
+            open_groups=settings.unauthenticated,
+            admin_groups=settings.admin_routes,
+            limits=settings.limits,
+            workers=settings.workers,
+            metrics=self.metrics,
+        )
+        self.pool = Pool(settings.upstreams, drained)
+        self.library = VoiceLibrary(settings.voices_dir) if settings.voices_dir else None
         self.admission = Admission(
             settings.slots_per_worker,
             settings.queued_per_worker,
             settings.queue_timeout_seconds,
         )
+        drain.at_begin(self.admission.close)
         self.executor = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="codec")
+        self.watcher = self._watcher(settings.container) if settings.container else None
         key = settings.upstream_api_key
         dialect = HiggsDialect()
         connections = settings.slots_per_worker + PROBE_CONNECTIONS * len(settings.upstreams)
@@ -109,6 +133,7 @@ class Runtime:
                 model=settings.upstream_model,
                 admission=self.admission,
                 interval_seconds=settings.probe_interval_seconds,
+                changed=self.metrics.health_of(upstream.address),
             )
             for upstream in self.pool.upstreams
         }
@@ -119,39 +144,99 @@ class Runtime:
             self.probers,
             model=settings.upstream_model,
             metrics=self.metrics,
+            # All that can run on one upstream at once may be tried again elsewhere.
+            budget=RetryBudget(max(LEAST_RETRIES, settings.slots_per_worker)),
         )
         self.service = SpeechService(
-            settings, self.admission, self.pool, attempts, self.metrics, self.executor
+            settings,
+            self.admission,
+            self.pool,
+            attempts,
+            self.metrics,
+            self.executor,
+            self.library,
         )
+        self.jobs = LongJobs(self.service)
+
+    def _watcher(self, name: str) -> Watcher:
+        running = self.metrics.container_running.labels(name)
+        restarts = self.metrics.container_restarts.labels(name)
+
+        def changed(seen: ContainerState) -> None:
+            running.set(seen.state == "running")
+            restarts.set(seen.restarts)
+
+        return Watcher(name, self.executor, changed)
 
     async def run_probes(self) -> None:
         """Probe every upstream until cancelled."""
         async with asyncio.TaskGroup() as group:
             for prober in self.probers.values():
                 group.create_task(prober.run())
+            if self.watcher is not None:
+                group.create_task(self.watcher.run())
+            if self.service.keeper is not None:
+                group.create_task(self.service.keeper.run())
+
+    async def wait_until_ready(self, seconds: float) -> None:
+        """Wait for an upstream that has produced audio, at most for so long."""
+        end = time.monotonic() + seconds
+        while not (self.pool.ready or self.drain.begun) and time.monotonic() < end:  # noqa: ASYNC110  (no events)
+            await asyncio.sleep(JOIN_LOOK_SECONDS)
 
     async def aclose(self) -> None:
         """Give everything back."""
+        await self.jobs.aclose()
         await self.client.aclose()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
-def create_app(settings: Settings) -> Starlette:
+class Mountable(Protocol):
+    """A part of the application that has routes."""
+
+    def routes(self) -> list[BaseRoute]:
+        """What it answers."""
+
+
+def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
+    """What is mounted, in order: of two routes with one path, the first holds."""
+    service, chosen = runtime.service, runtime.settings.surfaces
+    operations = OperationsSurface(service, runtime.drain, runtime.watcher)
+    yield operations
+    yield AdminSurface(runtime.pool, runtime.metrics)
+    if "openai" in chosen:
+        yield OpenAISurface(service)
+        yield CustomVoices(service)
+    if "generate" in chosen:
+        yield GenerateSurface(service)
+    if "chatterbox" in chosen:
+        yield ChatterboxSurface(service, runtime.jobs, operations.health)
+
+
+def create_app(
+    settings: Settings, drain: Drain | None = None, drained: MutableSequence[int] | None = None
+) -> Starlette:
     """Build the ASGI application of one worker process.
+
+    Args:
+        settings: All of them.
+        drain: Whether it still takes requests, as its server knows; None is always.
+        drained: Flags of upstreams that are kept free, shared by all workers; see `Pool`.
 
     The runtime is made inside the lifespan, where there is an event loop to own it;
     `app.state.runtime` holds it while the application runs.
     """
+    drain = drain or Drain()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        runtime = app.state.runtime = Runtime(settings)
+        runtime = app.state.runtime = Runtime(settings, drain, drained)
         app.router.routes[:] = [
-            *OpenAISurface(runtime.service).routes(),
-            *GenerateSurface(runtime.service).routes(),
-            *OperationsSurface(runtime.pool, runtime.metrics).routes(),
+            route for surface in _surfaces(runtime) for route in surface.routes()
         ]
         probes = asyncio.create_task(runtime.run_probes())
+        if settings.workers > 1:
+            await runtime.wait_until_ready(JOIN_SECONDS)
         try:
             yield
         finally:
@@ -159,7 +244,14 @@ def create_app(settings: Settings) -> Starlette:
             await asyncio.wait([probes])
             await runtime.aclose()
 
-    middleware = [Middleware(RequestIdMiddleware)]
+    middleware = [
+        Middleware(
+            RequestLogMiddleware,
+            surface_of=lambda path: shapes.shape_of(path).surface,
+            refuse=shapes.render,
+        ),
+        Middleware(DrainMiddleware, drain=drain, refuse=shapes.render),
+    ]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -170,11 +262,14 @@ def create_app(settings: Settings) -> Starlette:
                 expose_headers=["*"],
             )
         )
+    # Innermost: what it refuses goes out through the others, with an id and CORS headers.
+    middleware.append(Middleware(AccessMiddleware))
     return Starlette(
         lifespan=lifespan,
         middleware=middleware,
         exception_handlers={
             GatewayError: _handle_gateway_error,
+            ClientGone: _handle_client_gone,
             HTTPException: _handle_http_exception,
             Exception: _handle_gateway_error,
         },

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from gateway import __version__
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line's grammar; each command brings its own arguments."""
+    from gateway.container.arguments import add_container_arguments  # noqa: PLC0415
     from gateway.engine.serve import add_engine_arguments  # noqa: PLC0415  (start-up time)
+    from gateway.keys_command import add_keys_arguments  # noqa: PLC0415
     from gateway.say import add_say_arguments  # noqa: PLC0415
     from gateway.serve import add_serve_arguments  # noqa: PLC0415
+    from gateway.voices_cli import add_voices_arguments  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         prog="speech-gateway",
@@ -24,6 +28,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_serve_arguments(commands.add_parser("serve", help="run the gateway"))
     add_engine_arguments(commands.add_parser("engine", help="run the CPU or simulated engine"))
     add_say_arguments(commands.add_parser("say", help="speak a text through a gateway"))
+    add_keys_arguments(commands.add_parser("keys", help="make keys for clients"))
+    add_container_arguments(
+        commands.add_parser("container", help="the engine's container on this machine's GPU")
+    )
+    add_voices_arguments(commands.add_parser("voices", help="keep the voice library"))
+    exporter = commands.add_parser("gpu-exporter", help="serve nvidia-smi's figures as metrics")
+    exporter.add_argument("--host", default="0.0.0.0", help="address to listen on")
+    exporter.add_argument("--port", type=int, default=9400, help="port to listen on")
     settings = commands.add_parser("settings", help="show every setting, secrets masked")
     settings.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -51,19 +63,21 @@ def run_settings(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# Imported when they run: a command starts without the others' libraries.
+_COMMANDS = {
+    "container": "gateway.container.commands:run_container",
+    "engine": "gateway.engine.serve:run_from_arguments",
+    "gpu-exporter": "gateway.gpu:run_exporter",
+    "keys": "gateway.keys_command:run_keys",
+    "say": "gateway.say:run_say",
+    "serve": "gateway.serve:run_serve",
+    "settings": "gateway.cli:run_settings",
+    "voices": "gateway.voices_cli:run_voices",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = build_parser().parse_args(argv)
-    if arguments.command == "settings":
-        return run_settings(arguments)
-    if arguments.command == "serve":
-        from gateway.serve import run_serve  # noqa: PLC0415
-
-        return run_serve(arguments)
-    if arguments.command == "engine":
-        from gateway.engine.serve import run_from_arguments  # noqa: PLC0415
-
-        return run_from_arguments(arguments)
-    from gateway.say import run_say  # noqa: PLC0415
-
-    return run_say(arguments)
+    module, _, function = _COMMANDS[arguments.command].partition(":")
+    return int(getattr(import_module(module), function)(arguments))

@@ -48,6 +48,20 @@ class UnspeakableText(InvalidRequest):
     code = "unspeakable_text"
 
 
+class AuthenticationFailed(GatewayError):
+    """No key, or none that is known."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class PermissionDenied(GatewayError):
+    """The key is good, but not for this."""
+
+    status = 403
+    code = "insufficient_permissions"
+
+
 class RouteNotFound(GatewayError):
     """No such path."""
 
@@ -67,6 +81,48 @@ class VoiceNotFound(GatewayError):
 
     status = 404
     code = "voice_not_found"
+
+
+class VoiceExists(GatewayError):
+    """A name that another voice has already."""
+
+    status = 409
+    code = "voice_exists"
+
+
+class NoVoiceLibrary(GatewayError):
+    """The gateway was started without a folder for voices."""
+
+    status = 404
+    code = "no_voice_library"
+
+
+class JobNotFound(GatewayError):
+    """No such job, or somebody else's."""
+
+    status = 404
+    code = "job_not_found"
+
+
+class WrongJobState(GatewayError):
+    """A job that cannot do this in its state."""
+
+    status = 409
+    code = "wrong_job_state"
+
+
+class NoLongJobs(GatewayError):
+    """The gateway runs with several worker processes, of which one alone would know a job."""
+
+    status = 404
+    code = "no_long_jobs"
+
+
+class LibraryUnusable(GatewayError):
+    """The voice library's folder cannot be changed: damaged, read-only, or locked for too long."""
+
+    status = 503
+    code = "voice_library_unusable"
 
 
 class MethodNotAllowed(GatewayError):
@@ -99,10 +155,30 @@ class UnsupportedContentType(GatewayError):
 
 
 class QueueFull(GatewayError):
-    """No slot came free in time, or the queue itself was full."""
+    """The queue has no place left, or (subclasses) waiting in it is in vain."""
 
     status = 429
     code = "queue_full"
+    retryable = True
+
+
+class QueueTimeout(QueueFull):
+    """No slot came free within the queue's deadline."""
+
+    code = "queue_timeout"
+
+
+class QueueTooSlow(QueueFull):
+    """The queue moves too slowly for its deadline: waiting would be in vain."""
+
+    code = "queue_too_slow"
+
+
+class RateLimited(GatewayError):
+    """The caller's key has had its share of this minute."""
+
+    status = 429
+    code = "rate_limit_exceeded"
     retryable = True
 
 
@@ -155,10 +231,28 @@ class NoHealthyUpstream(GatewayError):
     retryable = True
 
 
+class ShuttingDown(GatewayError):
+    """This gateway is about to end; another one, or the next one, can do it."""
+
+    status = 503
+    code = "shutting_down"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The gateway is shutting down; try again.", retry_after_seconds=1.0)
+
+
 def outcome_of(error: GatewayError) -> str:
     """How a failed request counts in `gateway_requests_total`."""
-    if error.status in {401, 403}:
+    return "rejected" if isinstance(error, ShuttingDown) else outcome_of_status(error.status)
+
+
+def outcome_of_status(status: int) -> str:
+    """How a request counts that was answered with a status."""
+    if status in {401, 403}:
         return "unauthorised"
-    if error.status == 429:  # noqa: PLR2004
+    if status == 429:  # noqa: PLR2004
         return "rejected"
-    return "upstream_error" if error.status >= 500 else "invalid"  # noqa: PLR2004
+    if status < 400:  # noqa: PLR2004
+        return "ok"
+    return "upstream_error" if status >= 500 else "invalid"  # noqa: PLR2004

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
+import time
+from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,6 +31,21 @@ REAL_TIME_FACTOR_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 
 UNDERRUN_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 
 
+class BoundCounter(Counter):
+    """A counter that finds its children again in a tenth of the library's time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._bound: dict[tuple[str, ...], Counter] = {}  # as many as there are label sets: few
+        super().__init__(*arguments, **options)
+
+    def labels(self, *values: str) -> Counter:  # type: ignore[override]
+        """The child of these label values, in the order of the names."""
+        child = self._bound.get(values)
+        if child is None:
+            child = self._bound[values] = super().labels(*values)
+        return child
+
+
 class Metrics:
     """The process' collectors.
 
@@ -40,7 +58,7 @@ class Metrics:
         self.registry = registry or CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=self.registry)
+            return BoundCounter(name, text, labels, registry=self.registry)
 
         def gauge(name: str, text: str, *labels: str, mode: str = "livesum") -> Gauge:
             return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
@@ -66,6 +84,12 @@ class Metrics:
         )
         self.rejections = counter(
             "gateway_rejections_total", "Requests turned away, by reason.", "reason"
+        )
+        self.key_requests = counter(
+            "gateway_key_requests_total", "Speech requests let in, by the key's name.", "key"
+        )
+        self.key_audio_seconds = counter(
+            "gateway_key_audio_seconds_total", "Seconds of audio made, by the key's name.", "key"
         )
         self.time_to_first_audio = histogram(
             "gateway_time_to_first_audio_seconds",
@@ -128,6 +152,10 @@ class Metrics:
         self.upstream_retries = counter(
             "gateway_upstream_retries_total", "Attempts made again, by what failed.", "reason"
         )
+        self.retry_budget_exhausted = counter(
+            "gateway_retry_budget_exhausted_total",
+            "Attempts that were not made again because too many already had been.",
+        )
         self.upstream_in_flight = gauge(
             "gateway_upstream_in_flight", "Generations that run on an upstream.", "upstream"
         )
@@ -137,9 +165,32 @@ class Metrics:
             "upstream",
             mode="livemin",
         )
+        self.container_running = gauge(
+            "gateway_container_running",
+            "1 while the engine's container runs; only where GATEWAY_CONTAINER names it.",
+            "container",
+            mode="mostrecent",
+        )
+        self.container_restarts = gauge(
+            "gateway_container_restarts",
+            "Times that Docker has restarted the engine's container.",
+            "container",
+            mode="mostrecent",
+        )
+        gauge(
+            "gateway_start_time_seconds",
+            "Unix time at which the newest worker started.",
+            mode="livemax",
+        ).set(time.time())
         gauge("gateway_build_info", "Versions.", "version", "python", mode="max").labels(
             __version__, platform.python_version()
         ).set(1)
+
+    def health_of(self, upstream: str) -> Callable[[bool], None]:
+        """What tells the health of an upstream; it is not well until that is said."""
+        gauge = self.upstream_healthy.labels(upstream)
+        gauge.set(0)
+        return gauge.set
 
     def _whole(self) -> CollectorRegistry:
         """The registry to read: in multiprocess mode one that sums over all workers."""
@@ -148,6 +199,11 @@ class Metrics:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
+
+    def generations_on(self, upstream: str) -> int:
+        """Generations that run on an upstream, for all workers."""
+        labels = {"upstream": upstream}
+        return int(self._whole().get_sample_value("gateway_upstream_in_flight", labels) or 0)
 
     def render(self) -> bytes:
         """The exposition text, summed over all workers in multiprocess mode."""

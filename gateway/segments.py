@@ -11,6 +11,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from enum import Enum
 
 from gateway.admission import Admission
@@ -267,7 +268,7 @@ class SegmentedSource:
             self._waiting.extend(itertools.islice(self._rest, 1))
             made = Segment(
                 segment.text,
-                self._make_plan(segment.text, self._references()),
+                self._plan_next(segment.text),
                 self._start,
                 release,
                 may_repeat=self._may_repeat,
@@ -277,6 +278,12 @@ class SegmentedSource:
             self._anchor = self._anchor or made
             self._latest = made
             self._segments.append((made, segment.before))
+
+    def _plan_next(self, text: str) -> Plan:
+        plan = self._make_plan(text, self._references())
+        if self._anchor is None:
+            return plan
+        return replace(plan, generation=replace(plan.generation, goes_on=True))
 
     def _context_is_there(self) -> bool:
         """Whether the segments that the next one needs have been made."""

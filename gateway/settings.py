@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gateway.keys import KeyRing, parse_file, parse_keys, read_key_file
+from gateway.limits import Limits
 from gateway.voices.names import OPENAI_VOICES
 
 PREFIX = "GATEWAY_"
@@ -32,6 +36,14 @@ def _split(value: object) -> object:
     return value
 
 
+def _base_address(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+        raise ValueError(f"{address!r} is not an address like http://127.0.0.1:8000")
+    # People paste the base address of an OpenAI client: the dialect adds /v1 itself.
+    return address.rstrip("/").removesuffix("/v1")
+
+
 class Settings(BaseSettings):
     """The gateway's settings; see `docs/operations.md` for how they work together."""
 
@@ -43,11 +55,26 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=64,
-        description="Worker processes; slots and queue places are divided among them.",
+        description="Worker processes; slots, queue places and keys' limits are divided "
+        "among them.",
     )
     upstreams: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Base addresses of engines, comma-separated; empty starts the CPU engine.",
+    )
+    engine_command: str | None = Field(
+        None,
+        description="Command that starts an engine on an address of its own; `serve` runs it, "
+        "starts it again when it dies, and ends it and all that it started.",
+    )
+    engine_address: str = Field(
+        "http://127.0.0.1:8000",
+        description="Where that engine listens, unless GATEWAY_UPSTREAMS names addresses.",
+    )
+    container: str | None = Field(
+        None,
+        description="Name of the engine's container on this machine's Docker engine, whose state "
+        "and restarts /health and the metrics then tell; empty asks Docker nothing.",
     )
     upstream_api_key: SecretStr | None = Field(
         None, description="Bearer key that the upstreams want."
@@ -60,8 +87,52 @@ class Settings(BaseSettings):
         description="Names that clients may use, as alias=voice,alias=voice; adds to the 13 "
         "OpenAI voices or moves them.",
     )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="Keys that clients must show, comma-separated, as key or name=key; none "
+        "and no file lets everybody in.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of hashed keys, as `speech-gateway keys new` makes them; read again "
+        "when it changes.",
+    )
+    admin_keys: SecretStr | None = Field(
+        None,
+        description="Keys, written likewise, for all that GATEWAY_API_KEYS open and for changes "
+        "of voices and /admin.",
+    )
+    unauthenticated: Annotated[
+        tuple[Literal["health", "metrics", "stats", "docs", "voices", "speech"], ...], NoDecode
+    ] = Field(
+        ("health",),
+        description="Routes that need no key, comma-separated: health, metrics, stats, docs, "
+        "voices (lists of voices and models), speech.",
+    )
+    admin_routes: Annotated[tuple[Literal["metrics", "stats", "docs"], ...], NoDecode] = Field(
+        (),
+        description="Routes that need an admin key besides changes of voices and /admin, "
+        "comma-separated: metrics, stats, docs.",
+    )
+    requests_per_minute: float = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Speech requests that one key may make a minute; 0 is no limit.",
+    )
+    audio_seconds_per_minute: float = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Seconds of audio that may be made for one key a minute; 0 is no limit.",
+    )
     default_voice: str = Field(
         "alloy", description="Voice of requests that name none; a preset or an alias."
+    )
+    voices_dir: Path | None = Field(
+        None,
+        description="Folder of the voice library, which the engine's container may read as its "
+        "--voice-presets-dir; empty is no library.",
     )
     default_response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
         "mp3", description="Response format of requests that name none."
@@ -118,6 +189,36 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE, description="Largest request body."
     )
+    max_held_body_bytes: int = Field(
+        512 * MEBIBYTE,
+        ge=1024,
+        le=1024 * 1024 * MEBIBYTE,
+        description="Bodies above 64 KiB of all requests that run or wait; above it, 503.",
+    )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="Connections of clients; above it the longest idle one is closed, or the new "
+        "one is told 503 if none is idle.",
+    )
+    head_timeout_seconds: float = Field(
+        15, gt=0, le=600, description="Longest time for a request's line and headers, then 408."
+    )
+    body_timeout_seconds: float = Field(
+        15,
+        gt=0,
+        le=600,
+        description="Longest pause in a request's body, then 408; a body also needs 8 KiB in "
+        "each second beyond the first of these times.",
+    )
+    send_timeout_seconds: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="Time in which a client that is behind must take 16 KiB of its answer, or be "
+        "cut off.",
+    )
     plausible_length_factor: float = Field(
         1.0,
         ge=0.25,
@@ -138,6 +239,17 @@ class Settings(BaseSettings):
         description="Threads of one worker process that encode audio; default: one a core, at "
         "least two.",
     )
+    surfaces: Annotated[tuple[Literal["openai", "generate", "chatterbox"], ...], NoDecode] = Field(
+        ("openai", "generate", "chatterbox"),
+        min_length=1,
+        description="APIs that clients are offered, comma-separated: openai, generate (the legacy "
+        "proxy's), chatterbox (both Chatterbox servers').",
+    )
+    show_texts: bool = Field(
+        False,
+        description="Show the first 100 characters of texts under /v1/status and its history, as "
+        "Chatterbox servers do; a mask stands there otherwise.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",),
         description="Origins whose web pages may call the gateway, comma-separated; `*` is any, "
@@ -149,8 +261,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Log lines for people, or JSON objects for programs."
+    )
+    log_text: bool = Field(
+        False,
+        description="Show the first 200 characters of each text in the log; off, no text is there.",
+    )
 
-    @field_validator("upstreams", "cors_origins", mode="before")
+    @field_validator(
+        "upstreams", "surfaces", "cors_origins", "unauthenticated", "admin_routes", mode="before"
+    )
     @classmethod
     def _split_lists(cls, value: object) -> object:
         return _split(value)
@@ -158,16 +279,23 @@ class Settings(BaseSettings):
     @field_validator("upstreams")
     @classmethod
     def _check_upstreams(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        checked = []
-        for address in value:
-            parts = urlsplit(address)
-            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
-                raise ValueError(f"{address!r} is not an address like http://127.0.0.1:8000")
-            # People paste the base address of an OpenAI client: the dialect adds /v1 itself.
-            checked.append(address.rstrip("/").removesuffix("/v1"))
+        checked = tuple(_base_address(address) for address in value)
         if len(set(checked)) != len(checked):
             raise ValueError("an address stands twice")
-        return tuple(checked)
+        return checked
+
+    @field_validator("engine_address")
+    @classmethod
+    def _check_engine_address(cls, value: str) -> str:
+        return _base_address(value)
+
+    @field_validator("engine_command")
+    @classmethod
+    def _check_engine_command(cls, value: str | None) -> str | None:
+        # A quotation that has no end is a ValueError of its own.
+        if value is not None and not shlex.split(value):
+            raise ValueError("there is no command in it")
+        return value
 
     @field_validator("voice_aliases", mode="before")
     @classmethod
@@ -182,7 +310,37 @@ class Settings(BaseSettings):
             aliases[alias.strip().lower()] = voice.strip()
         return aliases
 
-    @field_validator("upstream_model", "upstream_api_key", mode="before")
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _check_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        parse_keys(value.get_secret_value() if value else "")
+        return value
+
+    @field_validator("voices_dir")
+    @classmethod
+    def _check_voices_dir(cls, value: Path | None) -> Path | None:
+        if value is not None and value.exists() and not value.is_dir():
+            raise ValueError(f"{value} is not a folder")
+        return value
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _check_keys_file(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            parse_file(read_key_file(value))
+        return value
+
+    @field_validator(
+        "engine_command",
+        "upstream_model",
+        "upstream_api_key",
+        "container",
+        "api_keys",
+        "api_keys_file",
+        "admin_keys",
+        "voices_dir",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -194,6 +352,43 @@ class Settings(BaseSettings):
                 "GATEWAY_WORKERS is above GATEWAY_MAX_IN_FLIGHT: a worker would have no slot"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_access(self) -> Settings:
+        both = set(self.unauthenticated) & set(self.admin_routes)
+        if both:
+            raise ValueError(
+                f"GATEWAY_UNAUTHENTICATED and GATEWAY_ADMIN_ROUTES both name {min(both)}"
+            )
+        try:
+            self.key_ring()
+        except ValueError as error:
+            raise ValueError(
+                f"GATEWAY_API_KEYS, GATEWAY_ADMIN_KEYS and GATEWAY_API_KEYS_FILE: {error}"
+            ) from None
+        return self
+
+    @property
+    def guarded(self) -> bool:
+        """Whether speech needs a key."""
+        return self.api_keys is not None or self.api_keys_file is not None
+
+    @property
+    def limits(self) -> Limits:
+        """What every key may have a minute."""
+        return Limits(self.requests_per_minute, self.audio_seconds_per_minute)
+
+    def key_ring(self) -> KeyRing:
+        """The keys in force.
+
+        Raises:
+            ValueError: The keys contradict each other.
+        """
+        users, admins = (
+            keys.get_secret_value() if keys else "" for keys in (self.api_keys, self.admin_keys)
+        )
+        fixed = (*parse_keys(users), *parse_keys(admins, admin=True))
+        return KeyRing(fixed, self.api_keys_file)
 
     @property
     def slots_per_worker(self) -> int:

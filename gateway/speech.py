@@ -12,15 +12,26 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from gateway.activity import Activity
 from gateway.admission import Admission
 from gateway.answer import Answer
 from gateway.audio.join import Joiner
-from gateway.audio.pcm import silence
+from gateway.audio.pcm import BYTES_PER_SAMPLE, silence
 from gateway.audio.transcoder import BitRates, Transcoder
-from gateway.errors import GatewayError, QueueFull, UpstreamError, UpstreamTimeout, outcome_of
+from gateway.errors import (
+    GatewayError,
+    QueueFull,
+    ShuttingDown,
+    UpstreamError,
+    UpstreamTimeout,
+    VoiceNotFound,
+    outcome_of,
+)
+from gateway.limits import audio_charged
 from gateway.metrics import Metrics
-from gateway.request import Reference, SpeechRequest
-from gateway.segments import Context, SegmentedSource
+from gateway.request import ENGINE_SAMPLE_RATE_HZ, Reference, SpeechRequest
+from gateway.request_log import current_record
+from gateway.segments import Context, LookAhead, SegmentedSource
 from gateway.settings import Settings
 from gateway.take import (
     Deadline,
@@ -35,15 +46,20 @@ from gateway.take import (
 )
 from gateway.text.boundary import Boundary
 from gateway.text.dialogue import is_dialogue, iter_generations, parse_turns
-from gateway.text.estimate import looks_silent
+from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.normalise import normalise
 from gateway.text.sanitise import check_text, sanitise_text
 from gateway.text.split import Segment, iter_segments
 from gateway.upstream.attempts import Attempts
 from gateway.upstream.pool import Pool
+from gateway.voices.choice import ChosenVoice, choose_voice
+from gateway.voices.keeper import VoiceKeeper
+from gateway.voices.library import LibraryVoice, VoiceLibrary
+from gateway.voices.shelf import Snapshot
 
 SILENT_TEXT_SECONDS = 0.3
 BUFFERED_ATTEMPTS = 3
+ENGINE_BYTES_PER_SECOND = ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 
 CHARACTERS_OF_ONE_TIMEOUT = 4096  # OpenAI's longest input; longer ones get more time
 # Segments whose voice hangs on an earlier segment's audio wait for it, and carry it in the prompt.
@@ -99,6 +115,7 @@ class SpeechService:
         attempts: Starts generations.
         metrics: Where all is counted.
         executor: Bounded threads for codecs; at most one job a request is in them.
+        library: The voice library, or None.
     """
 
     def __init__(
@@ -109,11 +126,16 @@ class SpeechService:
         attempts: Attempts,
         metrics: Metrics,
         executor: Executor,
+        library: VoiceLibrary | None = None,
     ) -> None:
         self.settings = settings
         self.pool = pool
         self.metrics = metrics
+        self.library = library
+        self.keeper = VoiceKeeper(library) if library else None
+        self.activity = Activity(show_texts=settings.show_texts)
         self._admission = admission
+        self.look_ahead = LookAhead()
         self._attempts = attempts
         self._executor = executor
         self._open_requests = 0
@@ -133,19 +155,28 @@ class SpeechService:
         Raises:
             GatewayError: Nothing was sent yet: an honest status.
         """
+        record = current_record()
+        record.add_text(request.text, shown=self.settings.log_text)
+        record.response_format, record.voice = request.response_format, voice_label
         check_text(request.text, self.settings.max_input_characters)
         check_prompt(request)
         self.metrics.input_characters.inc(len(request.text))
         with ExitStack() as scope:
+            likely_seconds = speech_seconds(request.text).likely_seconds
+            charge = scope.enter_context(audio_charged(likely_seconds))
+            entry = scope.enter_context(self.activity.note(request, voice_label, likely_seconds))
             if looks_silent(sanitise_text(request.text)):
                 source: Source = Recording(silence(SILENT_TEXT_SECONDS))
                 waited = 0.0
             else:
                 self.pool.require_ready()
-                waited = await self._admit(scope)
+                waited = record.queue_wait_seconds = await self._admit(scope)
                 source = await self._start(request)
                 scope.callback(source.close)
-                self.metrics.time_to_first_audio.observe(time.monotonic() - arrived)
+                record.first_audio_seconds = time.monotonic() - arrived
+                self.metrics.time_to_first_audio.observe(record.first_audio_seconds)
+            charge.made_seconds = lambda: source.received_bytes / ENGINE_BYTES_PER_SECOND
+            entry.speak(lambda: source.received_bytes)
             transcoder = Transcoder(
                 request.response_format,
                 speed=request.speed,
@@ -163,12 +194,45 @@ class SpeechService:
                 arrived=arrived,
                 queue_wait_seconds=waited,
                 voice_label=voice_label,
+                entry=entry,
             )
 
     @property
     def in_flight(self) -> int:
         """Generations that hold a slot now."""
         return self._admission.in_flight
+
+    @property
+    def voices(self) -> Snapshot:
+        """The library's voices as they are now; empty where there is no library."""
+        return self.library.snapshot if self.library else Snapshot()
+
+    def choose_voice(self, name: str | None) -> ChosenVoice:
+        """What a client's word for a voice means; None is the default voice.
+
+        Raises:
+            VoiceNotFound: With the list of names that work.
+        """
+        return choose_voice(
+            name,
+            default=self.settings.default_voice,
+            aliases=self.settings.voice_aliases,
+            listed=self.pool.voices,
+            library=self.voices,
+            now=time.time(),
+        )
+
+    async def recording_of(self, voice: LibraryVoice) -> Reference:
+        """A library voice as a reference.
+
+        Raises:
+            VoiceNotFound: It was removed in between.
+            InvalidRequest: A file put there by hand that cannot be a reference.
+        """
+        if self.library is None:
+            raise VoiceNotFound("There is no voice library.", param="voice")
+        wav = await self.in_thread(partial(self.library.read_audio, voice))
+        return Reference(wav, sanitise_text(voice.prompt_transcript))
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """Run work that would hold up the event loop in one of the bounded threads."""
@@ -193,6 +257,7 @@ class SpeechService:
             if answer is not None:
                 answer.close()
                 answer.observe(outcome)
+            current_record().outcome = outcome
             self.metrics.requests.labels(request.surface, outcome).inc()
         return body
 
@@ -202,16 +267,20 @@ class SpeechService:
         with metrics.queued.track_inprogress():
             try:
                 waited = await self._admission.acquire()
-            except QueueFull:
-                metrics.rejections.labels("queue").inc()
+            except QueueFull as error:
+                metrics.rejections.labels(error.code).inc()
+                raise
+            except ShuttingDown:
+                metrics.rejections.labels("shutdown").inc()
                 raise
         metrics.queue_wait.observe(waited)
         scope.callback(self._leave)
         self._open_requests += 1
-        self._peak = max(self._peak, self._open_requests)
         metrics.in_flight.inc()
         metrics.slots_in_use.inc()
-        metrics.in_flight_peak.set(self._peak)
+        if self._open_requests > self._peak:
+            self._peak = self._open_requests
+            metrics.in_flight_peak.set(self._peak)
         return waited
 
     def _leave(self) -> None:
@@ -259,9 +328,11 @@ class SpeechService:
             partial(self._plan, request),
             context_of(request),
             self._take,
+            self._attempts.may_repeat,
             self._admission,
             Joiner({Boundary.TURN: self.settings.turn_pause_seconds}),
             self.metrics,
+            self.look_ahead,
             whole=request.buffered,
         )
 
@@ -278,5 +349,6 @@ class SpeechService:
             except UpstreamError as error:
                 if not error.retryable or attempt == BUFFERED_ATTEMPTS:
                     raise
-                self.metrics.upstream_retries.labels(error.code).inc()
+                if not self._attempts.may_repeat(error):
+                    raise
         raise AssertionError("unreachable")

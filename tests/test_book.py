@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from loadtest.processes import ServeProcess, running_engine, running_serve
-from tests.listen import PCM_RATE_HZ, Floats, normalised, transcribe, word_error_rate
 from loadtest.prose import prose
+from tests.listen import PCM_RATE_HZ, Floats, normalised, transcribe, word_error_rate
 
 WORST_WORD_ERROR_RATE = 0.10
 # Whisper listens to 30 s at a time and loses the thread in one long recording of even sentences.

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import wave
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -73,7 +73,7 @@ class Client:
     def __init__(self, url: str) -> None:
         self.url = url
         self.outcomes: Counter[tuple[str, str]] = Counter()
-        self.audio_seconds: Counter[tuple[str, str]] = Counter()
+        self.audio_seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.body_bytes = 0
         self.characters = 0
 

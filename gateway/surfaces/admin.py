@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.errors import InvalidRequest
+from gateway.metrics import Metrics
 from gateway.surfaces.bodies import parse_json, validation_error
 from gateway.surfaces.stream import read_body, require_json
 from gateway.upstream.pool import Pool, Upstream
@@ -27,13 +28,18 @@ class _Named(BaseModel):
     upstream: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
 
-def describe(upstream: Upstream) -> dict[str, Any]:
-    """What is known of an upstream, by this worker; draining is the same in all workers."""
+def describe(upstream: Upstream, in_flight: int) -> dict[str, Any]:
+    """What is known of an upstream.
+
+    Args:
+        upstream: As this worker knows it; draining is the same in all workers.
+        in_flight: Generations that run on it, for all workers.
+    """
     waits = upstream.next_probe - time.monotonic()
     return {
         "upstream": upstream.address,
         "state": upstream.state,
-        "in_flight": upstream.in_flight,
+        "in_flight": in_flight,
         "failures": upstream.failures,
         "next_probe_seconds": round(max(0.0, waits), 3),
         "models": list(upstream.models),
@@ -44,8 +50,9 @@ def describe(upstream: Upstream) -> dict[str, Any]:
 class AdminSurface:
     """The routes below /admin."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, metrics: Metrics) -> None:
         self._pool = pool
+        self._metrics = metrics
 
     def routes(self) -> list[BaseRoute]:
         """What this surface answers."""
@@ -58,7 +65,7 @@ class AdminSurface:
     async def upstreams(self, request: Request) -> Response:
         """`GET /admin/upstreams`: the state of each, in the order of the settings."""
         del request
-        return JSONResponse({"upstreams": [describe(u) for u in self._pool.upstreams]})
+        return JSONResponse({"upstreams": [self._describe(u) for u in self._pool.upstreams]})
 
     async def drain(self, request: Request) -> Response:
         """`POST /admin/upstreams/drain`: nothing new begins there; what runs goes on to its end."""
@@ -81,4 +88,7 @@ class AdminSurface:
             message = f"There is no such upstream. Upstreams: {known}."
             raise InvalidRequest(message, param="upstream")
         self._pool.drain(upstream, drain=drain)
-        return JSONResponse(describe(upstream))
+        return JSONResponse(self._describe(upstream))
+
+    def _describe(self, upstream: Upstream) -> dict[str, Any]:
+        return describe(upstream, self._metrics.generations_on(upstream.address))

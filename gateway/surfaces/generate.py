@@ -14,16 +14,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.disconnect import ClientGone, watch_disconnect
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
+from gateway.limits import charge_more_requests
 from gateway.request import Reference, Sampling, SpeechRequest
 from gateway.speech import SpeechService, segments_of
 from gateway.surfaces.bodies import parse_json
+from gateway.surfaces.casting import cast_voices
 from gateway.surfaces.stream import (
     SpeechEndpoint,
     Spoken,
@@ -33,8 +34,8 @@ from gateway.surfaces.stream import (
 )
 from gateway.text.dialogue import is_dialogue
 from gateway.text.prompt import system_prompt_for
+from gateway.voices.choice import LIBRARY_LABEL
 from gateway.voices.cloning import make_reference
-from gateway.voices.names import resolve_voice
 
 MOST_BATCH_ITEMS = 64  # each answer is held in memory until the last one is there
 BATCH_CONCURRENCY = 8
@@ -47,7 +48,10 @@ class GenerateBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    text: str = Field(description="The text to speak; may hold [SPEAKERn] turns.")
+    text: str = Field(
+        description="The text to speak; may hold [SPEAKERn] turns.",
+        json_schema_extra={"pattern": r"\S"},
+    )
     system_prompt: str | None = Field(None, max_length=8192, description="Scene prompt.")
     reference_audio_base64: str | None = Field(None, description="A voice sample to imitate.")
     reference_text: str = Field(DEFAULT_REFERENCE_TEXT, description="What the sample says.")
@@ -89,6 +93,14 @@ def _parse(value: Any) -> GenerateBody:
     return body
 
 
+def render_error(error: GatewayError) -> Response:
+    """FastAPI's shape: a text, or a list of field errors."""
+    detail: Any = error.message
+    if isinstance(error, UnprocessableRequest):
+        detail = error.details
+    return JSONResponse({"detail": detail}, error.status, retry_headers(error))
+
+
 def statistics(sums: Mapping[str, float]) -> dict[str, float]:
     """The proxy's statistics from the gateway's counters.
 
@@ -128,20 +140,11 @@ class GenerateSurface:
                 methods=["POST"],
             ),
             Route("/generate/batch", BatchEndpoint(self._service, self), methods=["POST"]),
-            Route("/stats", self.stats),
         ]
 
-    async def stats(self, request: Request) -> Response:
-        """`GET /stats`: the counters of `/metrics` under the proxy's names."""
-        del request
-        return JSONResponse(statistics(self._service.metrics.sums()))
-
     def render_error(self, error: GatewayError) -> Response:
-        """FastAPI's shape: a text, or a list of field errors."""
-        detail: Any = error.message
-        if isinstance(error, UnprocessableRequest):
-            detail = error.details
-        return JSONResponse({"detail": detail}, error.status, retry_headers(error))
+        """An error in FastAPI's shape."""
+        return render_error(error)
 
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a `/generate` request."""
@@ -155,23 +158,29 @@ class GenerateSurface:
             InvalidRequest, UnprocessableRequest, VoiceNotFound, RequestTooLarge.
         """
         body = _parse(value)
-        settings, pool = self._service.settings, self._service.pool
-        pool.require_ready()
+        self._service.pool.require_ready()
         references: tuple[Reference, ...] = ()
         if body.reference_audio_base64:
             references = (await self._reference(body),)
-        voice = None
+        preset, label = None, LIBRARY_LABEL
+        system_prompt = system_prompt_for(body.text, voice=None, system_prompt=body.system_prompt)
         if body.voice and not references:
-            voice = resolve_voice(body.voice, settings.voice_aliases, pool.voices)
+            cast = await cast_voices(
+                self._service,
+                body.text,
+                voice=body.voice,
+                voices={},
+                system_prompt=body.system_prompt,
+            )
+            preset, label, references = cast.preset, cast.label, cast.references
+            system_prompt = cast.system_prompt
         request = SpeechRequest(
             surface=self.name,
             text=body.text,
-            voice=voice,
+            voice=preset,
             response_format=body.response_format,
             buffered=not body.stream,
-            system_prompt=system_prompt_for(
-                body.text, voice=voice, system_prompt=body.system_prompt
-            ),
+            system_prompt=system_prompt,
             references=references,
             sampling=Sampling(
                 temperature=body.temperature,
@@ -190,7 +199,7 @@ class GenerateSurface:
         }
         if is_dialogue(body.text):
             headers["X-Chunks"] = str(sum(1 for _ in segments_of(request)))
-        return Spoken(request, voice or "library", headers, duration_header="X-Generation-Time")
+        return Spoken(request, label, headers, duration_header="X-Generation-Time")
 
     async def _reference(self, body: GenerateBody) -> Reference:
         limit = self._service.settings.max_body_bytes
@@ -221,6 +230,7 @@ class BatchEndpoint:
                 raise InvalidRequest("The request's body must be a JSON list.")
             if not 0 < len(items) <= MOST_BATCH_ITEMS:
                 raise InvalidRequest(f"A batch holds 1 to {MOST_BATCH_ITEMS} items.")
+            charge_more_requests(len(items) - 1)  # one was charged at the door
             async with watch_disconnect(receive) as watch:
                 results = await self._run(items)
                 watch.stop()

@@ -9,7 +9,6 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
 from gateway.answer import Answer
-from gateway.errors import GatewayError, InvalidRequest, ModelNotFound, VoiceNotFound
+from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.request import (
     Reference,
     Sampling,
@@ -29,14 +28,13 @@ from gateway.request import (
 from gateway.settings import Settings
 from gateway.speech import SpeechService
 from gateway.surfaces.bodies import SpeechBody, VoiceId, parse_json, validation_error
+from gateway.surfaces.casting import Cast, cast_voices
 from gateway.surfaces.forms import is_form, parse_form, require_json_or_form
 from gateway.surfaces.stream import SpeechEndpoint, Spoken, retry_headers
-from gateway.text.dialogue import is_dialogue, speakers_of
 from gateway.text.estimate import estimate_input_tokens
-from gateway.text.prompt import describe_voice, system_prompt_for
+from gateway.text.expression import Expression, expression_of, knob_of
 from gateway.upstream.pool import Pool
-from gateway.voices.cloning import check_references, make_reference, reference_of
-from gateway.voices.names import resolve_voice, voice_names
+from gateway.voices.cloning import make_reference, reference_of
 
 # Names that clients send although this gateway serves another model; all mean the served one.
 MODEL_ALIASES = (
@@ -48,16 +46,17 @@ MODEL_ALIASES = (
     "chatterbox-multilingual",
     "chatterbox-turbo",
 )
-_SPEAKER = re.compile(r"(?:SPEAKER)?(\d{1,3})")
+CHATTERBOX = "chatterbox"  # its servers have a name for every variant, and take any
 _DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
 
 ERROR_TYPES = {
     400: "invalid_request_error",
-    401: "authentication_error",
+    401: "invalid_request_error",
     403: "permission_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
     408: "invalid_request_error",
+    409: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
     429: "rate_limit_error",
@@ -112,16 +111,18 @@ def render_error(error: GatewayError) -> Response:
     return JSONResponse(error_body(error), error.status, retry_headers(error))
 
 
-def resolve_model(name: str | None, served: tuple[str, ...]) -> None:
-    """Accept a model name that means the served model.
+def resolve_model(name: str | None, served: tuple[str, ...]) -> str | None:
+    """The model that a name means: one that an upstream lists, or None for whatever is served.
 
     Raises:
         ModelNotFound: With the list of names that work.
     """
     if name is None or name in served:
-        return
+        return name
     if _DATED.sub("", name).lower() in MODEL_ALIASES or name.lower() in MODEL_ALIASES:
-        return
+        return None
+    if name.lower().startswith(CHATTERBOX):
+        return None
     known = ", ".join([*served, *MODEL_ALIASES])
     raise ModelNotFound(f"The model {name[:64]!r} does not exist. Models: {known}.", param="model")
 
@@ -151,7 +152,6 @@ class OpenAISurface:
             Route("/v1/models", self.list_models),
             Route("/v1/models/{model:path}", self.get_model),
             Route("/v1/audio/models", self.list_audio_models),
-            Route("/v1/audio/voices", self.list_voices),
         ]
 
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
@@ -171,47 +171,54 @@ class OpenAISurface:
         if not fields.input.strip():
             raise InvalidRequest("'input' must not be empty.", param="input")
         self._pool.require_ready()
-        resolve_model(fields.model, self._pool.models)
-        named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
-        voice = resolve_voice(
-            named or self._settings.default_voice, self._settings.voice_aliases, self._pool.voices
-        )
-        references: tuple[Reference, ...] = ()
-        files = form.files if form else ()
-        if fields.references or fields.reference_audio_base64 or files:
-            references = await self._service.in_thread(partial(self._references, fields, files))
+        model = resolve_model(fields.model, self._pool.models)
+        expression = _expression(fields)
+        cast = await self._cast(fields, form.files if form else (), expression.scene)
         request = SpeechRequest(
             surface=self.name,
             text=fields.input,
-            # A sample is the voice: the chat route, which takes it, knows no presets.
-            voice=None if references else voice,
+            voice=cast.preset,
             response_format=fields.response_format or self._settings.default_response_format,
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,
             # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
             buffered=fields.stream_format == "audio"
             and (fields.stream is False or scope.get("http_version") == "1.0"),
-            system_prompt=system_prompt_for(
-                fields.input,
-                voice=None if references else voice,
-                system_prompt=fields.system_prompt,
-                instructions=fields.instructions,
-                descriptions=self._descriptions(fields),
-            ),
-            references=references,
+            system_prompt=cast.system_prompt,
+            references=cast.references,
             sampling=Sampling(
-                temperature=fields.temperature,
+                temperature=expression.temperature
+                if fields.temperature is None
+                else fields.temperature,
                 top_p=fields.top_p,
                 top_k=-1 if fields.top_k == 0 else fields.top_k,  # the engine refuses 0
                 max_tokens=fields.max_tokens,
                 seed=fields.seed,
             ),
+            model=model,
         )
         framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
-        label = "library" if references else voice
-        return Spoken(request, voice_label=label, headers={}, wrap=framing)
+        return Spoken(request, voice_label=cast.label, headers={}, wrap=framing)
 
-    def _references(
+    async def _cast(
+        self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...], scene: str | None
+    ) -> Cast:
+        """Who speaks: the voices of a request, as the engine is told."""
+        named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
+        samples: tuple[Reference, ...] = ()
+        if fields.references or fields.reference_audio_base64 or files:
+            samples = await self._service.in_thread(partial(self._samples, fields, files))
+        return await cast_voices(
+            self._service,
+            fields.input,
+            voice=named,
+            voices=fields.voices or {},
+            samples=samples,
+            system_prompt=fields.system_prompt,
+            instructions=fields.instructions or scene,
+        )
+
+    def _samples(
         self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...]
     ) -> tuple[Reference, ...]:
         """The voice samples of a request; runs in a thread."""
@@ -234,40 +241,12 @@ class OpenAISurface:
             reference_of(data, "" if number or found else fields.reference_text, param=name)
             for number, (name, data) in enumerate(files)
         ]
-        check_references(found, param="references")
-        if is_dialogue(fields.input):
-            # As the model's examples have it: each sample is introduced by its speaker's tag.
-            speakers = sorted(speakers_of(fields.input))
-            found = [
-                replace(reference, transcript=f"[SPEAKER{speaker}] {reference.transcript}".strip())
-                for speaker, reference in zip(speakers, found, strict=False)
-            ]
         return tuple(found)
-
-    def _descriptions(self, fields: SpeechBody) -> dict[int, str]:
-        """Speakers' voices in words: a preset's character, or the client's own description."""
-        descriptions = {}
-        for speaker, given in (fields.voices or {}).items():
-            number = _SPEAKER.fullmatch(speaker.strip().upper())
-            if number is None:
-                raise InvalidRequest("'voices' has keys like SPEAKER0, SPEAKER1.", param="voices")
-            try:
-                preset = resolve_voice(given, self._settings.voice_aliases, self._pool.voices)
-            except VoiceNotFound:
-                descriptions[int(number[1])] = given
-            else:
-                descriptions[int(number[1])] = describe_voice(preset) or ""
-        return descriptions
-
-    def _model_names(self) -> list[str]:
-        return list(dict.fromkeys([*self._pool.models, *MODEL_ALIASES]))
 
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`: the served model first, then the names that mean it."""
         del request
-        return JSONResponse(
-            {"object": "list", "data": [_model(name) for name in self._model_names()]}
-        )
+        return JSONResponse(list_models_of(self._pool.models))
 
     async def get_model(self, request: Request) -> Response:
         """`GET /v1/models/{id}`."""
@@ -278,15 +257,24 @@ class OpenAISurface:
     async def list_audio_models(self, request: Request) -> Response:
         """`GET /v1/audio/models`, as Open WebUI reads it."""
         del request
-        return JSONResponse({"models": [{"id": name} for name in self._model_names()]})
+        return JSONResponse({"models": [{"id": name} for name in model_names(self._pool.models)]})
 
-    async def list_voices(self, request: Request) -> Response:
-        """`GET /v1/audio/voices`: objects, or plain strings with `?legacy=true` (Kokoro)."""
-        names = voice_names(self._settings.voice_aliases, self._pool.voices)
-        if request.query_params.get("legacy", "").lower() in {"true", "1"}:
-            return JSONResponse({"voices": names})
-        voices = [{"id": name, "name": name, "object": "audio.voice"} for name in names]
-        return JSONResponse({"voices": voices, "object": "list", "data": voices, "has_more": False})
+
+def _expression(fields: SpeechBody) -> Expression:
+    """What Chatterbox's knobs ask for; a client's own scene is stronger."""
+    if fields.system_prompt or fields.instructions:
+        return Expression()
+    return expression_of(knob_of(fields.exaggeration), knob_of(fields.cfg_weight))
+
+
+def model_names(served: tuple[str, ...]) -> list[str]:
+    """Every model name that works, the served ones first."""
+    return list(dict.fromkeys([*served, *MODEL_ALIASES]))
+
+
+def list_models_of(served: tuple[str, ...]) -> dict[str, Any]:
+    """OpenAI's list of models."""
+    return {"object": "list", "data": [_model(name) for name in model_names(served)]}
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from gateway import __version__
 from gateway.surfaces.bodies import SpeechBody
+from gateway.surfaces.custom_voices import MOST_LISTED
+from gateway.surfaces.forms import JSON_FIELDS
 from gateway.surfaces.generate import MOST_BATCH_ITEMS, GenerateBody
 
 AUDIO_TYPES = (
@@ -21,8 +23,8 @@ AUDIO_TYPES = (
     "audio/flac",
     "audio/wav",
     "audio/pcm",
-    "text/event-stream",
 )
+EVENTS_TYPE = "text/event-stream"
 _DETAIL = {
     "type": "object",
     "required": ["detail"],
@@ -91,13 +93,94 @@ def _generate(audio: Mapping[str, Any] | None, schema_name: str, summary: str) -
     }
 
 
+_VOICE_ID = {
+    "name": "voice_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+}
+_CREATE_VOICE = {
+    "summary": "Make a voice from a recording",
+    "description": "Its id or its name may stand as `voice` in every request. Needs the setting "
+    "GATEWAY_VOICES_DIR.",
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": {"$ref": "#/components/schemas/VoiceForm"}}},
+    },
+    "responses": {
+        "200": _json_response("The voice"),
+        **{
+            str(code): _failure(text)
+            for code, text in {
+                **{code: _FAILURES[code] for code in (400, 408, 413, 429, 500)},
+                404: "The gateway keeps no voices",
+                409: "Another voice has this name",
+                415: "The body is not a form",
+                503: "The folder cannot be used",
+            }.items()
+        },
+    },
+}
+_DELETE_VOICE = {
+    "summary": "Take a voice out",
+    "parameters": [_VOICE_ID],
+    "responses": {
+        "200": _json_response("It is gone"),
+        "404": _failure("No such voice"),
+        "429": _failure("Too many voices are being changed"),
+        "503": _failure("The folder cannot be used"),
+    },
+}
+_VOICE_FORM = {
+    "type": "object",
+    "required": ["name", "audio_sample"],
+    "properties": {
+        "name": {"type": "string", "description": "Letters, digits, spaces and . _ -"},
+        "audio_sample": {
+            "type": "string",
+            "format": "binary",
+            "description": "1 to 30 seconds as WAV, FLAC, MP3, OGG, M4A, AAC or WebM; at most "
+            "10 MiB.",
+        },
+        "transcript": {"type": "string", "description": "What the recording says."},
+        "language": {"type": "string", "default": "en", "description": "Its language tag."},
+        "consent": {"type": "string", "description": "Stored with the voice, and not judged."},
+    },
+}
+
+
+_TRUTH = {  # what pydantic takes for a truth value in a text
+    "type": "string",
+    "enum": ["true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n"],
+}
+
+
+def _form_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a form may hold, of what a JSON body may: no null, and text where an object would be."""
+    fields = {}
+    for name, field in schema["properties"].items():
+        choices = [choice for choice in field.get("anyOf", [field]) if choice != {"type": "null"}]
+        told = {key: field[key] for key in ("title", "description") if key in field}
+        if name in JSON_FIELDS:
+            fields[name] = {**told, "type": "string", "description": f"{told['description']} JSON."}
+        else:
+            fields[name] = {
+                **(_TRUTH if choices[0].get("type") == "boolean" else choices[0]),
+                **told,
+            }
+    return {**schema, "properties": fields}
+
+
 def openapi_document() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
     template = "#/components/schemas/{model}"
     speech_schema = SpeechBody.model_json_schema(ref_template=template)
     generate_schema = GenerateBody.model_json_schema(ref_template=template)
     definitions = speech_schema.pop("$defs", {})
-    audio = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in AUDIO_TYPES}
+    audio: dict[str, Any] = {
+        kind: {"schema": {"type": "string", "format": "binary"}} for kind in AUDIO_TYPES
+    }
+    audio[EVENTS_TYPE] = {"schema": {"description": "Events, each a JSON object behind `data:`."}}
     speech = {
         "summary": "Speak a text",
         "description": "Streams audio as it is made. A failure after the first audio aborts the "
@@ -105,8 +188,14 @@ def openapi_document() -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                kind: {"schema": {"$ref": "#/components/schemas/SpeechBody"}}
-                for kind in ("application/json", "multipart/form-data")
+                kind: {
+                    "schema": {"$ref": f"#/components/schemas/{name}"},
+                    "example": {"input": "Hello.", "voice": "alloy", "response_format": "mp3"},
+                }
+                for kind, name in (
+                    ("application/json", "SpeechBody"),
+                    ("multipart/form-data", "SpeechForm"),
+                )
             },
         },
         "responses": {
@@ -120,7 +209,18 @@ def openapi_document() -> dict[str, Any]:
         "required": True,
         "schema": {"type": "string", "minLength": 1},
     }
-    legacy = {"name": "legacy", "in": "query", "schema": {"type": "boolean"}}
+    legacy = {
+        "name": "legacy",
+        "in": "query",
+        "description": "`true` or `1` lists plain names; anything else is ignored.",
+        "schema": {},
+    }
+    limit = {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED},
+    }
+    after = {"name": "after", "in": "query", "schema": {"type": "string"}}
     ok = {200: "OK"}
     return {
         "openapi": "3.1.0",
@@ -142,7 +242,15 @@ def openapi_document() -> dict[str, Any]:
                 "Show a model", status={200: "OK", 404: "No such model"}, parameters=[model_id]
             ),
             "/v1/audio/models": _get("List the models, short", status=ok),
-            "/v1/audio/voices": _get("List the voices", status=ok, parameters=[legacy]),
+            "/v1/audio/voices": {
+                **_get(
+                    "List the voices",
+                    status={200: "OK", 400: "No such page"},
+                    parameters=[legacy, limit, after],
+                ),
+                "post": _CREATE_VOICE,
+            },
+            "/v1/audio/voices/{voice_id}": {"delete": _DELETE_VOICE},
             "/health": _get("Whether the process lives, and how its upstreams are", status=ok),
             "/ready": _get(
                 "Whether speech can be made now",
@@ -163,6 +271,7 @@ def openapi_document() -> dict[str, Any]:
         "components": {
             "schemas": {
                 "SpeechBody": speech_schema,
+                "SpeechForm": _form_schema(speech_schema),
                 "GenerateBody": generate_schema,
                 "GenerateBatch": {
                     "type": "array",
@@ -170,6 +279,7 @@ def openapi_document() -> dict[str, Any]:
                     "maxItems": MOST_BATCH_ITEMS,
                     "items": {"$ref": "#/components/schemas/GenerateBody"},
                 },
+                "VoiceForm": _VOICE_FORM,
                 "Error": _ERROR,
                 "Detail": _DETAIL,
                 **definitions,
@@ -221,7 +331,7 @@ def docs_page(document: Mapping[str, Any]) -> str:
             table = ""
             if "requestBody" in operation:
                 schemas = document["components"]["schemas"]
-                content = operation["requestBody"]["content"]["application/json"]["schema"]
+                content = next(iter(operation["requestBody"]["content"].values()))["schema"]
                 schema = schemas[content["$ref"].rsplit("/", 1)[-1]]
                 while "items" in schema:
                     schema = schemas[schema["items"]["$ref"].rsplit("/", 1)[-1]]

@@ -6,6 +6,7 @@ None of them touches an upstream: they answer from what the probes found last.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,18 +15,27 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway import __version__
-from gateway.metrics import Metrics
+from gateway.container.watch import Watcher
+from gateway.drain import Drain
+from gateway.memory import memory_info
+from gateway.speech import SpeechService
+from gateway.surfaces.chatterbox.about import health_fields
+from gateway.surfaces.chatterbox.status import chatterbox_statistics
 from gateway.surfaces.generate import statistics
 from gateway.surfaces.openapi import docs_page, openapi_document
-from gateway.upstream.pool import Pool
 
 
 class OperationsSurface:
     """Health, readiness, metrics and the description of the API."""
 
-    def __init__(self, pool: Pool, metrics: Metrics) -> None:
-        self._pool = pool
-        self._metrics = metrics
+    def __init__(
+        self, service: SpeechService, drain: Drain, watcher: Watcher | None = None
+    ) -> None:
+        self._watcher = watcher
+        self._drain = drain
+        self._service = service
+        self._pool = service.pool
+        self._metrics = service.metrics
         self._document = openapi_document()
         self._page = docs_page(self._document)
 
@@ -35,6 +45,7 @@ class OperationsSurface:
             Route("/", self.index),
             Route("/health", self.health),
             Route("/ready", self.ready),
+            Route("/stats", self.stats),
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.openapi),
             Route("/docs", self.docs),
@@ -43,7 +54,7 @@ class OperationsSurface:
     def _state(self) -> Mapping[str, Any]:
         ready, models = self._pool.ready, self._pool.models
         return {
-            "status": "healthy" if ready else "degraded",
+            "status": self._well if ready else "degraded",
             "version": __version__,
             # The next four are what clients of the earlier proxy read.
             "vllm_backend": f"{len(self._pool.upstreams)} upstream(s)",
@@ -59,7 +70,16 @@ class OperationsSurface:
                 }
                 for index, upstream in enumerate(self._pool.upstreams)
             ],
+            **({"container": asdict(self._watcher.state)} if self._watcher else {}),
+            # The rest is what clients of Chatterbox read.
+            **health_fields(self._service),
+            "memory_info": memory_info(),
         }
+
+    @property
+    def _well(self) -> str:
+        """The word for a good state; clients of the earlier proxy alone know another one."""
+        return "ok" if self._service.settings.surfaces == ("generate",) else "healthy"
 
     async def index(self, request: Request) -> Response:
         """`GET /`: what this is; clients also use it to open a connection early."""
@@ -71,19 +91,25 @@ class OperationsSurface:
         del request
         return JSONResponse(self._state())
 
-    async def ready(self, request: Request) -> Response:
-        """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503."""
+    async def stats(self, request: Request) -> Response:
+        """`GET /stats`: the counters of `/metrics`, under the names of every client family."""
         del request
-        if self._pool.ready:
+        sums = self._metrics.sums()
+        return JSONResponse({**chatterbox_statistics(sums), **statistics(sums)})
+
+    async def ready(self, request: Request) -> Response:
+        """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503.
+
+        It is 503 from the moment at which the gateway is asked to stop, too.
+        """
+        del request
+        if self._pool.ready and not self._drain.begun:
             return JSONResponse({"ready": True})
         return JSONResponse({"ready": False}, 503, {"Retry-After": "1"})
 
     async def metrics(self, request: Request) -> Response:
         """`GET /metrics`: Prometheus' text format."""
         del request
-        for upstream in self._pool.upstreams:
-            gauge = self._metrics.upstream_healthy.labels(upstream.address)
-            gauge.set(1 if upstream.healthy else 0)
         return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(self, request: Request) -> Response:

@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from gateway.errors import GatewayError
 from gateway.surfaces import generate, openai
+from gateway.surfaces.chatterbox.shapes import NAME as CHATTERBOX
+from gateway.surfaces.chatterbox.shapes import render_travisvn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,26 @@ SHAPES = (
         "operations",
         re.compile(r"/(?:health|ready|metrics|docs|openapi\.json|admin(?:/.*)?)?"),
         openai.render_error,
+    ),
+    Shape(
+        CHATTERBOX,  # devnen's
+        re.compile(
+            r"/(?:tts|get_predefined_voices|get_reference_files|upload_reference"
+            r"|upload_predefined_voice|api/(?:ui/initial-data|model-info|unload)"
+            r"|save_settings|reset_settings|restart_server)"
+        ),
+        generate.render_error,
+    ),
+    Shape(
+        CHATTERBOX,  # travisvn's; what OpenAI's surface shares with it stays OpenAI's
+        re.compile(
+            r"/(?:tts/.*|audio/.*|voices(?:/.*)?|voice[-_]library|default-voice|languages|status"
+            r"(?:/.*)?|ping|models|config|endpoints|routes|(?:api/)?info|processing(?:/status)?"
+            r"|progress|history|memory(?:/.*)?|v1/(?:audio/speech/.*|voices(?:/.*)?|languages"
+            r"|health|ping|config|endpoints|info|status(?:/.*)?|memory(?:/.*)?))",
+            re.DOTALL,
+        ),
+        render_travisvn,
     ),
     Shape("openai", re.compile(r".*", re.DOTALL), openai.render_error),
 )

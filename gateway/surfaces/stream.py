@@ -25,15 +25,17 @@ from gateway.errors import (
     GatewayError,
     RequestTimeout,
     RequestTooLarge,
+    ShuttingDown,
     UnsupportedContentType,
     outcome_of,
 )
 from gateway.request import SpeechRequest
+from gateway.request_log import current_record
 from gateway.speech import SpeechService
 
 logger = logging.getLogger("gateway.request")
 
-BODY_SECONDS = 60.0  # a body that takes longer is a slow attack, not a slow client
+LEAST_BODY_BYTES_PER_SECOND = 8192  # a modem's pace: slower is a slow attack, not a slow client
 DISCARD_SECONDS = 5.0  # a client that is refused mid-body gets this long to hear why
 # Every stream says so: reverse proxies would otherwise gather it before passing it on.
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -50,18 +52,24 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """
     declared = Headers(scope=scope).get("content-length", "")
     too_large = declared.isdecimal() and int(declared[:20]) > limit_bytes
+    pause_seconds: float = scope["app"].state.runtime.settings.body_timeout_seconds
     body = bytearray()
+    now = asyncio.get_running_loop().time
+    discard_until = now() + DISCARD_SECONDS if too_large else math.inf
+    latest = now() + pause_seconds  # and more with every byte
     try:
-        async with asyncio.timeout(BODY_SECONDS) as deadline:
+        async with asyncio.timeout(None) as deadline:
             while True:
-                if too_large and deadline.when() is not None:
-                    deadline.reschedule(asyncio.get_running_loop().time() + DISCARD_SECONDS)
+                slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
+                deadline.reschedule(min(now() + pause_seconds, slowest, discard_until))
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 if not too_large:
                     body += message.get("body", b"")
                     too_large = len(body) > limit_bytes
+                    if too_large:
+                        discard_until = now() + DISCARD_SECONDS
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
@@ -134,12 +142,12 @@ class Framing(Protocol):
 
 
 def retry_headers(error: GatewayError) -> dict[str, str]:
-    """Headers that tell a client when to come back, and that a half-read body ends here."""
+    """Headers that tell a client when to come back, and that the connection ends here."""
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
-    if error.status in {408, 413}:
+    if error.status in {408, 413} or isinstance(error, ShuttingDown):
         headers["Connection"] = "close"
     return headers
 
@@ -201,7 +209,9 @@ class SpeechEndpoint:
         self._check(scope)
         body = await read_body(scope, receive, self._service.settings.max_body_bytes)
         async with watch_disconnect(receive) as watch:
-            await exchange.answer(await self._parse(body, scope), watch)
+            spoken = await self._parse(body, scope)
+            del body  # an answer may take minutes: what it was read from need not
+            await exchange.answer(spoken, watch)
         return "ok"
 
 
@@ -217,9 +227,7 @@ class _Exchange:
 
     async def answer(self, spoken: Spoken, watch: Disconnect) -> None:
         """Open the answer, send it, and close it whatever happens."""
-        answer = await self._service.open(
-            spoken.request, self._arrived, spoken.voice_label
-        )
+        answer = await self._service.open(spoken.request, self._arrived, spoken.voice_label)
         self._answer = answer
         try:
             if spoken.request.buffered:
@@ -289,6 +297,7 @@ class _Exchange:
 
     def observe(self, outcome: str, surface: str) -> None:
         """Count the request."""
+        current_record().outcome = outcome
         self._service.metrics.requests.labels(surface, outcome).inc()
         if self._answer is not None:
             self._answer.observe(outcome)

@@ -160,7 +160,9 @@ class Attempts:
         while True:
             with ExitStack() as scope:
                 upstream = scope.enter_context(
-                    self._pool.lease(generation.voice, tried, generation.model)
+                    self._pool.lease(
+                        generation.voice, tried, generation.model, goes_on=generation.goes_on
+                    )
                 )
                 self._count_lease(upstream, scope)
                 current_record().upstream = upstream.address

@@ -56,6 +56,7 @@ class Generation:
         max_tokens: Bound of the generation, the 11 tokens of overhead included.
         chunking: How the answer shall be cut.
         model: A model that an upstream lists, or None for the configured or the first one.
+        goes_on: It goes on with an answer that has begun, which a drain must not cut.
     """
 
     text: str = field(repr=False)
@@ -66,6 +67,7 @@ class Generation:
     max_tokens: int
     chunking: Chunking
     model: str | None = None
+    goes_on: bool = False
 
 
 class Parser(Protocol):

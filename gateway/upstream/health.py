@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from gateway.admission import Admission
-from gateway.errors import GatewayError, QueueFull, UpstreamProtocolError
+from gateway.errors import GatewayError, QueueFull, ShuttingDown, UpstreamProtocolError
 from gateway.request import Sampling
 from gateway.upstream.base import PROFILES, Dialect, Generation
 from gateway.upstream.connection import Timeouts, UpstreamClient
@@ -78,15 +78,31 @@ class Prober:
         self._probes = 0
         self._steady = 0
 
+    def __repr__(self) -> str:
+        """State, for tests and logs."""
+        upstream = self._upstream
+        return f"<Prober {upstream.address} {upstream.state}, {upstream.failures} failures>"
+
     def eject(self, reason: str) -> None:
-        """Take the upstream out until a warm-up has spoken again."""
-        self._upstream.failures += 1
-        self._steady = 0
+        """Take the upstream out until a warm-up has spoken again.
+
+        All that ran on it fails at once: only the first failure counts, or the pause before the
+        first probe would be the longest one.
+        """
         if self._upstream.healthy:
             self._upstream.healthy = False
+            self._upstream.failures += 1
+            self._steady = 0
             self._changed(False)
             logger.warning("upstream %s ejected: %s", self._upstream.address, reason)
             self._wake.set()
+
+    def _fail(self, reason: str) -> None:
+        """A probe failed."""
+        if self._upstream.healthy:
+            self.eject(reason)
+        else:
+            self._upstream.failures += 1
 
     def suspect(self) -> None:
         """A generation hung: look closer at once."""
@@ -101,7 +117,7 @@ class Prober:
                 await self.probe()
             except Exception:
                 logger.exception("probe of %s failed in an unforeseen way", upstream.address)
-                self.eject("its probe failed in an unforeseen way")
+                self._fail("its probe failed in an unforeseen way")
             # A failure that a generation meets ends the pause between two good probes.
             if upstream.healthy and not await self._woken(self._interval_seconds):
                 continue
@@ -143,11 +159,11 @@ class Prober:
                     upstream.failures = 0
             else:
                 await self._try_again()
-        except QueueFull:
-            return  # the gateway is busy: that says nothing about the upstream
+        except (QueueFull, ShuttingDown):
+            return  # the gateway is busy, or ends: that says nothing about the upstream
         except GatewayError as error:
             logger.debug("probe of %s failed: %s", upstream.address, error.message)
-            self.eject(error.message)
+            self._fail(error.message)
 
     async def _try_again(self) -> None:
         """Half open: one warm-up decides whether others may come."""
@@ -189,7 +205,8 @@ class Prober:
         call = self._dialect.call(generation, self._model or upstream.models[0])
         patience = RECHECK_SECONDS if upstream.spoken else WARM_UP_SECONDS
         timeouts = Timeouts(PROBE_SECONDS, patience, patience)
-        await self._admission.acquire()
+        # At the front: in an overload the queue would refuse the one request that brings relief.
+        await self._admission.acquire(first=True)
         try:
             async with await self._client.open(upstream.address, call, timeouts) as stream:
                 if not await stream.read():

@@ -6,11 +6,14 @@ what runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.errors import NoHealthyUpstream
+
+logger = logging.getLogger("gateway.pool")
 
 RETRY_AFTER_SECONDS = 5.0
 
@@ -71,32 +74,32 @@ def choose(
     voice: str | None,
     avoid: Collection[Upstream] = (),
     model: str | None = None,
+    *,
+    goes_on: bool = False,
 ) -> Upstream | None:
     """The upstream for the next attempt, or None where none has ever spoken.
 
     Healthy ones that were not tried come first, least in flight first, in the order of the
-    settings. When none is healthy, all that have ever spoken stand in: a pool that is all ejected
-    is more likely a wrong probe than a dead fleet (Envoy's panic rule). Upstreams that do not list
-    the voice are passed over: they would answer with another voice and say nothing; so are those
-    that do not list the model, and those that an operator drains.
+    settings; those in doubt come after those that are not. When none is healthy, all that have ever
+    spoken stand in: a pool that is all ejected is more likely a wrong probe than a dead fleet
+    (Envoy's panic rule). Upstreams that do not list the voice are passed over: they would answer
+    with another voice and say nothing; so are those that do not list the model. One that an
+    operator drains gets nothing new; only what goes on with an answer that has begun may go there,
+    when no other healthy one can do it.
     """
     able = [
         u
         for u in upstreams
         if u.spoken
-        and not u.draining
+        and (goes_on or not u.draining)
         and (voice is None or voice in u.voices)
         and (model is None or model in u.models)
     ]
-    for candidates in (
-        [u for u in able if u.healthy and u not in avoid],
-        [u for u in able if u.healthy],
-        [u for u in able if u not in avoid],
+    return min(
         able,
-    ):
-        if candidates:
-            return min(candidates, key=lambda upstream: upstream.in_flight)
-    return None
+        key=lambda u: (not u.healthy, u.draining, u in avoid, u.suspect, u.in_flight),
+        default=None,
+    )
 
 
 class Pool:
@@ -123,29 +126,31 @@ class Pool:
         """Whether an upstream has produced audio and is still well."""
         return any(u.healthy and not u.draining for u in self.upstreams)
 
-    def _known(self) -> list[Upstream]:
-        """Upstreams whose lists count: the healthy ones, or in a panic all that have spoken."""
-        spoken = [u for u in self.upstreams if u.spoken and not u.draining]
-        return [upstream for upstream in spoken if upstream.healthy] or spoken
+    @property
+    def _spoken(self) -> list[Upstream]:
+        return [upstream for upstream in self.upstreams if upstream.spoken]
 
     @property
     def voices(self) -> tuple[str, ...]:
-        """Presets that an upstream lists, each once."""
-        return tuple(dict.fromkeys(v for upstream in self._known() for v in upstream.voices))
+        """Presets that an upstream lists, each once, however that upstream does at the moment.
+
+        A voice that only an ejected one has is answered 503, which clients try again, not 404.
+        """
+        return tuple(dict.fromkeys(v for u in self._spoken for v in u.voices))
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Models that an upstream lists, each once."""
-        return tuple(dict.fromkeys(m for upstream in self._known() for m in upstream.models))
+        """Models that an upstream lists, each once, however that upstream does at the moment."""
+        return tuple(dict.fromkeys(m for u in self._spoken for m in u.models))
 
     def require_ready(self) -> None:
         """Raise NoHealthyUpstream before any upstream has ever spoken, or while all are drained."""
-        if not any(upstream.spoken for upstream in self.upstreams):
+        if not self._spoken:
             raise NoHealthyUpstream(
                 "No upstream is ready yet; the engine may still be loading its model.",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-        if not self._known():
+        if all(upstream.draining for upstream in self._spoken):
             raise NoHealthyUpstream(
                 "All upstreams are being drained.", retry_after_seconds=RETRY_AFTER_SECONDS
             )
@@ -157,18 +162,25 @@ class Pool:
 
     def drain(self, upstream: Upstream, *, drain: bool) -> None:
         """Keep new generations away from an upstream, in every worker, or let them come again."""
-        upstream.flags[upstream.place] = int(drain)
+        if upstream.draining != drain:
+            upstream.flags[upstream.place] = int(drain)
+            logger.info("upstream %s %s", upstream.address, "drains" if drain else "takes part")
 
     @contextmanager
     def lease(
-        self, voice: str | None, avoid: Collection[Upstream] = (), model: str | None = None
+        self,
+        voice: str | None,
+        avoid: Collection[Upstream] = (),
+        model: str | None = None,
+        *,
+        goes_on: bool = False,
     ) -> Iterator[Upstream]:
         """Choose an upstream and count the generation on it until the block ends.
 
         Raises:
             NoHealthyUpstream: None has ever spoken, or none that may be asked has the voice.
         """
-        upstream = choose(self.upstreams, voice, avoid, model)
+        upstream = choose(self.upstreams, voice, avoid, model, goes_on=goes_on)
         if upstream is None:
             self.require_ready()
             raise NoHealthyUpstream(

@@ -21,16 +21,24 @@ ROOT = Path(__file__).parents[2]
 NODE = Path(__file__).with_name("node")
 # 2.54.0, the last release before 3.0.0, which replaced httpx by httpx2.
 HTTPX_SDK = ROOT / ".cache" / "openai-2.54.0"
+SILLYTAVERN = ROOT / ".cache" / "sillytavern-1.19.0"
 DEADLINE_SECONDS = 120.0
 
 
 def missing(sdk: str) -> str | None:
-    """What an SDK (`current`, `httpx` or `node`) needs and does not find here, or None."""
+    """What a client needs and does not find here, or None.
+
+    Args:
+        sdk: `current`, `httpx`, `node` or `sillytavern`.
+    """
+    if sdk == "sillytavern" and not (SILLYTAVERN / ".installed").exists():
+        return "needs SillyTavern's providers: `scripts/install-clients`"
     if sdk == "httpx" and not (HTTPX_SDK / ".installed").exists():
         return "needs the older SDK: `scripts/install-clients`"
-    if sdk == "node" and shutil.which("node") is None:
+    if sdk in {"node", "sillytavern"} and shutil.which("node") is None:
         return "needs Node"
-    if sdk == "node" and not (NODE / "node_modules" / "openai").exists():
+    packages = [NODE / "node_modules" / name for name in ("openai", "ai")]
+    if sdk == "node" and not all(package.exists() for package in packages):
         return "needs the npm packages: `scripts/install test`"
     return None
 

@@ -340,7 +340,7 @@ def test_stats_count_requests_and_what_became_of_them(gateway: Gateway) -> None:
     """The proxy's names; batch items count as requests."""
     url = gateway.url + "/stats"
     before = httpx.get(url).json()
-    assert set(before) == {
+    assert {
         "total_requests",
         "successful_requests",
         "failed_requests",
@@ -348,7 +348,7 @@ def test_stats_count_requests_and_what_became_of_them(gateway: Gateway) -> None:
         "concurrent_requests",
         "peak_concurrent",
         "avg_generation_time",
-    }
+    } <= set(before)
     generate(gateway)
     generate(gateway, " ")
     batch(gateway, [{"text": TEXT}, {"text": ""}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.errors import NoHealthyUpstream
@@ -88,17 +90,75 @@ def test_a_pool_that_has_never_spoken_says_so() -> None:
     assert refused.value.retry_after_seconds
 
 
-def test_lists_come_from_healthy_upstreams() -> None:
-    """What only an ejected upstream lists cannot be promised."""
-    pool = Pool(["http://a", "http://b"])
-    for member, voice in zip(pool.upstreams, ("x", "y"), strict=True):
+def test_lists_are_the_union_of_all_that_have_spoken() -> None:
+    """They do not change while an upstream is away: a voice is then busy (503), not unknown."""
+    pool = Pool(["http://a", "http://b", "http://c"])
+    for member, voice in zip(pool.upstreams, ("x", "y", "z"), strict=True):
         member.spoken = member.healthy = True
-        member.voices, member.models = (voice,), ("m",)
+        member.voices, member.models = (voice, "both"), (voice, "m")
+    pool.upstreams[2].spoken = pool.upstreams[2].healthy = False
+    assert list(pool.voices) == ["x", "both", "y"]
+    assert list(pool.models) == ["x", "m", "y"]
     pool.upstreams[1].healthy = False
-    assert list(pool.voices) == ["x"]
-    assert pool.models == ("m",)
-    pool.upstreams[0].healthy = False
-    assert list(pool.voices) == ["x", "y"]
+    assert list(pool.voices) == ["x", "both", "y"]
+    pool.drain(pool.upstreams[0], drain=True)
+    assert list(pool.models) == ["x", "m", "y"]
+
+
+@pytest.mark.parametrize(
+    ("states", "chosen"),
+    [
+        # healthy before ejected, untried before tried, sure before doubtful, idle before busy
+        ([{"in_flight": 1}, {}], 1),
+        ([{"suspect": True}, {"in_flight": 60}], 1),
+        ([{"tried": True}, {"suspect": True, "in_flight": 60}], 1),
+        ([{"healthy": False}, {"tried": True, "suspect": True, "in_flight": 60}], 1),
+        ([{"healthy": False, "tried": True}, {"healthy": False, "in_flight": 60}], 1),
+        # doubt alone keeps nobody away
+        ([{"suspect": True, "in_flight": 2}, {"suspect": True, "in_flight": 1}], 1),
+        ([{"suspect": True}, {"spoken": False, "healthy": False}], 0),
+    ],
+)
+def test_the_best_of_what_there_is(states: list[dict[str, Any]], chosen: int) -> None:
+    """One order of preference, and somebody is always chosen."""
+    tried = [state.pop("tried", False) for state in states]
+    members = [
+        Upstream(str(place), **{"spoken": True, "healthy": True, "voices": ("belinda",), **state})
+        for place, state in enumerate(states)
+    ]
+    avoid = [member for member, was_tried in zip(members, tried, strict=True) if was_tried]
+    assert choose(members, "belinda", avoid) is members[chosen]
+
+
+def test_an_answer_that_has_begun_goes_on_upon_a_draining_upstream_if_need_be() -> None:
+    """A long text is many generations: a drain must not cut it between two of them."""
+    pool = Pool(["http://a", "http://b"])
+    first, second = pool.upstreams
+    for each in pool.upstreams:
+        each.spoken = each.healthy = True
+        each.voices = ("belinda",)
+    pool.drain(first, drain=True)
+    assert choose(pool.upstreams, "belinda", goes_on=True) is second
+    second.healthy = False
+    assert choose(pool.upstreams, "belinda", goes_on=True) is first
+    assert choose(pool.upstreams, "belinda") is second
+    pool.drain(second, drain=True)
+    with pool.lease("belinda", goes_on=True) as leased:
+        assert leased is first
+    with pytest.raises(NoHealthyUpstream), pool.lease("belinda"):
+        pass
+
+
+def test_a_drain_is_logged_when_it_changes_something(caplog: pytest.LogCaptureFixture) -> None:
+    """Who reads the log next week sees when it was, once."""
+    pool = Pool(["http://a"])
+    with caplog.at_level("INFO", "gateway.pool"):
+        for drain in (False, True, True, False, False):
+            pool.drain(pool.upstreams[0], drain=drain)
+    assert [record.getMessage() for record in caplog.records] == [
+        "upstream http://a drains",
+        "upstream http://a takes part",
+    ]
 
 
 def test_a_model_is_only_asked_of_an_upstream_that_lists_it() -> None:

@@ -14,13 +14,18 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import aiohttp
 import httpx
 import pytest
 
+from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.engine.waveform import expected_pcm
+from gateway.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.text.estimate import speech_seconds
 from loadtest.processes import free_port, running_serve
+from loadtest.prose import prose
 from tests.running import Gateway, answers, running_gateway, wait_until
 
 CLIENTS = 100
@@ -37,13 +42,25 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it; `live` says when it answers."""
         command = [
             *(sys.executable, "-m", "gateway", "engine", "--voice", "simulated"),
             *("--port", str(self.port), "--tokens-per-second", "100", "--exit-with-parent"),
         ]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
-        wait_until(lambda: answers(self.address + "/health"), "the engine is live")
+
+    def live(self) -> bool:
+        """Whether it answers."""
+        return answers(self.address + "/health")
+
+    def mend(self) -> None:
+        """Make it well again, whatever a test did to it."""
+        if self._process is None or self._process.poll() is not None:
+            self.stop()
+            self.start()
+        self.signal(signal.SIGCONT)
+        wait_until(self.live, "the engine is live")
+        httpx.post(self.address + "/simulator/faults", json={}).raise_for_status()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -64,15 +81,23 @@ class Engine:
         return int(httpx.get(self.address + "/simulator/state", timeout=5).json()["requests_total"])
 
 
-@pytest.fixture
-def engines() -> Iterator[list[Engine]]:
-    """Three of them."""
+@pytest.fixture(scope="module")
+def processes() -> Iterator[list[Engine]]:
+    """Three engines, started at once."""
     with ExitStack() as scope:
         engines = [Engine() for _ in range(3)]
         for engine in engines:
             scope.callback(engine.stop)
             engine.start()
         yield engines
+
+
+@pytest.fixture
+def engines(processes: list[Engine]) -> list[Engine]:
+    """The three, all well."""
+    for engine in processes:
+        engine.mend()
+    return processes
 
 
 @pytest.fixture
@@ -155,8 +180,7 @@ def test_killing_one_of_three_fails_nobody_who_had_not_heard_audio(
     )
     assert gateway.metric("gateway_requests_total", surface="openai", outcome="upstream_error") == 0
     wait_until(lambda: gateway.runtime.pool.upstreams[0].state == "ejected", "it is ejected")
-    engines[0].stop()
-    engines[0].start()
+    engines[0].mend()
     wait_until(lambda: all_ready(gateway), "it takes part again")
     before = engines[0].generations()
     asyncio.run(crowd(gateway.url, engines[0], signal.SIGCONT))
@@ -200,6 +224,31 @@ def test_draining_moves_new_requests_and_cuts_no_stream(
     assert engine.generations() > before
 
 
+def test_a_long_text_is_heard_to_its_end_although_its_only_upstream_is_drained(
+    engines: list[Engine],
+) -> None:
+    """Its later segments are new generations, but nothing new to the listener."""
+    text = prose(2500)
+    body = {"input": text, "voice": "belinda", "response_format": "pcm"}
+    with running_gateway(upstreams=engines[0].address, max_in_flight=1) as gateway:
+        url = gateway.url + "/v1/audio/speech"
+        httpx.post(engines[0].address + "/simulator/faults", json={}).raise_for_status()
+        before = engines[0].generations()
+        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+            parts = answer.iter_raw()
+            heard = len(next(parts))
+            admin = gateway.url + "/admin/upstreams"
+            httpx.post(admin + "/drain", json={"upstream": engines[0].address})
+            refused = httpx.post(url, json=body)
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"]
+            assert not answers(gateway.url + "/ready")
+            heard += sum(map(len, parts))
+        assert engines[0].generations() >= before + 3
+        likely_seconds = speech_seconds(text).likely_seconds
+        assert heard > 0.5 * likely_seconds * ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+
+
 def test_an_address_that_has_no_name_or_nobody_behind_it_costs_nothing(
     engines: list[Engine],
 ) -> None:
@@ -238,22 +287,37 @@ def test_when_all_fail_the_budget_ends_the_retries(engines: list[Engine]) -> Non
 def test_a_drain_holds_in_every_worker(engines: list[Engine]) -> None:
     """The operator's call reaches one worker; none of them sends anything there any more."""
     upstreams = ",".join(engine.address for engine in engines[:2])
-    with running_serve("--workers", "2", upstreams=upstreams, log_level="error") as serve:
+    with running_serve(
+        *("--workers", "2"), upstreams=upstreams, log_level="error", max_in_flight=200
+    ) as serve:
+
+        def upstreams_now() -> list[dict[str, Any]]:
+            answer = httpx.get(serve.url + "/admin/upstreams", timeout=5)
+            listed = answer.json()["upstreams"]
+            assert isinstance(listed, list)
+            return listed
 
         def states() -> list[str]:
-            answer = httpx.get(serve.url + "/admin/upstreams", timeout=5)
-            return [state["state"] for state in answer.json()["upstreams"]]
+            return [upstream["state"] for upstream in upstreams_now()]
 
         # Each connection may come to another worker.
         wait_until(lambda: all(states() == ["ready"] * 2 for _ in range(12)), "both are ready")
         drain = {"upstream": engines[0].address}
+        body = {"input": TEXT.format(1) * 3, "voice": "belinda", "response_format": "pcm"}
+        with ExitStack() as scope:
+            for _ in range(2):  # one of them on each engine, if one worker has both
+                answer = scope.enter_context(
+                    httpx.stream("POST", serve.url + "/v1/audio/speech", json=body, timeout=30)
+                )
+                next(answer.iter_raw())
+            # Whichever worker is asked: it knows what the other one has in hand.
+            told = [sum(u["in_flight"] for u in upstreams_now()) for _ in range(12)]
+            assert told == [2] * 12
         httpx.post(serve.url + "/admin/upstreams/drain", json=drain).raise_for_status()
         assert all(states() == ["draining", "ready"] for _ in range(12))
         before = [engine.generations() for engine in engines[:2]]
-        for number in range(12):
-            body = {"input": TEXT.format(number), "voice": "belinda", "response_format": "pcm"}
-            answer = httpx.post(serve.url + "/v1/audio/speech", json=body, timeout=30)
-            assert answer.status_code == 200
+        endings = asyncio.run(crowd(serve.url, engines[0], signal.SIGCONT))
+        assert {ending for _, ending in endings} == {WHOLE}
         after = [engine.generations() for engine in engines[:2]]
         assert after[0] == before[0]
-        assert after[1] >= before[1] + 12
+        assert after[1] >= before[1] + CLIENTS

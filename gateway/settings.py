@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="Worker processes; slots, queue places and keys' limits are divided "
-        "among them.",
+        "among them: a remainder of GATEWAY_MAX_IN_FLIGHT is not used.",
     )
     upstreams: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

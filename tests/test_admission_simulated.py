@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission import Admission
+from gateway.admission import Admission, predicted_wait_seconds
 from gateway.errors import QueueFull
 
 
@@ -196,6 +196,51 @@ def test_an_engine_that_stalls_closes_the_line_and_opens_it_when_it_speaks_again
     stalled, after = simulated(world())
     assert stalled.refusals == {"queue_too_slow": [0.0] * 5}
     assert not after.refusals
+
+
+def test_long_and_short_requests_mixed_hardly_ever_run_into_the_deadline() -> None:
+    """Every fourth holds its slot ten times as long, at far more than the slots can do."""
+
+    async def world() -> Day:
+        admission, day = new_admission(), Day()
+        await asyncio.gather(*await crowd(admission, Day(), 3.0, 60.0))
+        tasks = []
+        for number in range(2400):
+            service_seconds = 5.0 if number % 4 == 0 else 0.5
+            tasks.append(asyncio.create_task(come(admission, day, service_seconds, 1e6)))
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*tasks)
+        return day
+
+    day = simulated(world())
+    assert len(day.refusals.get("queue_timeout", ())) <= 0.1 * len(day.waits)
+
+
+def test_a_load_that_fits_is_never_refused() -> None:
+    """Nine tenths of what the slots can do, in bursts of twice the slots."""
+
+    async def world() -> Day:
+        admission, day, tasks = new_admission(), Day(), []
+        for _ in range(100):
+            tasks += [asyncio.create_task(come(admission, day, 2.0, 1e6)) for _ in range(2 * SLOTS)]
+            await asyncio.sleep(4.5)
+        await asyncio.gather(*tasks)
+        return day
+
+    day = simulated(world())
+    assert len(day.waits) == 200 * SLOTS
+    assert not day.refusals
+
+
+@pytest.mark.parametrize(
+    ("ahead", "held_seconds", "slots", "expected"),
+    [(0, 4.0, 1, 4.0), (0, 4.0, 4, 1.0), (3, 4.0, 4, 4.0), (99, 4.0, 16, 25.0), (5, 0.0, 2, 0.0)],
+)
+def test_the_wait_is_that_of_all_who_stand_before(
+    ahead: int, held_seconds: float, slots: int, expected: float
+) -> None:
+    """So many turns, each as long as the slots together take to free one."""
+    assert predicted_wait_seconds(ahead, held_seconds, slots) == expected
 
 
 CLIENTS = st.lists(

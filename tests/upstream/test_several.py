@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ def simulated(model: str, *voices: str) -> list[str]:
     """The flags of an engine."""
     return [
         *("--voice", "simulated", "--tokens-per-second", "5000"),
-        *("--served-model-name", model, "--voice-list", ",".join(voices)),
+        *("--served-model-name", model, "--voice-list", json.dumps(voices)),
     ]
 
 

@@ -32,6 +32,7 @@ class Heard:
         audio_seconds: Received.
         underrun_seconds: What a player that started at the first chunk would have starved.
         longest_gap_seconds: Between two reads.
+        counted_bytes: Of the audio, those that came in the stretch of time that is measured.
     """
 
     began: float
@@ -42,6 +43,7 @@ class Heard:
     audio_seconds: float = 0.0
     underrun_seconds: float = 0.0
     longest_gap_seconds: float = 0.0
+    counted_bytes: int = 0
 
     @property
     def refused(self) -> bool:
@@ -79,16 +81,16 @@ class SpeechClient:
         self._fields = {"model": model, "voice": voice, "response_format": "pcm"}
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
-    async def ask(self, text: str, received: Callable[[int], None] = lambda _: None) -> Heard:
+    async def ask(self, text: str, received: Callable[[int], int]) -> Heard:
         """Ask for one text and hear it to its end.
 
         Args:
             text: What to say.
-            received: Called with the size of everything that comes.
+            received: Called with the size of everything that comes; tells how much of it counts.
         """
         began = time.monotonic()
         found: dict[str, Any] = {}
-        player, size, last, longest = Player(), 0, began, 0.0
+        player, size, last, longest, counted = Player(), 0, began, 0.0, 0
         try:
             async with self._session.post(
                 self._url, json={**self._fields, "input": text}, headers=self._headers
@@ -105,7 +107,7 @@ class SpeechClient:
                     size += len(data)
                     player.deliver(last, now, size / BYTES_PER_SECOND)
                     last = now
-                    received(len(data))
+                    counted += received(len(data))
         except (aiohttp.ClientError, TimeoutError) as error:
             found["error"] = type(error).__name__
         return Heard(
@@ -114,6 +116,7 @@ class SpeechClient:
             audio_seconds=size / BYTES_PER_SECOND,
             underrun_seconds=player.underrun_seconds,
             longest_gap_seconds=longest,
+            counted_bytes=counted,
             **found,
         )
 

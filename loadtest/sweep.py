@@ -42,7 +42,7 @@ class Level:
         load: The concurrency, or the audio seconds that are asked for in a second.
         complete, refused, failed: Requests of the window.
         audio_seconds_per_second: Received in the window.
-        goodput: Audio of complete answers whose first audio came in time, a second.
+        goodput: The part of it that belongs to complete answers whose first audio came in time.
         requests_per_second: Complete answers that ended in the window.
         first_audio_*_seconds, real_time_factor_*: Percentiles over complete answers.
         underrun_p95_seconds: What players would have starved.
@@ -113,10 +113,12 @@ class Window:
         self.received_bytes = 0
         self.heard: list[Heard] = []
 
-    def received(self, size_bytes: int) -> None:
-        """Count what came."""
-        if self.begin <= time.monotonic() < self.end:
-            self.received_bytes += size_bytes
+    def received(self, size_bytes: int) -> int:
+        """Count what came in the window; return how much that is."""
+        if not self.begin <= time.monotonic() < self.end:
+            return 0
+        self.received_bytes += size_bytes
+        return size_bytes
 
     def sample(self, kind: str) -> list[Heard]:
         """The requests that stand for the window.
@@ -138,9 +140,11 @@ class Window:
         refused = [heard for heard in sample if heard.refused]
         first = [heard.first_audio_seconds for heard in whole]
         factors = [(heard.ended - heard.began) / heard.audio_seconds for heard in whole]
+        # Those that are still heard at the end of a constant concurrency are cut off: what ended
+        # stands for them. At an offered rate all are heard to their ends, however slow.
         good = sum(
-            heard.audio_seconds
-            for heard in ended
+            heard.audio_seconds if kind == "concurrency" else heard.counted_bytes / BYTES_PER_SECOND
+            for heard in (ended if kind == "concurrency" else self.heard)
             if heard.complete and heard.first_audio_seconds <= promised_seconds
         )
         return Level(

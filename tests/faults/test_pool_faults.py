@@ -20,12 +20,8 @@ import aiohttp
 import httpx
 import pytest
 
-from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.engine.waveform import expected_pcm
-from gateway.request import ENGINE_SAMPLE_RATE_HZ
-from gateway.text.estimate import speech_seconds
 from loadtest.processes import free_port, running_serve
-from loadtest.prose import prose
 from tests.running import Gateway, answers, running_gateway, wait_until
 
 CLIENTS = 100
@@ -224,31 +220,6 @@ def test_draining_moves_new_requests_and_cuts_no_stream(
     assert engine.generations() > before
 
 
-def test_a_long_text_is_heard_to_its_end_although_its_only_upstream_is_drained(
-    engines: list[Engine],
-) -> None:
-    """Its later segments are new generations, but nothing new to the listener."""
-    text = prose(2500)
-    body = {"input": text, "voice": "belinda", "response_format": "pcm"}
-    with running_gateway(upstreams=engines[0].address, max_in_flight=1) as gateway:
-        url = gateway.url + "/v1/audio/speech"
-        httpx.post(engines[0].address + "/simulator/faults", json={}).raise_for_status()
-        before = engines[0].generations()
-        with httpx.stream("POST", url, json=body, timeout=60) as answer:
-            parts = answer.iter_raw()
-            heard = len(next(parts))
-            admin = gateway.url + "/admin/upstreams"
-            httpx.post(admin + "/drain", json={"upstream": engines[0].address})
-            refused = httpx.post(url, json=body)
-            assert refused.status_code == 503
-            assert refused.headers["retry-after"]
-            assert not answers(gateway.url + "/ready")
-            heard += sum(map(len, parts))
-        assert engines[0].generations() >= before + 3
-        likely_seconds = speech_seconds(text).likely_seconds
-        assert heard > 0.5 * likely_seconds * ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
-
-
 def test_an_address_that_has_no_name_or_nobody_behind_it_costs_nothing(
     engines: list[Engine],
 ) -> None:
@@ -305,11 +276,13 @@ def test_a_drain_holds_in_every_worker(engines: list[Engine]) -> None:
         drain = {"upstream": engines[0].address}
         body = {"input": TEXT.format(1) * 3, "voice": "belinda", "response_format": "pcm"}
         with ExitStack() as scope:
-            for _ in range(2):  # one of them on each engine, if one worker has both
+            heard = []
+            for _ in range(2):  # on whichever engines, by whichever workers
                 answer = scope.enter_context(
                     httpx.stream("POST", serve.url + "/v1/audio/speech", json=body, timeout=30)
                 )
-                next(answer.iter_raw())
+                heard.append(answer.iter_raw())
+                next(heard[-1])
             # Whichever worker is asked: it knows what the other one has in hand.
             told = [sum(u["in_flight"] for u in upstreams_now()) for _ in range(12)]
             assert told == [2] * 12

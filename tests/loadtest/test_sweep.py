@@ -40,16 +40,17 @@ def test_goodput_leaves_out_what_came_too_late_or_broke() -> None:
     """An answer that nobody waited for is no use, however fast the GPU was."""
     window = Window(100.0, 10.0)
     window.heard = [
-        Heard(101, 104, 200, first_audio_seconds=0.5, audio_seconds=20),
-        Heard(101, 104, 200, first_audio_seconds=3.0, audio_seconds=20),
-        Heard(101, 104, 200, "ClientPayloadError", first_audio_seconds=0.5, audio_seconds=20),
+        Heard(101, 104, 200, "", 0.5, 20, counted_bytes=20 * 48_000),
+        Heard(101, 104, 200, "", 3.0, 20, counted_bytes=20 * 48_000),
+        Heard(101, 104, 200, "ClientPayloadError", 0.5, 20, counted_bytes=20 * 48_000),
         Heard(101, 104, 429),
         Heard(101, 104, 502),
-        Heard(90, 95, 200, first_audio_seconds=0.5, audio_seconds=20),
+        Heard(90, 95, 200, "", 0.5, 20),
+        Heard(90, 120, 200, "", 0.5, 20, counted_bytes=10 * 48_000),
     ]
     found = window.level("gateway", "offered", 4.0, promised_seconds=2.0)
     assert (found.complete, found.refused, found.failed) == (2, 1, 2)
-    assert found.goodput == 2.0
+    assert found.goodput == 3.0
     assert found.first_audio_p50_seconds == 0.5
     assert found.first_audio_p99_seconds == 3.0
 

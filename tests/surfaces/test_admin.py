@@ -8,15 +8,19 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.text.estimate import speech_seconds
+from loadtest.prose import prose
 from tests.running import Gateway, running_engine, running_gateway
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    """A gateway in front of one engine that speaks in real time."""
+    """A gateway in front of one engine that takes a few seconds for a long text."""
     with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "100") as engine,
-        running_gateway(upstreams=engine.address) as running,
+        running_engine("--voice", "simulated", "--tokens-per-second", "1000") as engine,
+        running_gateway(upstreams=engine.address, max_in_flight=1) as running,
     ):
         yield running
 
@@ -77,3 +81,33 @@ def test_only_the_right_methods_and_bodies_are_taken(gateway: Gateway) -> None:
     form = {"upstream": gateway.runtime.pool.upstreams[0].address}
     assert httpx.post(url, data=form, timeout=5).status_code == 415
     assert states(gateway)[0]["state"] == "ready"
+
+
+def test_a_long_text_is_heard_to_its_end_although_its_only_upstream_is_drained(
+    gateway: Gateway,
+) -> None:
+    """Its later segments are new generations, but nothing new to who listens."""
+    text = prose(350)
+    body = {"input": text, "voice": "belinda", "response_format": "pcm"}
+    url, admin = gateway.url + "/v1/audio/speech", gateway.url + "/admin/upstreams"
+    (upstream,) = gateway.runtime.pool.upstreams
+    named = {"upstream": upstream.address + "/"}
+    labels = {"upstream": upstream.address, "outcome": "ok"}
+    before = gateway.metric("gateway_upstream_requests_total", **labels)
+    with httpx.stream("POST", url, json=body, timeout=60) as answer:
+        parts = answer.iter_raw()
+        heard = len(next(parts))
+        drained = httpx.post(admin + "/drain", json=named, timeout=5).json()
+        assert drained["state"] == "draining"
+        assert drained["in_flight"] == 1
+        refused = httpx.post(url, json=body, timeout=30)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert httpx.get(gateway.url + "/ready", timeout=5).status_code == 503
+        begun = gateway.metric("gateway_upstream_requests_total", **labels)
+        heard += sum(map(len, parts))
+    assert gateway.metric("gateway_upstream_requests_total", **labels) > max(begun, before + 1)
+    wanted = speech_seconds(text).likely_seconds * ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+    assert heard > 0.5 * wanted
+    assert httpx.post(admin + "/resume", json=named, timeout=5).json()["state"] == "ready"
+    assert states(gateway)[0]["in_flight"] == 0

@@ -200,10 +200,14 @@ class Metrics:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
-    def generations_on(self, upstream: str) -> int:
-        """Generations that run on an upstream, for all workers."""
-        labels = {"upstream": upstream}
-        return int(self._whole().get_sample_value("gateway_upstream_in_flight", labels) or 0)
+    def generations(self) -> dict[str, int]:
+        """Generations that run on each upstream that ever had one, for all workers."""
+        return {
+            sample.labels["upstream"]: int(sample.value)
+            for family in self._whole().collect()
+            for sample in family.samples
+            if sample.name == "gateway_upstream_in_flight"
+        }
 
     def render(self) -> bytes:
         """The exposition text, summed over all workers in multiprocess mode."""

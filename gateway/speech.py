@@ -238,8 +238,13 @@ class SpeechService:
         """Run work that would hold up the event loop in one of the bounded threads."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def speak(self, request: SpeechRequest, arrived: float, voice_label: str) -> bytes:
-        """A whole answer's bytes, for surfaces that carry audio inside something else.
+    async def speak(
+        self, request: SpeechRequest, arrived: float, voice_label: str
+    ) -> tuple[bytes, float]:
+        """A whole answer, for surfaces that carry audio inside something else.
+
+        Returns:
+            Its bytes, and the seconds that it waited for its slot.
 
         Raises:
             GatewayError: There is no whole answer.
@@ -259,7 +264,7 @@ class SpeechService:
                 answer.observe(outcome)
             current_record().outcome = outcome
             self.metrics.requests.labels(request.surface, outcome).inc()
-        return body
+        return body, answer.queue_wait_seconds
 
     async def _admit(self, scope: ExitStack) -> float:
         """Wait for a slot that `scope` gives back."""

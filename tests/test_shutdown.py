@@ -185,7 +185,7 @@ def test_a_long_text_is_spoken_to_its_end_during_the_drain() -> None:
         assert serve.process.wait(30) == 0
 
 
-@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGINT), (2, signal.SIGHUP)])
+@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
 def test_a_second_signal_ends_at_once(engine: str, workers: int, number: signal.Signals) -> None:
     """Whoever asks twice does not want to wait."""
     with (

@@ -65,7 +65,7 @@ class AdminSurface:
     async def upstreams(self, request: Request) -> Response:
         """`GET /admin/upstreams`: the state of each, in the order of the settings."""
         del request
-        return JSONResponse({"upstreams": [self._describe(u) for u in self._pool.upstreams]})
+        return JSONResponse({"upstreams": self._describe(*self._pool.upstreams)})
 
     async def drain(self, request: Request) -> Response:
         """`POST /admin/upstreams/drain`: nothing new begins there; what runs goes on to its end."""
@@ -88,7 +88,8 @@ class AdminSurface:
             message = f"There is no such upstream. Upstreams: {known}."
             raise InvalidRequest(message, param="upstream")
         self._pool.drain(upstream, drain=drain)
-        return JSONResponse(self._describe(upstream))
+        return JSONResponse(self._describe(upstream)[0])
 
-    def _describe(self, upstream: Upstream) -> dict[str, Any]:
-        return describe(upstream, self._metrics.generations_on(upstream.address))
+    def _describe(self, *upstreams: Upstream) -> list[dict[str, Any]]:
+        in_flight = self._metrics.generations()
+        return [describe(u, in_flight.get(u.address, 0)) for u in upstreams]

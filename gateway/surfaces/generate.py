@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -232,16 +232,16 @@ class BatchEndpoint:
                 raise InvalidRequest(f"A batch holds 1 to {MOST_BATCH_ITEMS} items.")
             charge_more_requests(len(items) - 1)  # one was charged at the door
             async with watch_disconnect(receive) as watch:
-                results = await self._run(items)
+                results, waits = zip(*await self._run(items), strict=True)
                 watch.stop()
-                await self._response(results)(scope, receive, send)
+                await self._response(results, max(waits))(scope, receive, send)
         except ClientGone:
             return
         except GatewayError as error:
             self._count(error)
             await self._surface.render_error(error)(scope, receive, send)
 
-    async def _run(self, items: list[Any]) -> list[dict[str, Any]]:
+    async def _run(self, items: list[Any]) -> list[tuple[dict[str, Any], float]]:
         limit = asyncio.Semaphore(BATCH_CONCURRENCY)
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -249,23 +249,29 @@ class BatchEndpoint:
             ]
         return [task.result() for task in tasks]
 
-    async def _one(self, index: int, item: Any, limit: asyncio.Semaphore) -> dict[str, Any]:
+    async def _one(
+        self, index: int, item: Any, limit: asyncio.Semaphore
+    ) -> tuple[dict[str, Any], float]:
+        """An item's result, and the seconds that it waited for its slot."""
         async with limit:
             arrived = time.monotonic()
             try:
                 spoken = await self._understand(item)
-                audio = await self._service.speak(spoken.request, arrived, spoken.voice_label)
+                audio, waited = await self._service.speak(
+                    spoken.request, arrived, spoken.voice_label
+                )
             except GatewayError as error:
                 message = error.message
                 if isinstance(error, UnprocessableRequest):
                     message = json.dumps(error.details)
-                return {"index": index, "success": False, "error": message}
-        return {
+                return {"index": index, "success": False, "error": message}, 0.0
+        result = {
             "index": index,
             "success": True,
             "audio_base64": base64.b64encode(audio).decode(),
             "generation_time": round(time.monotonic() - arrived, 3),
         }
+        return result, waited
 
     async def _understand(self, item: Any) -> Spoken:
         """Read one item; one that cannot be read counts as a request of its own."""
@@ -279,7 +285,7 @@ class BatchEndpoint:
         metrics = self._service.metrics
         metrics.requests.labels(self._surface.name, outcome_of(error)).inc()
 
-    def _response(self, results: list[dict[str, Any]]) -> Response:
+    def _response(self, results: Sequence[dict[str, Any]], longest_wait: float) -> Response:
         successful = sum(result["success"] for result in results)
         return JSONResponse(
             {
@@ -287,5 +293,6 @@ class BatchEndpoint:
                 "total": len(results),
                 "successful": successful,
                 "failed": len(results) - successful,
-            }
+            },
+            headers={"X-Queue-Wait-Seconds": f"{longest_wait:.3f}"},
         )

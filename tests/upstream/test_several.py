@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.engine.waveform import expected_pcm
+from gateway.errors import UpstreamProtocolError
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 TEXT = "It is said by whoever can say it."
@@ -80,6 +81,9 @@ def test_each_request_goes_to_one_that_lists_its_voice_and_its_model(
     after = spoken_by(gateway)
     assert after[place] == before[place] + 1
     assert after[1 - place] == before[1 - place]
+    # Nor was the other one asked in vain.
+    error = UpstreamProtocolError.code
+    assert gateway.metric("gateway_upstream_retries_total", reason=error) == 0
 
 
 def test_what_nobody_lists_is_unknown_and_what_is_away_is_busy(gateway: Gateway) -> None:

@@ -68,7 +68,11 @@ def test_a_failure_before_the_first_audio_is_repaired(
 ) -> None:
     """Nothing was sent yet: the client gets whole, correct audio, on either of the routes."""
     plan(engine, fault)
-    fields = {} if scene is None else {"instructions": scene}
+    fields: dict[str, Any] = {} if scene is None else {"instructions": scene}
+    if fault.startswith("truncate"):
+        # Only its end tells a cut answer; a stream waits for that no longer than milliseconds,
+        # and is aborted where it comes later.
+        fields["stream"] = False
     answer = speak(gateway, **fields)
     assert answer.status_code == 200
     voice = "mabel" if scene is None else ""

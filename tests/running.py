@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +22,14 @@ from gateway.settings import load_settings
 from loadtest.processes import DEADLINE_SECONDS, answers, running_engine, wait_until
 
 __all__ = ["Gateway", "answers", "running_engine", "running_gateway", "wait_until"]
+
+
+def namespaces_can_be_made() -> bool:
+    """Whether this process may make namespaces; inside some sandboxes not even root may."""
+    command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    if os.geteuid() != 0 or shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 class Gateway:

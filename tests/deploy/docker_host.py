@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.running import namespaces_can_be_made
+
 ROOT = Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000  # setns(2)
 COMMAND_SECONDS = 300
@@ -149,6 +151,8 @@ def missing_for_throwaway() -> str | None:
     """Why no engine can be started here, if so."""
     if os.geteuid():
         return "no Docker engine is reachable, and only root can start one"
+    if not namespaces_can_be_made():
+        return "no Docker engine is reachable, and none can be started in this sandbox"
     missing = [name for name in THROWAWAY_NEEDS if shutil.which(name) is None]
     return (
         f"no Docker engine is reachable, and {', '.join(missing)} is missing" if missing else None

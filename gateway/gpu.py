@@ -7,9 +7,9 @@ look like an idle card.
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import logging.config
+import math
 import signal
 import subprocess
 import threading
@@ -26,8 +26,9 @@ from gateway.logs import log_config
 logger = logging.getLogger("gateway.gpu")
 
 MEBIBYTE = 1024 * 1024
+ASKED_EVERY_SECONDS = 5.0  # half a scrape interval
 NVIDIA_SMI_SECONDS = 10.0  # a driver in trouble lets it hang
-KEPT_SECONDS = 2.0  # several scrapers ask the driver once
+KEPT_SECONDS = 20.0  # longer than an answer may take; older figures are nobody's
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,53 +84,91 @@ class Gpu:
 def parse(printed: str) -> tuple[Gpu, ...]:
     """Read nvidia-smi's answer to `COMMAND`; lines that say something else are left out."""
     found = []
-    for row in csv.reader(printed.splitlines(), skipinitialspace=True):
+    for line in printed.splitlines():
+        row = [cell.strip() for cell in line.split(",")]
         if len(row) != len(LABELS) + len(FIGURES) or not row[0].isdecimal():
             continue
         values = {}
         for figure, text in zip(FIGURES, row[len(LABELS) :], strict=True):
             try:
-                values[figure.name] = float(text) * figure.factor
+                value = float(text)
             except ValueError:  # [N/A], [Not Supported], [Unknown Error]
                 continue
+            if math.isfinite(value):
+                values[figure.name] = value * figure.factor
         found.append(Gpu(tuple(row[: len(LABELS)]), values))
     return tuple(found)
 
 
 def ask_nvidia_smi() -> tuple[Gpu, ...]:
-    """The GPUs of this machine now; none where nvidia-smi is missing, fails or hangs."""
-    try:
-        done = subprocess.run(  # noqa: S603  (a constant command)
-            COMMAND, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        logger.debug("nvidia-smi: %s", error)
-        return ()
+    """The GPUs of this machine now.
+
+    Raises:
+        OSError: There is no nvidia-smi.
+        subprocess.SubprocessError: It failed, or did not end in time.
+    """
+    done = subprocess.run(  # noqa: S603  (a constant command)
+        COMMAND,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=NVIDIA_SMI_SECONDS,
+        check=True,
+    )
     return parse(done.stdout)
 
 
-class GpuCollector(Collector):
-    """Asks at a scrape, at most every two seconds.
+class GpuWatch(Collector):
+    """Asks again and again in a thread of its own, so that no scrape waits for the driver.
 
     Args:
-        ask: Where the GPUs come from.
+        ask: Where the GPUs come from; may raise what `ask_nvidia_smi` raises, and may hang.
+        every_seconds: Pause between two answers.
+        kept_seconds: Age at which figures are told no longer.
     """
 
-    def __init__(self, ask: Callable[[], tuple[Gpu, ...]] = ask_nvidia_smi) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], tuple[Gpu, ...]] = ask_nvidia_smi,
+        every_seconds: float = ASKED_EVERY_SECONDS,
+        kept_seconds: float = KEPT_SECONDS,
+    ) -> None:
         self._ask = ask
-        self._lock = threading.Lock()
-        self._gpus: tuple[Gpu, ...] = ()
-        self._asked_at = float("-inf")
+        self._every_seconds = every_seconds
+        self._kept_seconds = kept_seconds
+        self._seen: tuple[float, tuple[Gpu, ...]] = (float("-inf"), ())
+        self._stopped = threading.Event()
+        # A process that hangs inside the driver cannot even be killed: exit without it.
+        self._thread = threading.Thread(target=self._run, name="nvidia-smi", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more; an answer on its way is not waited for."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        said = ""
+        while not self._stopped.is_set():
+            gpus: tuple[Gpu, ...] = ()
+            try:
+                gpus = self._ask()
+                news = f"{len(gpus)} GPU(s) seen"
+            except (OSError, subprocess.SubprocessError) as error:
+                news = f"no GPU's figures: {error}"
+            self._seen = (time.monotonic(), gpus)
+            if news != said:
+                logger.info("%s", news)
+                said = news
+            self._stopped.wait(self._every_seconds)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The families that have a sample."""
-        with self._lock:
-            if time.monotonic() - self._asked_at > KEPT_SECONDS:
-                before, self._gpus = len(self._gpus), self._ask()
-                self._asked_at = time.monotonic()
-                if len(self._gpus) != before:
-                    logger.info("%d GPU(s) seen", len(self._gpus))
-            gpus = self._gpus
+        seen_at, gpus = self._seen
+        if time.monotonic() - seen_at > self._kept_seconds:
+            return
         for figure in FIGURES:
             family = GaugeMetricFamily(figure.name, figure.text, labels=LABELS)
             for gpu in gpus:
@@ -146,11 +185,14 @@ def run_exporter(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     registry = CollectorRegistry()
-    registry.register(GpuCollector())
+    watch = GpuWatch()
+    watch.start()
+    registry.register(watch)
     server, thread = start_http_server(arguments.port, arguments.host, registry)
     logger.info("listening on http://%s:%d/metrics", arguments.host, server.server_port)
     stopped.wait()
     server.shutdown()
     server.server_close()
     thread.join()
+    watch.stop()
     return 0

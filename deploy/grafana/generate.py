@@ -153,6 +153,7 @@ LATENCY = Row(
             [
                 Query("gateway:real_time_factor:p50", "p50"),
                 Query("gateway:real_time_factor:p95", "p95"),
+                Query("gateway:real_time_factor:p99", "p99"),
             ],
             unit="none", thresholds=((None, GREEN), (1, RED)), lines=True,
         ),
@@ -165,8 +166,12 @@ LATENCY = Row(
         ),
         Panel(
             "Wait for a slot",
-            "One request of twenty waits longer.",
-            [Query("gateway:queue_wait_seconds:p95", "p95")],
+            "Of the requests that were let in; one of twenty waits longer than p95.",
+            [
+                Query("gateway:queue_wait_seconds:p50", "p50"),
+                Query("gateway:queue_wait_seconds:p95", "p95"),
+                Query("gateway:queue_wait_seconds:p99", "p99"),
+            ],
             unit="s", thresholds=FIRST_AUDIO,
         ),
         Panel(

@@ -172,20 +172,25 @@ def _annotation(name: str, colour: str, expression: str, title: str) -> dict[str
         "expr": expression,
         "titleFormat": title,
         "textFormat": "",
-        "step": "30s",
+        "step": "15s",
         "useValueForTime": False,
     }
 
 
+# Grafana marks the times at which an annotation's value is 1 or more, and no others.
 ANNOTATIONS = [
     _annotation(
-        "Starts and deploys",
+        "Deploys and starts",
         BLUE,
-        "changes(gateway_start_time_seconds[1m]) > 0",
-        "the gateway was started",
+        "gateway_build_info * on (instance) group_left () "
+        "(time() - gateway_start_time_seconds < bool 60)",
+        "{{instance}} was started with version {{version}}",
     ),
     _annotation(
-        "Ejections", RED, 'gateway_upstream_healthy{upstream=~"$upstream"} == 0', "{{upstream}} out"
+        "Ejections",
+        RED,
+        'max by (upstream) (gateway_upstream_healthy{upstream=~"$upstream"}) == bool 0',
+        "{{upstream}} out",
     ),
 ]
 VARIABLES = [

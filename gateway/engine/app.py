@@ -135,6 +135,7 @@ class Engine:
             running=self.voice.running - waiting,
             waiting=waiting,
             tokens=self.voice.audio_tokens_total,
+            cache_usage=getattr(self.voice, "cache_usage", None),
         )
         return StreamingResponse(iter([text]), headers={"Content-Type": CONTENT_TYPE})
 

@@ -37,7 +37,9 @@ class Counters:
         self.first_token_seconds[bisect.bisect_left(FIRST_TOKEN_BUCKETS_SECONDS, seconds)] += 1
         self.first_token_seconds_sum += seconds
 
-    def exposition(self, model_id: str, *, running: int, waiting: int, tokens: int) -> str:
+    def exposition(
+        self, model_id: str, *, running: int, waiting: int, tokens: int, cache_usage: float | None
+    ) -> str:
         """All of it as Prometheus text.
 
         Args:
@@ -45,6 +47,8 @@ class Counters:
             running: Generations that run now.
             waiting: Those in line.
             tokens: Tokens generated since the start.
+            cache_usage: Share of the room for running generations that is taken; None where the
+                voice has no such bound, and then no sample: a zero would look like an idle card.
         """
         labels = f'engine="0",model_name="{model_id}"'
         lines: list[str] = []
@@ -56,7 +60,8 @@ class Counters:
 
         family("num_requests_running", "gauge", [("", "", running)])
         family("num_requests_waiting", "gauge", [("", "", waiting)])
-        family("gpu_cache_usage_perc", "gauge", [("", "", 0.0)])
+        if cache_usage is not None:
+            family("gpu_cache_usage_perc", "gauge", [("", "", cache_usage)])
         family("generation_tokens_total", "counter", [("", "", tokens)])
         family(
             "request_success_total",

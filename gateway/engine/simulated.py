@@ -79,6 +79,11 @@ class SimulatedVoice:
         """Generations in line for the GPU."""
         return self.clock.waiting
 
+    @property
+    def cache_usage(self) -> float:
+        """Share of the streams that may run at once which do; at 1 new ones wait."""
+        return self.clock.running / self.clock.max_running
+
     async def start(self) -> None:
         """Make the waveform."""
         waveform.table()

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
-from gateway.gpu import Gpu, GpuCollector, parse
+from gateway.gpu import Gpu, GpuWatch, ask_nvidia_smi, parse
 from loadtest.processes import answers, free_port, wait_until
 
 # Printed by a real card on 2026-11-23, its UUID shortened.
@@ -31,6 +31,13 @@ def test_figures_come_in_base_units() -> None:
         "gateway_gpu_temperature_celsius": 43,
         "gateway_gpu_power_watts": 125.65,
     }
+
+
+@pytest.mark.parametrize("figure", ["nan", "inf", "ERR!", "[GPU requires reset]", ""])
+def test_a_figure_that_is_no_number_is_left_out(figure: str) -> None:
+    """The card's other figures stay."""
+    (gpu,) = parse(H100.replace("125.65", figure))
+    assert len(gpu.values) == 4
 
 
 def test_what_the_driver_does_not_have_is_no_zero() -> None:
@@ -54,13 +61,73 @@ def test_anything_else_is_no_gpu(printed: str) -> None:
     assert parse(printed) == ()
 
 
+def told(watch: GpuWatch) -> set[str]:
+    """Names of the metrics that a scrape would get."""
+    return {family.name for family in watch.collect()}
+
+
 def test_no_gpu_is_no_series() -> None:
     """A dashboard shows a gap, not a card that idles."""
-    asked: list[tuple[Gpu, ...]] = [(), parse(H100)]
-    registry = CollectorRegistry()
-    registry.register(GpuCollector(lambda: asked.pop(0)))  # asked once as it is registered
-    collector = GpuCollector(lambda: ())
-    assert list(collector.collect()) == []
+    asked = threading.Event()
+
+    def ask() -> tuple[Gpu, ...]:
+        asked.set()
+        return ()
+
+    watch = GpuWatch(ask)
+    assert told(watch) == set()  # nobody was asked yet
+    watch.start()
+    assert asked.wait(10)
+    assert told(watch) == set()
+    watch.stop()
+
+
+def test_a_driver_that_hangs_lets_no_scrape_wait_and_its_figures_fade() -> None:
+    """The last figures hold for a while, then they are gone; nothing blocks meanwhile."""
+    hangs = threading.Event()
+    answers_: list[tuple[Gpu, ...]] = [parse(H100)]
+
+    def ask() -> tuple[Gpu, ...]:
+        if answers_:
+            return answers_.pop()
+        hangs.set()
+        threading.Event().wait()  # for ever, as a process inside a broken driver
+        return ()
+
+    watch = GpuWatch(ask, every_seconds=0.01, kept_seconds=1)
+    watch.start()
+    assert hangs.wait(10)
+    assert "gateway_gpu_power_watts" in told(watch)
+    wait_until(lambda: not told(watch), "they are gone")
+    watch.stop()
+
+
+@pytest.mark.parametrize(
+    ("script", "told_error"),
+    [
+        ("exec sleep 600", "timed out"),
+        ("echo no driver >&2; exit 9", "exit status 9"),
+        (None, "No such file"),
+    ],
+    ids=["hangs", "fails", "is missing"],
+)
+def test_a_driver_in_trouble_gives_no_figures(
+    tmp_path: Path, script: str | None, told_error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An nvidia-smi that hangs is ended; the log tells why there are no figures."""
+    monkeypatch.setattr("gateway.gpu.NVIDIA_SMI_SECONDS", 0.2)
+    path = nvidia_smi(tmp_path, script)["PATH"] if script else str(tmp_path)
+    monkeypatch.setenv("PATH", path)
+    with pytest.raises((OSError, subprocess.SubprocessError), match=told_error):
+        ask_nvidia_smi()
+
+
+def test_bytes_that_are_no_text_are_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Garbage before a card does not hide the card."""
+    environment = nvidia_smi(tmp_path, "printf '\\377\\000, \"x\\n'; printf '%s' \"$CARD\"")
+    monkeypatch.setenv("PATH", environment["PATH"])
+    monkeypatch.setenv("CARD", H100)
+    assert ask_nvidia_smi() == parse(H100)
 
 
 def nvidia_smi(folder: Path, script: str) -> dict[str, str]:

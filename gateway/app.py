@@ -166,7 +166,7 @@ class Runtime:
             running.set(seen.state == "running")
             restarts.set(seen.restarts)
 
-        return Watcher(name, self.executor, changed)
+        return Watcher(name, changed)
 
     async def run_probes(self) -> None:
         """Probe every upstream until cancelled."""

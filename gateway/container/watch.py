@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,25 +65,21 @@ class Watcher:
 
     Args:
         name: The container's name.
-        executor: A thread for Docker's blocking client.
         changed: Called with each state that was seen.
 
     Attributes:
         state: What was seen last.
     """
 
-    def __init__(
-        self, name: str, executor: Executor, changed: Callable[[ContainerState], None]
-    ) -> None:
+    def __init__(self, name: str, changed: Callable[[ContainerState], None]) -> None:
         self.state = ContainerState(name)
-        self._executor = executor
         self._changed = changed
 
     async def run(self) -> None:
         """Look until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
-            seen = await loop.run_in_executor(self._executor, look, self.state.name)
+            # Not in the codecs' threads: a Docker engine that hangs would hold one for a minute.
+            seen = await asyncio.to_thread(look, self.state.name)
             if seen != self.state:
                 logger.info(
                     "container %s is %s, restarts: %d", seen.name, seen.state, seen.restarts

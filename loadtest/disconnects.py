@@ -16,10 +16,9 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
-from loadtest.processes import running_engine, running_serve, wait_until
+from loadtest.processes import engine_state, running_engine, running_serve, wait_until
 from loadtest.prose import sentences
 
 CONCURRENT = 64
@@ -99,7 +98,7 @@ async def leave_all(url: str, count: int) -> None:
 
 def running(engine: str) -> int:
     """Generations that run on a simulated engine."""
-    return int(httpx.get(engine + "/simulator/state", timeout=10).json()["running"])
+    return int(engine_state(engine)["running"])
 
 
 def main() -> None:

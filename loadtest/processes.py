@@ -51,6 +51,13 @@ def answers(url: str) -> bool:
         return False
 
 
+def engine_state(address: str) -> dict[str, Any]:
+    """What a simulated engine saw and does."""
+    value = httpx.get(address + "/simulator/state", timeout=DEADLINE_SECONDS).json()
+    assert isinstance(value, dict)  # noqa: S101  (for the types)
+    return value
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -16,6 +16,7 @@ from gateway.engine.waveform import expected_pcm
 from gateway.text.boundary import Boundary
 from gateway.text.split import iter_segments
 from gateway.upstream.health import WARM_UP_TEXT
+from loadtest.processes import engine_state
 from loadtest.prose import prose
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
@@ -56,13 +57,6 @@ def drain(answer: httpx.Response, heard: bytearray) -> None:
         heard += data
 
 
-def state(engine: str) -> dict[str, Any]:
-    """What the simulator saw and does."""
-    value = httpx.get(engine + "/simulator/state", timeout=30).json()
-    assert isinstance(value, dict)
-    return value
-
-
 def plan_faults(engine: str, *kinds: str) -> None:
     """What the next generations meet; `slow` without a number is no fault."""
     httpx.post(engine + "/simulator/faults", json={"next": kinds}).raise_for_status()
@@ -77,12 +71,12 @@ class Asked:
 
     def __enter__(self) -> Self:
         """Count from here."""
-        self._before = state(self._engine)["requests_total"]
+        self._before = engine_state(self._engine)["requests_total"]
         return self
 
     def __exit__(self, *_: object) -> None:
         """Read what came."""
-        now = state(self._engine)
+        now = engine_state(self._engine)
         count = now["requests_total"] - self._before
         assert count <= len(now["requests"]), "the simulator has forgotten some"
         bodies = [seen["body"] for seen in now["requests"][-count:]] if count else []
@@ -224,7 +218,7 @@ def test_a_stream_that_breaks_off_is_aborted(gateway: Gateway, engine: str) -> N
         drain(answer, heard)
     assert 48_000 < len(heard) <= 480_000
     assert whole.startswith(heard)
-    wait_until(lambda: state(engine)["running"] == 0, "no segment runs on", 3)
+    wait_until(lambda: engine_state(engine)["running"] == 0, "no segment runs on", 3)
     wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 3)
 
 
@@ -236,14 +230,16 @@ def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
         thread = threading.Thread(target=lambda: long_answer.append(speak(gateway, prose(1800))))
         thread.start()
         try:
-            wait_until(lambda: state(slow_engine)["running"] == 2, "the long one has both slots", 5)
+            wait_until(
+                lambda: engine_state(slow_engine)["running"] == 2, "the long one has both slots", 5
+            )
             for _ in range(2):
                 assert speak(gateway, short).content == expected_pcm(short, VOICE)
             assert not long_answer
         finally:
             thread.join(60)
         assert long_answer[0].status_code == 200
-        assert state(slow_engine)["peak_running"] == 2
+        assert engine_state(slow_engine)["peak_running"] == 2
 
 
 def test_a_client_that_leaves_stops_all_segments(slow_engine: str) -> None:
@@ -256,10 +252,10 @@ def test_a_client_that_leaves_stops_all_segments(slow_engine: str) -> None:
         ):
             chunks = answer.iter_raw()
             next(chunks)
-            wait_until(lambda: state(slow_engine)["running"] == 6, "all slots are in use", 5)
-        wait_until(lambda: state(slow_engine)["running"] == 0, "the engine is free", 3)
+            wait_until(lambda: engine_state(slow_engine)["running"] == 6, "all slots are in use", 5)
+        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 3)
         wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 3)
-        assert state(slow_engine)["aborted"] == 6
+        assert engine_state(slow_engine)["aborted"] == 6
         assert all(upstream.in_flight == 0 for upstream in gateway.runtime.pool.upstreams)
         assert gateway.metric("gateway_in_flight_requests") == 0
 

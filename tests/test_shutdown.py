@@ -16,7 +16,14 @@ import psutil
 import pytest
 
 from gateway.engine.waveform import expected_pcm
-from loadtest.processes import ServeProcess, free_port, running_engine, running_serve, wait_until
+from loadtest.processes import (
+    ServeProcess,
+    engine_state,
+    free_port,
+    running_engine,
+    running_serve,
+    wait_until,
+)
 from tests.running import namespaces_can_be_made, running_gateway
 
 VOICE = "belinda"
@@ -29,13 +36,6 @@ def engine() -> Iterator[str]:
     """A simulated engine that speaks six times as fast as one hears."""
     with running_engine("--voice", "simulated", "--tokens-per-second", "120") as supervisor:
         yield supervisor.address
-
-
-def state(engine: str) -> dict[str, Any]:
-    """What the simulator saw and does."""
-    value = httpx.get(engine + "/simulator/state").json()
-    assert isinstance(value, dict)
-    return value
 
 
 def body(text: str, **fields: Any) -> dict[str, Any]:
@@ -118,11 +118,11 @@ def test_what_is_not_done_when_the_drain_is_over_is_cut_honestly(engine: str, wo
         running_serve("--workers", str(workers), upstreams=engine, drain_seconds=0.3) as serve,
         ThreadPoolExecutor() as threads,
     ):
-        wait_until(lambda: state(engine)["running"] == 0, "the warm-ups are over")
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the warm-ups are over")
         silent = threads.submit(ask, serve, "This one never begins. fault-hang")
         buffered = threads.submit(ask, serve, SENTENCE * 2, stream=False)
         stream = Stream(serve, SENTENCE * 3)
-        wait_until(lambda: state(engine)["running"] == 3, "all three run")
+        wait_until(lambda: engine_state(engine)["running"] == 3, "all three run")
         assert serve.stop() == 0
         stream.join()
         assert isinstance(stream.error, httpx.TransportError)
@@ -132,7 +132,7 @@ def test_what_is_not_done_when_the_drain_is_over_is_cut_honestly(engine: str, wo
             assert answer.headers["retry-after"] == "1"
             assert answer.headers["connection"] == "close"
             assert answer.json()["error"]["code"] == "shutting_down"
-        wait_until(lambda: state(engine)["running"] == 0, "the engine runs nothing", 10)
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the engine runs nothing", 10)
 
 
 def test_those_who_wait_in_line_are_told_at_once(engine: str) -> None:
@@ -168,11 +168,11 @@ def test_a_long_text_is_spoken_to_its_end_during_the_drain() -> None:
         running_serve(upstreams=engine.address, max_in_flight=3) as serve,
         ThreadPoolExecutor() as threads,
     ):
-        asked = state(engine.address)["requests_total"]
+        asked = engine_state(engine.address)["requests_total"]
         buffered = threads.submit(ask, serve, SENTENCE * 10, response_format="wav", stream=False)
-        wait_until(lambda: state(engine.address)["requests_total"] > asked, "it has begun")
+        wait_until(lambda: engine_state(engine.address)["requests_total"] > asked, "it has begun")
         stream = Stream(serve, text)
-        segments = state(engine.address)["requests_total"]
+        segments = engine_state(engine.address)["requests_total"]
         serve.process.send_signal(signal.SIGTERM)
         stream.join()
         assert stream.error is None
@@ -181,7 +181,7 @@ def test_a_long_text_is_spoken_to_its_end_during_the_drain() -> None:
         assert int(answer.headers["content-length"]) == len(answer.content)
         assert len(answer.content) > 40 * 48_000
         assert len(stream.heard) > 200 * 48_000
-        assert state(engine.address)["requests_total"] > segments
+        assert engine_state(engine.address)["requests_total"] > segments
         assert serve.process.wait(30) == 0
 
 
@@ -192,16 +192,16 @@ def test_a_second_signal_ends_at_once(engine: str, workers: int, number: signal.
         running_serve("--workers", str(workers), upstreams=engine, drain_seconds=600) as serve,
         ThreadPoolExecutor() as threads,
     ):
-        wait_until(lambda: state(engine)["running"] == 0, "the warm-ups are over")
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the warm-ups are over")
         answer = threads.submit(ask, serve, "This one never begins. fault-hang")
-        wait_until(lambda: state(engine)["running"] == 1, "it runs")
+        wait_until(lambda: engine_state(engine)["running"] == 1, "it runs")
         left = psutil.Process(serve.process.pid).children(recursive=True)
         serve.process.send_signal(number)
         wait_until(lambda: refuses(serve), "the drain has begun", 10)
         serve.process.send_signal(number)
         assert serve.process.wait(15) == 0
         assert answer.exception(15) is not None or answer.result().status_code == 503
-        wait_until(lambda: state(engine)["running"] == 0, "the engine runs nothing", 10)
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the engine runs nothing", 10)
         wait_until(lambda: not any(child.is_running() for child in left), "nothing is left", 10)
 
 

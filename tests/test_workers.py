@@ -19,8 +19,15 @@ import pytest
 
 from gateway.engine.waveform import expected_pcm
 from gateway.workers import HANG_SECONDS, START_SECONDS, Heart, Workers, _Place
-from loadtest.processes import ServeProcess, answers, running_engine, running_serve, wait_until
-from tests.test_shutdown import SENTENCE, VOICE, Stream, ask, state
+from loadtest.processes import (
+    ServeProcess,
+    answers,
+    engine_state,
+    running_engine,
+    running_serve,
+    wait_until,
+)
+from tests.test_shutdown import SENTENCE, VOICE, Stream, ask
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +89,9 @@ def test_a_killed_worker_is_replaced_and_only_its_own_clients_notice(engine: str
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: sum(s.error is not None for s in streams) == clients[victim], "aborts")
         wait_until(
-            lambda: state(engine)["aborted"] >= clients[victim], "the engine stops for them", 10
+            lambda: engine_state(engine)["aborted"] >= clients[victim],
+            "the engine stops for them",
+            10,
         )
         for stream in streams:
             stream.join()
@@ -124,14 +133,14 @@ def test_slots_and_queue_places_are_shared_out(engine: str) -> None:
     with running_serve("--workers", "2", upstreams=engine, max_in_flight=2, max_queued=32) as serve:
         wait_until(lambda: metric(serve, "gateway_slots") == 2, "both workers have slots")
         assert metric(serve, "gateway_queue_places") == 32
-        wait_until(lambda: state(engine)["running"] == 0, "the warm-ups are over")
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the warm-ups are over")
         threads = [threading.Thread(target=ask, args=(serve, "Hello there.")) for _ in range(6)]
         for thread in threads:
             thread.start()
         most = 0
         while any(thread.is_alive() for thread in threads):
             # A health probe is a generation too, and takes a slot only where one is free.
-            most = max(most, state(engine)["running"])
+            most = max(most, engine_state(engine)["running"])
         assert 1 <= most <= 2
 
 

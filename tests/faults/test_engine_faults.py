@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from gateway.engine.waveform import expected_pcm
+from loadtest.processes import engine_state
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 TEXT = "It was a bright cold day in April, and the clocks of the town were striking one."
@@ -45,13 +46,6 @@ def plan(engine: str, *faults: str, **more: Any) -> None:
     httpx.post(engine + "/simulator/faults", json=faults_of_text).raise_for_status()
 
 
-def state(engine: str) -> dict[str, Any]:
-    """What the simulator saw and does."""
-    value = httpx.get(engine + "/simulator/state").json()
-    assert isinstance(value, dict)
-    return value
-
-
 def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     """A PCM request."""
     body = {"input": TEXT, "voice": "mabel", "response_format": "pcm", **fields}
@@ -77,7 +71,7 @@ def test_a_failure_before_the_first_audio_is_repaired(
     assert answer.status_code == 200
     voice = "mabel" if scene is None else ""
     assert answer.content == expected_pcm(TEXT, voice)
-    wait_until(lambda: state(engine)["running"] == 0, "nothing is left running", 5)
+    wait_until(lambda: engine_state(engine)["running"] == 0, "nothing is left running", 5)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +93,7 @@ def test_a_failure_that_stays_is_an_honest_status(
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == code
     assert answer.headers["x-request-id"]
-    wait_until(lambda: state(engine)["running"] == 0, "nothing is left running", 5)
+    wait_until(lambda: engine_state(engine)["running"] == 0, "nothing is left running", 5)
     wait_until(lambda: gateway.runtime.pool.ready, "the upstream is back", 10)
 
 
@@ -121,7 +115,7 @@ def test_a_failure_after_the_first_audio_aborts_the_connection(
         ),
         "it is counted",
     )
-    wait_until(lambda: state(engine)["running"] == 0, "nothing is left running", 5)
+    wait_until(lambda: engine_state(engine)["running"] == 0, "nothing is left running", 5)
 
 
 def test_error_text_never_reaches_a_client(gateway: Gateway, engine: str) -> None:
@@ -163,7 +157,7 @@ def test_a_runaway_is_ended_cleanly_and_counted(gateway: Gateway, engine: str) -
     seconds = len(answer.content) / 48_000
     assert 20 < seconds < 60
     assert gateway.metric("gateway_runaway_total", reason="too_long") == before + 1
-    assert state(engine)["running"] == 0
+    assert engine_state(engine)["running"] == 0
 
 
 def test_endless_silence_is_ended_and_counted(gateway: Gateway, engine: str) -> None:
@@ -174,7 +168,7 @@ def test_endless_silence_is_ended_and_counted(gateway: Gateway, engine: str) -> 
     assert answer.status_code == 200
     assert 96_000 <= len(answer.content) < 96_000 + 48_000 * 2.5
     assert gateway.metric("gateway_runaway_total", reason="silence") == before + 1
-    wait_until(lambda: state(engine)["running"] == 0, "the engine is free", 5)
+    wait_until(lambda: engine_state(engine)["running"] == 0, "the engine is free", 5)
 
 
 def test_slow_headers_within_the_timeout_are_waited_for(gateway: Gateway, engine: str) -> None:
@@ -189,7 +183,9 @@ def test_an_engine_whose_lists_are_wrong_is_never_ready(listed: Any) -> None:
     with running_engine(*FAST) as supervisor:
         httpx.post(supervisor.address + "/simulator/faults", json={"voices": listed})
         with running_gateway(upstreams=supervisor.address, ready=False) as running:
-            wait_until(lambda: state(supervisor.address)["voice_lists"] >= 2, "it was asked", 10)
+            wait_until(
+                lambda: engine_state(supervisor.address)["voice_lists"] >= 2, "it was asked", 10
+            )
             assert httpx.get(running.url + "/ready").status_code == 503
             answer = speak(running)
             assert answer.status_code == 503
@@ -203,7 +199,9 @@ def test_health_alone_does_not_make_an_engine_ready() -> None:
     with running_engine(*FAST, "--fault", "hang") as supervisor:
         assert httpx.get(supervisor.address + "/health").status_code == 200
         with running_gateway(upstreams=supervisor.address, ready=False) as running:
-            wait_until(lambda: state(supervisor.address)["running"] == 1, "the warm-up hangs", 10)
+            wait_until(
+                lambda: engine_state(supervisor.address)["running"] == 1, "the warm-up hangs", 10
+            )
             assert httpx.get(running.url + "/ready").status_code == 503
 
 
@@ -213,7 +211,7 @@ def test_the_warm_up_is_neither_a_request_nor_audio() -> None:
         running_engine(*FAST) as supervisor,
         running_gateway(upstreams=supervisor.address) as running,
     ):
-        assert state(supervisor.address)["finished"] >= 1
+        assert engine_state(supervisor.address)["finished"] >= 1
         assert running.runtime.metrics.sums().get("gateway_requests_total:ok", 0) == 0
         assert running.runtime.metrics.sums().get("gateway_audio_tokens_total", 0) == 0
 

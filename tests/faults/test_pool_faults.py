@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from gateway.engine.waveform import expected_pcm
-from loadtest.processes import free_port, running_serve
+from loadtest.processes import engine_state, free_port, running_serve
 from tests.running import Gateway, answers, running_gateway, wait_until
 
 CLIENTS = 100
@@ -74,7 +74,7 @@ class Engine:
 
     def generations(self) -> int:
         """How many it has begun."""
-        return int(httpx.get(self.address + "/simulator/state", timeout=5).json()["requests_total"])
+        return int(engine_state(self.address)["requests_total"])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.engine.waveform import expected_pcm
 from gateway.segments import MOST_AHEAD
-from loadtest.processes import running_serve
+from loadtest.processes import engine_state, running_serve
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 from tests.sockets import connected, exchange, get, post, read_to_end, read_until, statuses
 
@@ -59,9 +59,7 @@ def alive(gateway: Gateway) -> Iterator[None]:
 
 def running(engine: str) -> int:
     """Generations that the engine works on."""
-    count = httpx.get(engine + "/simulator/state").json()["running"]
-    assert isinstance(count, int)
-    return count
+    return int(engine_state(engine)["running"])
 
 
 def drip(connection: socket.socket, data: bytes, pause_seconds: float) -> bytes:

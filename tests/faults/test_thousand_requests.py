@@ -14,6 +14,7 @@ import httpx
 import psutil
 
 from gateway.engine.waveform import expected_pcm
+from loadtest.processes import engine_state
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 REQUESTS = 1000
@@ -80,7 +81,7 @@ async def run_all(url: str) -> collections.Counter[str]:
 
 def running_on(engine: str) -> int:
     """Generations that a simulator runs."""
-    return int(httpx.get(engine + "/simulator/state").json()["running"])
+    return int(engine_state(engine)["running"])
 
 
 def tasks_of(gateway: Gateway) -> int:

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.engine.waveform import expected_pcm
 from gateway.surfaces.generate import BATCH_CONCURRENCY, MOST_BATCH_ITEMS
+from loadtest.processes import engine_state
 from tests.listen import decode
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 from tests.voices.recordings import good_files, heard, tone, wav
@@ -52,16 +53,9 @@ def batch(gateway: Gateway, items: Any) -> httpx.Response:
     return httpx.post(gateway.url + "/generate/batch", json=items, timeout=30)
 
 
-def state(engine: str) -> dict[str, Any]:
-    """What the simulator saw and does."""
-    value = httpx.get(engine + "/simulator/state").json()
-    assert isinstance(value, dict)
-    return value
-
-
 def last_body(engine: str) -> dict[str, Any]:
     """What the engine was asked last."""
-    body = state(engine)["requests"][-1]["body"]
+    body = engine_state(engine)["requests"][-1]["body"]
     assert isinstance(body, dict)
     return body
 
@@ -235,11 +229,11 @@ def test_a_reference_that_cannot_be_used_is_a_400(
     gateway: Gateway, engine: str, reference: str
 ) -> None:
     """Nothing is fetched, and the engine is not asked."""
-    before = state(engine)["requests_total"]
+    before = engine_state(engine)["requests_total"]
     answer = generate(gateway, reference_audio_base64=reference)
     assert answer.status_code == 400
     assert isinstance(answer.json()["detail"], str)
-    assert state(engine)["requests_total"] == before
+    assert engine_state(engine)["requests_total"] == before
 
 
 def test_several_speakers_get_their_prompt_and_headers(gateway: Gateway, engine: str) -> None:
@@ -263,11 +257,11 @@ def test_one_speaker_s_tag_alone_is_no_dialogue(gateway: Gateway) -> None:
 
 def test_chunks_of_a_long_dialogue_are_counted(gateway: Gateway, engine: str) -> None:
     """As many as generations were made for it."""
-    before = state(engine)["requests_total"]
+    before = engine_state(engine)["requests_total"]
     answer = generate(gateway, f"{DIALOGUE} " * 15)
     chunks = int(answer.headers["x-chunks"])
     assert chunks > 1
-    assert state(engine)["requests_total"] - before == chunks
+    assert engine_state(engine)["requests_total"] - before == chunks
 
 
 @pytest.mark.parametrize("form", ["mp3", "opus", "aac", "flac", "pcm"])
@@ -381,12 +375,12 @@ def test_a_client_that_leaves_frees_the_engine(slow_engine: str, path: str) -> N
         item = {"text": "A sentence that goes on and on. " * 20}
         body: Any = [item] * (BATCH_CONCURRENCY + 4) if path.endswith("batch") else item
         expected = BATCH_CONCURRENCY if path.endswith("batch") else 1
-        aborted = state(slow_engine)["aborted"]
+        aborted = engine_state(slow_engine)["aborted"]
         with (
             pytest.raises(httpx.ReadTimeout),
             httpx.Client(timeout=httpx.Timeout(10, read=1.5)) as client,
         ):
             client.post(running.url + path, json=body)
-        wait_until(lambda: state(slow_engine)["running"] == 0, "the engine is free", 3)
+        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 3)
         wait_until(lambda: running.runtime.admission.in_flight == 0, "the slots are free", 3)
-        assert state(slow_engine)["aborted"] - aborted == expected
+        assert engine_state(slow_engine)["aborted"] - aborted == expected

@@ -16,6 +16,7 @@ import pytest
 
 from gateway.engine.waveform import expected_pcm
 from gateway.voices.names import OPENAI_VOICES
+from loadtest.processes import engine_state
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps in the sun."
@@ -40,13 +41,6 @@ def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     body = {"model": "tts-1", "voice": "alloy", "input": TEXT, "response_format": "pcm", **fields}
     body = {name: value for name, value in body.items() if value is not ...}
     return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=30)
-
-
-def state(engine: str) -> dict[str, Any]:
-    """What the simulator saw and does."""
-    value = httpx.get(engine + "/simulator/state").json()
-    assert isinstance(value, dict)
-    return value
 
 
 def test_pcm_is_the_engine_s_own_audio(gateway: Gateway, engine: str) -> None:
@@ -159,7 +153,7 @@ def test_the_engine_is_always_asked_for_bounded_pcm(gateway: Gateway, engine: st
         headers={"X-Request-Id": "mine"},
         timeout=30,
     )
-    seen = state(engine)["requests"][-1]
+    seen = engine_state(engine)["requests"][-1]
     body = seen["body"]
     assert body["response_format"] == "pcm"
     assert body["voice"] == "mabel"
@@ -172,7 +166,7 @@ def test_sampling_fields_are_passed_on(gateway: Gateway, engine: str) -> None:
     """0 is what many clients say for "all"; the engine says -1."""
     fields = {"temperature": 0.7, "top_p": 0.5, "top_k": 0, "max_tokens": 200, "seed": 7}
     assert speak(gateway, **fields).status_code == 200
-    body = state(engine)["requests"][-1]["body"]
+    body = engine_state(engine)["requests"][-1]["body"]
     assert (body["temperature"], body["top_p"], body["top_k"]) == (0.7, 0.5, -1)
     assert body["max_tokens"] <= 200
 
@@ -181,13 +175,13 @@ def test_special_tokens_never_reach_the_engine(gateway: Gateway, engine: str) ->
     """One of them would kill the container."""
     nested = "Hello <|<|AUDIO|>AUDIO|> there <|eot_id|> my friend."
     assert speak(gateway, input=nested).status_code == 200
-    assert "<|" not in state(engine)["requests"][-1]["body"]["input"]
+    assert "<|" not in engine_state(engine)["requests"][-1]["body"]["input"]
 
 
 def test_instructions_become_the_scene(gateway: Gateway, engine: str) -> None:
     """OpenAI's `instructions` go where the model looks for them."""
     assert speak(gateway, instructions="whispered <|AUDIO|>, hushed").status_code == 200
-    system = state(engine)["requests"][-1]["body"]["messages"][0]
+    system = engine_state(engine)["requests"][-1]["body"]["messages"][0]
     assert system["role"] == "system"
     assert "<|scene_desc_start|>\nwhispered , hushed" in system["content"]
     assert "<|AUDIO" not in system["content"]
@@ -195,11 +189,11 @@ def test_instructions_become_the_scene(gateway: Gateway, engine: str) -> None:
 
 def test_punctuation_alone_is_silence_without_the_engine(gateway: Gateway, engine: str) -> None:
     """Home Assistant probes with a full stop and wants a 2xx."""
-    before = state(engine)["requests_total"]
+    before = engine_state(engine)["requests_total"]
     answer = speak(gateway, input=".")
     assert answer.status_code == 200
     assert answer.content == bytes(14_400)  # 0.3 s
-    assert state(engine)["requests_total"] == before
+    assert engine_state(engine)["requests_total"] == before
 
 
 BAD = [
@@ -359,8 +353,8 @@ def test_a_client_that_leaves_frees_the_engine_and_the_slot() -> None:
             ):
                 chunks = answer.iter_raw()
                 next(chunks)
-                assert state(address)["running"] >= 1
-            wait_until(lambda: state(address)["running"] == 0, "the engine is free", 2)
+                assert engine_state(address)["running"] >= 1
+            wait_until(lambda: engine_state(address)["running"] == 0, "the engine is free", 2)
             wait_until(lambda: running.runtime.admission.in_flight == 0, "the slot is free", 2)
             assert all(u.in_flight == 0 for u in running.runtime.pool.upstreams)
             wait_until(
@@ -415,7 +409,7 @@ def test_a_reference_goes_along_as_a_pair(gateway: Gateway, engine: str, sample:
     encoded = base64.b64encode(sample).decode()
     answer = speak(gateway, reference_audio_base64=encoded, reference_text="A <|AUDIO|>sample.")
     assert answer.status_code == 200
-    messages = state(engine)["requests"][-1]["body"]["messages"]
+    messages = engine_state(engine)["requests"][-1]["body"]["messages"]
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
     assert pairs_of(messages)[0][0] == "A sample."
     assert pairs_of(messages)[0][1][:4] == b"RIFF"
@@ -431,7 +425,7 @@ def test_a_reference_may_be_a_file_of_a_form(gateway: Gateway, engine: str, samp
         timeout=30,
     )
     assert answer.status_code == 200
-    assert pairs_of(state(engine)["requests"][-1]["body"]["messages"])[0][0] == "Hm."
+    assert pairs_of(engine_state(engine)["requests"][-1]["body"]["messages"])[0][0] == "Hm."
 
 
 def test_speakers_of_a_dialogue_get_their_samples_and_descriptions(
@@ -447,7 +441,7 @@ def test_speakers_of_a_dialogue_get_their_samples_and_descriptions(
         references=[{"audio": encoded, "text": "One."}, {"audio": encoded, "text": "Two."}],
     )
     assert answer.status_code == 200
-    messages = state(engine)["requests"][-1]["body"]["messages"]
+    messages = engine_state(engine)["requests"][-1]["body"]["messages"]
     assert "SPEAKER0: masculine\nSPEAKER1: deep and slow" in messages[0]["content"]
     assert [said for said, _ in pairs_of(messages)] == ["[SPEAKER0] One.", "[SPEAKER1] Two."]
 

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.engine.waveform import expected_pcm
 from gateway.jobs import MOST_JOBS
+from loadtest.processes import engine_state
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 LONG = "This sentence is one of many that make a long text. " * 60
@@ -226,7 +227,7 @@ def test_a_job_that_runs_ends_with_the_process() -> None:
             wait_until(lambda: gateway.runtime.service.in_flight > 0, "it is spoken")
 
         def running() -> int:
-            return int(httpx.get(engine.address + "/simulator/state").json()["running"])
+            return int(engine_state(engine.address)["running"])
 
         wait_until(lambda: running() == 0, "the engine is free")
 

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from gateway.errors import GatewayError
-from gateway.request import ENGINE_SAMPLE_RATE_HZ, SpeechRequest
+from gateway.request import SpeechRequest
 from gateway.text.split import LIKELY_SECONDS_BUDGET
 
 MOST_REMEMBERED = 100
 PREVIEW_CHARACTERS = 100
 HIDDEN = "[hidden]"
-BYTES_PER_SECOND = ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 MOST_SHARE_WHILE_RUNNING = 0.99  # the length of the audio is an estimate until its end
 
 
@@ -115,7 +114,7 @@ class Entry:
         """How much of its likely audio is made, 0 to 1; 1 only at the end."""
         if self.step in OVER:
             return self._share
-        likely_bytes = max(self.likely_seconds, 0.1) * BYTES_PER_SECOND
+        likely_bytes = max(self.likely_seconds, 0.1) * ENGINE_BYTES_PER_SECOND
         return min(MOST_SHARE_WHILE_RUNNING, self._made_bytes() / likely_bytes)
 
     @property

@@ -81,12 +81,19 @@ class Gpu:
     values: Mapping[str, float]
 
 
+def rows_of(printed: str, columns: int) -> Iterator[list[str]]:
+    """The rows of what nvidia-smi prints as CSV; lines that say something else are left out."""
+    for line in printed.splitlines():
+        row = [cell.strip() for cell in line.split(",")]
+        if len(row) == columns:
+            yield row
+
+
 def parse(printed: str) -> tuple[Gpu, ...]:
     """Read nvidia-smi's answer to `COMMAND`; lines that say something else are left out."""
     found = []
-    for line in printed.splitlines():
-        row = [cell.strip() for cell in line.split(",")]
-        if len(row) != len(LABELS) + len(FIGURES) or not row[0].isdecimal():
+    for row in rows_of(printed, len(LABELS) + len(FIGURES)):
+        if not row[0].isdecimal():
             continue
         values = {}
         for figure, text in zip(FIGURES, row[len(LABELS) :], strict=True):

@@ -22,7 +22,6 @@ from gateway.errors import (
     JobNotFound,
     QueueFull,
     WrongJobState,
-    outcome_of,
 )
 from gateway.job import ACTIVE, FINAL, Job, State
 from gateway.limits import CALLER
@@ -194,20 +193,10 @@ class LongJobs:
             GatewayError: There is no whole answer.
             OSError: It cannot be stored.
         """
-        metrics, outcome, answer = self._service.metrics, "cancelled", None
-        try:
-            answer = await self._open(job)
+        with self._service.counted(job.request) as held:
+            held.answer = answer = await self._open(job)
             job.content_type = answer.content_type
             await self._store(job, answer)
-            outcome = "ok"
-        except GatewayError as error:
-            outcome = outcome_of(error)
-            raise
-        finally:
-            if answer is not None:
-                answer.close()
-                answer.observe(outcome)
-            metrics.requests.labels(job.request.surface, outcome).inc()
 
     async def _open(self, job: Job) -> Answer:
         """A job's answer at its first audio; it waits where others are first."""

@@ -7,8 +7,8 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from gateway.activity import Activity
 from gateway.admission import Admission
 from gateway.answer import Answer
 from gateway.audio.join import Joiner
-from gateway.audio.pcm import BYTES_PER_SAMPLE, silence
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND, silence
 from gateway.audio.transcoder import BitRates, Transcoder
 from gateway.errors import (
     GatewayError,
@@ -29,8 +29,8 @@ from gateway.errors import (
 )
 from gateway.limits import audio_charged
 from gateway.metrics import Metrics
-from gateway.request import ENGINE_SAMPLE_RATE_HZ, Reference, SpeechRequest
-from gateway.request_log import current_record
+from gateway.request import Reference, SpeechRequest
+from gateway.request_log import Record, current_record
 from gateway.segments import Context, LookAhead, SegmentedSource
 from gateway.settings import Settings
 from gateway.take import (
@@ -59,7 +59,6 @@ from gateway.voices.shelf import Snapshot
 
 SILENT_TEXT_SECONDS = 0.3
 BUFFERED_ATTEMPTS = 3
-ENGINE_BYTES_PER_SECOND = ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 
 CHARACTERS_OF_ONE_TIMEOUT = 4096  # OpenAI's longest input; longer ones get more time
 # Segments whose voice hangs on an earlier segment's audio wait for it, and carry it in the prompt.
@@ -103,6 +102,13 @@ def _all_segments(request: SpeechRequest) -> Iterator[Segment]:
             prompt_tokens=tokens,
         )
     return iter_segments(request.text, prompt_tokens=tokens)
+
+
+@dataclass(slots=True)
+class Held:
+    """What a counted request holds: its answer, once there is one."""
+
+    answer: Answer | None = None
 
 
 class SpeechService:
@@ -249,22 +255,34 @@ class SpeechService:
         Raises:
             GatewayError: There is no whole answer.
         """
-        outcome, answer = "cancelled", None
-        try:
-            answer = await self.open(request, arrived, voice_label)
+        with self.counted(request, current_record()) as held:
+            held.answer = answer = await self.open(request, arrived, voice_label)
             body = await answer.read_all()
             answer.count_delivered(len(body))
+        return body, answer.queue_wait_seconds
+
+    @contextmanager
+    def counted(self, request: SpeechRequest, record: Record | None = None) -> Iterator[Held]:
+        """Count once how a request ends whose answer no surface sends by itself, and close it.
+
+        Args:
+            request: What is spoken inside the block, which puts its answer into what it is given.
+            record: Where the log reads how it ended, or None.
+        """
+        held, outcome = Held(), "cancelled"
+        try:
+            yield held
             outcome = "ok"
         except GatewayError as error:
             outcome = outcome_of(error)
             raise
         finally:
-            if answer is not None:
-                answer.close()
-                answer.observe(outcome)
-            current_record().outcome = outcome
+            if held.answer is not None:
+                held.answer.close()
+                held.answer.observe(outcome)
+            if record is not None:
+                record.outcome = outcome
             self.metrics.requests.labels(request.surface, outcome).inc()
-        return body, answer.queue_wait_seconds
 
     async def _admit(self, scope: ExitStack) -> float:
         """Wait for a slot that `scope` gives back."""

@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from loadtest.processes import running_engine, running_serve
 from loadtest.sweep import Level, Timing, sweep, write_csv
 
@@ -37,7 +38,6 @@ TEXTS = (
     "Once upon a time there was a small village at the foot of a great mountain.",
 )
 WAV_HEADER_BYTES = 44
-BYTES_PER_SECOND = 48_000
 TIMEOUT_SECONDS = 300.0
 SINGLE_STREAM_TOKENS_PER_SECOND = 94.0
 
@@ -95,7 +95,7 @@ async def ask(client: httpx.AsyncClient, url: str, number: int, *, stream: bool)
         first_seconds=first,
         server_seconds=float(answer.headers.get("x-generation-time", 0)),
         size_bytes=size,
-        audio_seconds=max(0, size - WAV_HEADER_BYTES) / BYTES_PER_SECOND,
+        audio_seconds=max(0, size - WAV_HEADER_BYTES) / ENGINE_BYTES_PER_SECOND,
         concurrent=int(answer.headers.get("x-concurrent-requests", 0)),
     )
 

@@ -6,9 +6,9 @@ a constant time are followed (pcm, wav, mp3 of a constant bit rate).
 
 from __future__ import annotations
 
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from gateway.audio.underrun import Player
 
-PCM_BYTES_PER_SECOND = 48_000
 WAV_HEADER_BYTES = 44
 # MPEG-2 layer III, which 24 kHz means: kbit/s by the header's index (ISO 13818-3, table 2.4.2.3).
 MP3_KBPS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
@@ -32,9 +32,8 @@ class Listener:
         self.first_audio_seconds: float | None = None
         self.longest_gap_seconds = 0.0
         self.size_bytes = 0
-        self._format = response_format
         self._header_bytes = WAV_HEADER_BYTES if response_format == "wav" else 0
-        self._bytes_per_second = 0.0 if response_format == "mp3" else float(PCM_BYTES_PER_SECOND)
+        self._bytes_per_second = 0.0 if response_format == "mp3" else float(ENGINE_BYTES_PER_SECOND)
         self._front = b""
         self._asked = self._last = asked
         self._player = Player()

@@ -14,11 +14,11 @@ import time
 import httpx
 import psutil
 
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from loadtest.processes import running_engine, running_serve
 from loadtest.prose import prose
 
 MOST_RATIO = 1.2
-BYTES_PER_SECOND = 48_000
 TIMEOUT_SECONDS = 60.0
 
 
@@ -63,7 +63,7 @@ def main() -> int:
     best = tokens / rate
     print(
         f"{arguments.words} words in {segments} segments on {arguments.slots} slots: "
-        f"{size / BYTES_PER_SECOND:.0f} s of audio in {seconds:.1f} s\n"
+        f"{size / ENGINE_BYTES_PER_SECOND:.0f} s of audio in {seconds:.1f} s\n"
         f"{tokens} tokens at {rate:g}/s take {best:.1f} s: ratio {seconds / best:.3f} "
         f"(at most {MOST_RATIO})\n"
         f"first byte {first * 1000:.0f} ms; most segments at once {after['peak_running']}; "

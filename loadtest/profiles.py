@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from gateway.audio.underrun import Player
 from loadtest.processes import running_engine, running_serve
 
@@ -24,7 +25,6 @@ TEXT = (
     "She walked along the river, past the mill and the bakery, and thought of the long letter "
     "that she had not yet answered."
 )
-BYTES_PER_SECOND = 48_000
 CALLS = 3
 
 
@@ -48,7 +48,7 @@ async def listen(session: aiohttp.ClientSession, url: str, body: dict[str, str])
             now = time.monotonic()
             first = first or now - began
             received += len(data)
-            player.deliver(began, now, received / BYTES_PER_SECOND)
+            player.deliver(began, now, received / ENGINE_BYTES_PER_SECOND)
     return Heard(first, player.underrun_seconds)
 
 

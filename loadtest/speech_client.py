@@ -13,9 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from gateway.audio.underrun import Player
+from loadtest.listening import Listener
 
-BYTES_PER_SECOND = 48_000
 OK = 200
 
 
@@ -90,7 +89,7 @@ class SpeechClient:
         """
         began = time.monotonic()
         found: dict[str, Any] = {}
-        player, size, last, longest, counted = Player(), 0, began, 0.0, 0
+        listener, counted = Listener("pcm", began), 0
         try:
             async with self._session.post(
                 self._url, json={**self._fields, "input": text}, headers=self._headers
@@ -99,23 +98,17 @@ class SpeechClient:
                 async for data in answer.content.iter_any():
                     if answer.status != OK:
                         continue
-                    now = time.monotonic()
-                    if size:
-                        longest = max(longest, now - last)
-                    else:
-                        found["first_audio_seconds"] = now - began
-                    size += len(data)
-                    player.deliver(last, now, size / BYTES_PER_SECOND)
-                    last = now
+                    listener.hear(data, time.monotonic())
                     counted += received(len(data))
         except (aiohttp.ClientError, TimeoutError) as error:
             found["error"] = type(error).__name__
         return Heard(
             began,
             time.monotonic(),
-            audio_seconds=size / BYTES_PER_SECOND,
-            underrun_seconds=player.underrun_seconds,
-            longest_gap_seconds=longest,
+            first_audio_seconds=listener.first_audio_seconds or 0.0,
+            audio_seconds=listener.audio_seconds,
+            underrun_seconds=listener.underrun_seconds,
+            longest_gap_seconds=listener.longest_gap_seconds,
             counted_bytes=counted,
             **found,
         )

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import aiohttp
 
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from loadtest.prose import sentences
-from loadtest.speech_client import BYTES_PER_SECOND, Heard, SpeechClient, served_model
+from loadtest.speech_client import Heard, SpeechClient, served_model
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
 # Shares of the best throughput that the levels found, offered as a Poisson stream of requests.
@@ -143,7 +144,9 @@ class Window:
         # Those that are still heard at the end of a constant concurrency are cut off: what ended
         # stands for them. At an offered rate all are heard to their ends, however slow.
         good = sum(
-            heard.audio_seconds if kind == "concurrency" else heard.counted_bytes / BYTES_PER_SECOND
+            heard.audio_seconds
+            if kind == "concurrency"
+            else heard.counted_bytes / ENGINE_BYTES_PER_SECOND
             for heard in (ended if kind == "concurrency" else self.heard)
             if heard.complete and heard.first_audio_seconds <= promised_seconds
         )
@@ -154,7 +157,7 @@ class Window:
             complete=len(whole),
             refused=len(refused),
             failed=len(sample) - len(whole) - len(refused),
-            audio_seconds_per_second=self.received_bytes / BYTES_PER_SECOND / self.seconds,
+            audio_seconds_per_second=self.received_bytes / ENGINE_BYTES_PER_SECOND / self.seconds,
             goodput=good / self.seconds,
             requests_per_second=sum(heard.complete for heard in ended) / self.seconds,
             first_audio_p50_seconds=percentile(first, 0.5),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gateway.request import ENGINE_SAMPLE_RATE_HZ
 
 BYTES_PER_SAMPLE = 2
+ENGINE_BYTES_PER_SECOND = ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 FULL_SCALE = 32_768
 SILENCE_DBFS = -120.0  # what a level of nothing but zeros reads as; s16 itself ends near -96
 

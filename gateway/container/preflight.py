@@ -5,10 +5,10 @@ What nvidia-smi prints inside the image decides: that is what the engine will se
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 
 from gateway.container.plan import ContainerError
+from gateway.gpu import rows_of
 
 QUERY = [
     "nvidia-smi",
@@ -41,9 +41,7 @@ class Card:
 def read_cards(printed: str) -> list[Card]:
     """The cards in nvidia-smi's answer to `QUERY`; lines that say something else are left out."""
     cards = []
-    for row in csv.reader(printed.splitlines(), skipinitialspace=True):
-        if len(row) != COLUMNS:
-            continue
+    for row in rows_of(printed, COLUMNS):
         try:
             cards.append(Card(row[0], float(row[1]), float(row[2]), float(row[3])))
         except ValueError:

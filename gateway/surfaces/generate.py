@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.disconnect import ClientGone, watch_disconnect
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.limits import charge_more_requests
+from gateway.metrics import Totals
 from gateway.request import Reference, Sampling, SpeechRequest
 from gateway.speech import SpeechService, segments_of
 from gateway.surfaces.bodies import parse_json
@@ -101,25 +102,16 @@ def render_error(error: GatewayError) -> Response:
     return JSONResponse({"detail": detail}, error.status, retry_headers(error))
 
 
-def statistics(sums: Mapping[str, float]) -> dict[str, float]:
-    """The proxy's statistics from the gateway's counters.
-
-    Args:
-        sums: `Metrics.sums()`.
-    """
-    prefix = "gateway_requests_total:"
-    outcomes = {name: value for name, value in sums.items() if name.startswith(prefix)}
-    total, successful = sum(outcomes.values()), outcomes.get(prefix + "ok", 0.0)
-    seconds = sums.get("gateway_request_duration_seconds_sum", 0.0)
-    count = sums.get("gateway_request_duration_seconds_count", 0.0)
+def statistics(totals: Totals) -> dict[str, float]:
+    """The proxy's statistics from the gateway's counters."""
     return {
-        "total_requests": int(total),
-        "successful_requests": int(successful),
-        "failed_requests": int(total - successful),
-        "total_generation_time": round(seconds, 3),
-        "concurrent_requests": int(sums.get("gateway_in_flight_requests", 0)),
-        "peak_concurrent": int(sums.get("gateway_in_flight_requests_peak", 0)),
-        "avg_generation_time": round(seconds / count, 3) if count else 0.0,
+        "total_requests": int(totals.requests),
+        "successful_requests": int(totals.ok),
+        "failed_requests": int(totals.requests - totals.ok),
+        "total_generation_time": round(totals.answer_seconds, 3),
+        "concurrent_requests": int(totals.in_flight),
+        "peak_concurrent": int(totals.in_flight_peak),
+        "avg_generation_time": totals.mean_seconds,
     }
 
 

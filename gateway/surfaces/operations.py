@@ -60,7 +60,7 @@ class OperationsSurface:
             "vllm_backend": f"{len(self._pool.upstreams)} upstream(s)",
             "vllm_healthy": ready,
             "model": models[0] if models else None,
-            "stats": statistics(self._metrics.sums()),
+            "stats": statistics(self._metrics.totals()),
             "upstreams": [
                 {
                     # Never the address: who may ask for health may not know the inner network.
@@ -94,8 +94,8 @@ class OperationsSurface:
     async def stats(self, request: Request) -> Response:
         """`GET /stats`: the counters of `/metrics`, under the names of every client family."""
         del request
-        sums = self._metrics.sums()
-        return JSONResponse({**chatterbox_statistics(sums), **statistics(sums)})
+        totals = self._metrics.totals()
+        return JSONResponse({**chatterbox_statistics(totals), **statistics(totals)})
 
     async def ready(self, request: Request) -> Response:
         """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503.

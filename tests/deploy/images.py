@@ -11,19 +11,10 @@ import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gateway.engine.base import PRESETS
 from tests.deploy.docker_host import BASE_IMAGE, ROOT, Docker, call
 
 PREFIX = "speech-gateway-test"
-PRESETS = (  # docs/contract.md section 1
-    "belinda",
-    "broom_salesman",
-    "chadwick",
-    "en_man",
-    "en_woman",
-    "mabel",
-    "vex",
-    "zh_man_sichuan",
-)
 TOOLS = ("prometheus", "prometheus-alertmanager", "haproxy")
 # Where the real images let their user write, and what they run.
 STAND_INS = {

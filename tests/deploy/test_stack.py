@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from gateway.engine.base import PRESETS
 from loadtest.processes import free_port
 from tests.deploy.conftest import Workshop
 from tests.deploy.docker_host import ROOT, call
-from tests.deploy.images import PRESETS, image_bytes
+from tests.deploy.images import image_bytes
 from tests.deploy.stacks import (
     ADDED_ARGUMENTS,
     CLIENTS,

@@ -5,7 +5,6 @@ The activity of every surface is shown, as one engine speaks for them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from gateway import __version__
 from gateway.activity import Activity, Entry, Step
 from gateway.memory import memory_info
+from gateway.metrics import Totals
 from gateway.speech import SpeechService
 from gateway.surfaces.chatterbox.fields import query_flag, query_number
 from gateway.surfaces.chatterbox.paths import paths_of
@@ -107,25 +107,16 @@ def statistics_of(activity: Activity) -> dict[str, Any]:
     }
 
 
-def chatterbox_statistics(sums: Mapping[str, float]) -> dict[str, Any]:
-    """Travisvn's statistics of all processes together, from the gateway's counters.
-
-    Args:
-        sums: `Metrics.sums()`.
-    """
-    prefix = "gateway_requests_total:"
-    outcomes = {name: value for name, value in sums.items() if name.startswith(prefix)}
-    total, completed = sum(outcomes.values()), outcomes.get(prefix + "ok", 0.0)
-    count = sums.get("gateway_request_duration_seconds_count", 0.0)
-    seconds = sums.get("gateway_request_duration_seconds_sum", 0.0)
-    characters = sums.get("gateway_input_characters_total", 0.0)
+def chatterbox_statistics(totals: Totals) -> dict[str, Any]:
+    """Travisvn's statistics of all processes together, from the gateway's counters."""
+    total, completed, count = totals.requests, totals.ok, totals.answers
     return {
         "completed_requests": int(completed),
         "error_requests": int(total - completed),
         "success_rate": round(100 * completed / total, 2) if total else 0.0,
-        "average_duration_seconds": round(seconds / count, 3) if count else 0.0,
-        "average_text_length": round(characters / count, 1) if count else 0.0,
-        "is_processing": sums.get("gateway_in_flight_requests", 0.0) > 0,
+        "average_duration_seconds": totals.mean_seconds,
+        "average_text_length": round(totals.characters / count, 1) if count else 0.0,
+        "is_processing": totals.in_flight > 0,
     }
 
 

@@ -264,3 +264,23 @@ def test_the_prose_has_no_sentence_twice() -> None:
     """Or a doubled segment could pass for an honest one."""
     segments = [segment.text for segment in iter_segments(prose(5000))]
     assert len(set(segments)) == len(segments)
+
+
+def test_audio_that_was_made_for_a_client_that_left_stays_counted(slow_engine: str) -> None:
+    """Segments made ahead cost the GPU their time, though nobody hears them."""
+    body = {"voice": VOICE, "input": prose(1500), "response_format": "pcm"}
+    with running_gateway(upstreams=slow_engine) as gateway:
+
+        def tokens() -> float:
+            return gateway.metric("gateway_audio_tokens_total")
+
+        url = gateway.url + "/v1/audio/speech"
+        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+            parts = answer.iter_raw()
+            while not (heard := tokens()):
+                next(parts)
+        wait_until(
+            lambda: gateway.metric("gateway_request_duration_seconds_count") == 1, "it is counted"
+        )
+        assert tokens() >= heard
+        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 3)

@@ -54,7 +54,14 @@ def test_what_the_driver_does_not_have_is_no_zero() -> None:
 
 @pytest.mark.parametrize(
     "printed",
-    ["", "No devices were found\n", "NVIDIA-SMI has failed because …\n", "a, b, c\n", "\x00\xff\n"],
+    [
+        "",
+        "No devices were found\n",
+        "NVIDIA-SMI has failed because …\n",
+        "a, b, c\n",
+        H100.strip() + ", 7\n",
+        "\x00\xff\n",
+    ],
 )
 def test_anything_else_is_no_gpu(printed: str) -> None:
     """Whatever a driver in trouble prints."""

@@ -18,31 +18,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
-from gateway.access import AccessMiddleware, Door
-from gateway.admission import Admission
-from gateway.container.watch import ContainerState, Watcher
-from gateway.disconnect import ClientGone
-from gateway.drain import Drain, DrainMiddleware
+from engines.container.watch import ContainerState, Watcher
+from gateway.access.middleware import AccessMiddleware, Door
+from gateway.api import error_bodies as shapes
+from gateway.api.admin import AdminSurface
+from gateway.api.chatterbox import ChatterboxSurface
+from gateway.api.generate import GenerateSurface
+from gateway.api.openai import OpenAISurface
+from gateway.api.openai_voices import CustomVoices
+from gateway.api.operations import OperationsSurface
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
-from gateway.jobs import LongJobs
-from gateway.metrics import Metrics
-from gateway.request_log import RequestLogMiddleware
+from gateway.server.disconnect import ClientGone
+from gateway.server.shutdown import Drain, DrainMiddleware
 from gateway.settings import Settings
-from gateway.speech import SpeechService
-from gateway.surfaces import shapes
-from gateway.surfaces.admin import AdminSurface
-from gateway.surfaces.chatterbox import ChatterboxSurface
-from gateway.surfaces.custom_voices import CustomVoices
-from gateway.surfaces.generate import GenerateSurface
-from gateway.surfaces.openai import OpenAISurface
-from gateway.surfaces.operations import OperationsSurface
-from gateway.upstream.attempts import Attempts
-from gateway.upstream.budget import RetryBudget
-from gateway.upstream.connection import UpstreamClient
-from gateway.upstream.health import Prober
+from gateway.speech.admission import Admission
+from gateway.speech.jobs.jobs import LongJobs
+from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.request_log import RequestLogMiddleware
+from gateway.upstream.client import UpstreamClient
 from gateway.upstream.higgs import HiggsDialect
 from gateway.upstream.pool import Pool
-from gateway.voices.library import VoiceLibrary
+from gateway.upstream.probes import Prober
+from gateway.upstream.retry import Attempts
+from gateway.upstream.retry_budget import RetryBudget
+from gateway.voices.library.library import VoiceLibrary
 
 # One of several workers takes no clients before it is ready: others can serve them. When none can,
 # as while a model loads, somebody must say so.

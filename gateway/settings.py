@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gateway.keys import KeyRing, parse_file, parse_keys, read_key_file
-from gateway.limits import Limits
-from gateway.voices.names import OPENAI_VOICES
+from gateway.access.keys import KeyRing, parse_file, parse_keys, read_key_file
+from gateway.access.rate_limits import Limits
+from gateway.voices.aliases import OPENAI_VOICES
 
 PREFIX = "GATEWAY_"
 MEBIBYTE = 1024 * 1024

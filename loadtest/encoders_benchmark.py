@@ -20,7 +20,7 @@ from av.audio.stream import AudioStream
 from gateway.audio.encoders import BitRates
 from gateway.audio.encoders.mp3 import QUALITY
 from gateway.audio.transcoder import Transcoder
-from gateway.request import RESPONSE_FORMATS
+from gateway.speech.request import RESPONSE_FORMATS
 from tests.audio.hearing import RATE_HZ, Delay, Stream, blocks, delay_of, speechlike
 
 KBPS = BitRates()

@@ -7,7 +7,7 @@ a constant time are followed (pcm, wav, mp3 of a constant bit rate).
 from __future__ import annotations
 
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
-from gateway.audio.underrun import Player
+from gateway.audio.playback import Player
 
 WAV_HEADER_BYTES = 44
 # MPEG-2 layer III, which 24 kHz means: kbit/s by the header's index (ISO 13818-3, table 2.4.2.3).

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import httpx
 
+from gateway.server.engine_process import EngineSupervisor
 from gateway.settings import PREFIX
-from gateway.supervisor import EngineSupervisor
 
 DEADLINE_SECONDS = 60.0
 

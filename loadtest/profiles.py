@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
-from gateway.audio.underrun import Player
+from gateway.audio.playback import Player
 from loadtest.processes import running_engine, running_serve
 
 TEXT = (

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from gateway.engine.simulated import MODEL_ID
+from engines.simulator.voice import MODEL_ID
 from loadtest.processes import running_engine
 
 BYTES_PER_TOKEN = 1920

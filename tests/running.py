@@ -15,10 +15,10 @@ from typing import Any
 import uvicorn
 
 from gateway.app import Runtime, create_app
-from gateway.crowd import Crowd, bounds_of
-from gateway.logs import log_config
-from gateway.protocol import bounded_protocol
+from gateway.server.connections import Crowd, bounds_of
+from gateway.server.http_protocol import bounded_protocol
 from gateway.settings import load_settings
+from gateway.telemetry.logging import log_config
 from loadtest.processes import DEADLINE_SECONDS, answers, running_engine, wait_until
 
 __all__ = ["Gateway", "answers", "running_engine", "running_gateway", "wait_until"]

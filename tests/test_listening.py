@@ -16,7 +16,7 @@ import pytest
 import scipy.io.wavfile
 import soundfile
 
-from gateway.engine.base import PRESETS
+from engines.voice import PRESETS
 from tests.listen import decode, peak_dbfs, pitch_hz, resample, transcribe, word_error_rate
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 

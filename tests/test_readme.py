@@ -12,7 +12,7 @@ import pytest
 
 from gateway.audio.encoders import ENCODERS
 from gateway.settings import Settings, default_text, variable_name
-from gateway.voices.names import OPENAI_VOICES
+from gateway.voices.aliases import OPENAI_VOICES
 from loadtest.processes import running_engine
 from tests.running import Gateway, running_gateway
 

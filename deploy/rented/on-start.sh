@@ -83,7 +83,7 @@ install_gateway() {
 seed_voices() {
     [ -n "${GATEWAY_VOICES_DIR:-}" ] || return 0
     mkdir -p "$GATEWAY_VOICES_DIR"
-    "$python" "$here/../../gateway/container/seed_voices.py" "$GATEWAY_VOICES_DIR" "$(id -u)"
+    "$python" "$here/../../engines/container/seed_voices.py" "$GATEWAY_VOICES_DIR" "$(id -u)"
 }
 
 # As the engine's makers start it. Its own port stays inside: whoever reached it would need no key.

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
 
 BYTES_PER_SAMPLE = 2
 ENGINE_BYTES_PER_SECOND = ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.audio.ffmpeg import FilterGraph
 from gateway.audio.pcm import BYTES_PER_SAMPLE
-from gateway.request import ENGINE_SAMPLE_RATE_HZ, SPEED_RANGE
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, SPEED_RANGE
 
 BLOCK_BYTES = 960  # 20 ms; half an audio token, so an engine's chunks are never held back
 FLUSH_BLOCKS = 5  # two windows and more: `atempo` alone drops up to 15 ms of its input's end

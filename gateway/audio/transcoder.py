@@ -15,7 +15,7 @@ from gateway.audio.pcm import BYTES_PER_SAMPLE, Aligner
 from gateway.audio.resample import Resampler
 from gateway.audio.tempo import Tempo, tempo_filters
 from gateway.errors import EncodingError
-from gateway.request import ENGINE_SAMPLE_RATE_HZ, SAMPLE_RATES_HZ
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, SAMPLE_RATES_HZ
 
 __all__ = ["BitRates", "Transcoder"]
 

@@ -10,11 +10,11 @@ import base64
 import json
 from typing import Any
 
-from gateway.request import Sampling
+from gateway.speech.request import Sampling
 from gateway.text.dialogue import is_dialogue
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
-from gateway.upstream.base import Call, Generation
-from gateway.upstream.wire import ChatParser, SpeechParser
+from gateway.upstream.dialect import Call, Generation
+from gateway.upstream.parsers import ChatParser, SpeechParser
 
 # The speech route stops at these by itself, the chat route only when told
 # (docs/contract.md section 2).

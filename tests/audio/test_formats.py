@@ -14,7 +14,7 @@ from gateway.audio.encoders import ENCODERS, BitRates
 from gateway.audio.encoders.mp3 import legal_kbps
 from gateway.audio.encoders.wav import header
 from gateway.audio.transcoder import Transcoder
-from gateway.request import RESPONSE_FORMATS, SAMPLE_RATES_HZ
+from gateway.speech.request import RESPONSE_FORMATS, SAMPLE_RATES_HZ
 from tests.audio.hearing import (
     as_floats,
     blocks,

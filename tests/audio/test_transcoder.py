@@ -16,7 +16,7 @@ from gateway.audio.encoders import ENCODERS
 from gateway.audio.encoders.base import Encoder
 from gateway.audio.transcoder import Transcoder
 from gateway.errors import EncodingError
-from gateway.request import RESPONSE_FORMATS
+from gateway.speech.request import RESPONSE_FORMATS
 from tests.audio.hearing import (
     BLOCK_SAMPLES,
     blocks,
@@ -210,7 +210,7 @@ import gateway.audio, gateway.text
 for room in (gateway.audio, gateway.text):
     for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
         importlib.import_module(module.name)
-importlib.import_module("gateway.upstream.wire")
+importlib.import_module("gateway.upstream.parsers")
 assert "gateway.audio.encoders.mp3" in sys.modules
 foreign = {"asyncio", "anyio", "httpx", "starlette", "aiohttp", "uvicorn"} & set(sys.modules)
 assert not foreign, foreign

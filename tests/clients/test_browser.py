@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import TEXT
 from tests.clients.scripts import NODE, require, result, started
 from tests.running import running_engine, running_gateway

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from tests.clients.curl import Answer, curl
 from tests.running import Gateway, running_engine, running_gateway
 from tests.voices.recordings import tone, wav

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from tests.clients.curl import Answer, curl
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 from tests.voices.recordings import by_ffmpeg, tone

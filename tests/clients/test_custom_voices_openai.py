@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai.types.audio.speech_create_params import VoiceID
 
-from gateway.voices.normalise import normalise_recording
+from gateway.voices.samples.loudness import normalise_recording
 from tests.running import Gateway, running_gateway
 from tests.voices.echo import pcm_of, running_echo
 from tests.voices.recordings import tone, wav

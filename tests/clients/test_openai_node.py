@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import FORMATS, TEXT
 from tests.clients.scripts import require, result, started_sdk
 from tests.listen import decode

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import TEXT
 from tests.clients.scripts import missing, require, result, started_sdk
 from tests.running import Gateway, running_engine, running_gateway, wait_until

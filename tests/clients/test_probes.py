@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import TEXT
 from tests.listen import decode
 from tests.running import Gateway, running_engine, running_gateway

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from tests.clients.scripts import NODE, SILLYTAVERN, require, result, started
 from tests.listen import decode
 from tests.running import Gateway, running_engine, running_gateway

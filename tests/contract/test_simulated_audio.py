@@ -17,8 +17,8 @@ import httpx
 import pytest
 import soundfile as sf
 
-from gateway.engine.base import PRESETS
-from gateway.engine.waveform import expected_pcm, frames_of, read_waveform
+from engines.simulator.waveform import expected_pcm, frames_of, read_waveform
+from engines.voice import PRESETS
 from tests.contract.simulators import (
     BYTES_PER_TOKEN,
     LONG,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import soundfile as sf
 
-from gateway.engine.waveform import expected_pcm, frames_of
+from engines.simulator.waveform import expected_pcm, frames_of
 from tests.contract.simulators import BYTES_PER_TOKEN, CHAT, LONG, TEXT, Simulator, simulator
 
 FRAMES = frames_of(TEXT)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from gateway.engine.waveform import expected_pcm, read_waveform
+from engines.simulator.waveform import expected_pcm, read_waveform
 from loadtest.processes import answers, free_port, wait_until
 from tests.contract.simulators import (
     BYTES_PER_TOKEN,
@@ -52,7 +52,7 @@ class Own:
 
     def __init__(self, *arguments: str) -> None:
         port = free_port()
-        command = [sys.executable, "-m", "gateway.engine.serve", "--voice", "simulated"]
+        command = [sys.executable, "-m", "engines.serve", "--voice", "simulated"]
         self.process = subprocess.Popen(
             [*command, "--port", str(port), "--exit-with-parent", *arguments],
             stdin=subprocess.PIPE,

@@ -11,7 +11,7 @@ import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gateway.engine.base import PRESETS
+from engines.voice import PRESETS
 from tests.deploy.docker_host import BASE_IMAGE, ROOT, Docker, call
 
 PREFIX = "speech-gateway-test"

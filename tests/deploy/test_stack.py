@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from gateway.engine.base import PRESETS
+from engines.voice import PRESETS
 from loadtest.processes import free_port
 from tests.deploy.conftest import Workshop
 from tests.deploy.docker_host import ROOT, call

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from loadtest.processes import engine_state
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from loadtest.prose import prose
 from tests.deploy.docker_host import inside_network
 from tests.running import Gateway, running_engine, running_gateway, wait_until

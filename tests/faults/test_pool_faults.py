@@ -20,7 +20,7 @@ import aiohttp
 import httpx
 import pytest
 
-from gateway.engine.waveform import expected_pcm
+from engines.simulator.waveform import expected_pcm
 from loadtest.processes import engine_state, free_port, running_serve
 from tests.running import Gateway, answers, running_gateway, wait_until
 

@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from gateway.engine.waveform import expected_pcm
-from gateway.segments import MOST_AHEAD
+from engines.simulator.waveform import expected_pcm
+from gateway.speech.long_text import MOST_AHEAD
 from loadtest.processes import engine_state, running_serve
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 from tests.sockets import connected, exchange, get, post, read_to_end, read_until, statuses

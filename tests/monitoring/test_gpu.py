@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.gpu import Gpu, GpuWatch, ask_nvidia_smi, parse
+from gateway.commands.gpu_exporter import Gpu, GpuWatch, ask_nvidia_smi, parse
 from loadtest.processes import answers, free_port, wait_until
 
 # Printed by a real card on 2026-11-23, its UUID shortened.
@@ -122,7 +122,7 @@ def test_a_driver_in_trouble_gives_no_figures(
     tmp_path: Path, script: str | None, told_error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An nvidia-smi that hangs is ended; the log tells why there are no figures."""
-    monkeypatch.setattr("gateway.gpu.NVIDIA_SMI_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.commands.gpu_exporter.NVIDIA_SMI_SECONDS", 0.2)
     path = nvidia_smi(tmp_path, script)["PATH"] if script else str(tmp_path)
     monkeypatch.setenv("PATH", path)
     with pytest.raises((OSError, subprocess.SubprocessError), match=told_error):

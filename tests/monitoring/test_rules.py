@@ -93,8 +93,8 @@ def test_each_alert_tells_what_to_do(rule: dict[str, Any]) -> None:
 
 def test_the_names_in_rules_are_names_that_there_are() -> None:
     """A renamed metric must not leave a rule that never fires."""
-    from gateway.gpu import FIGURES  # noqa: PLC0415
-    from gateway.metrics import Metrics  # noqa: PLC0415
+    from gateway.commands.gpu_exporter import FIGURES  # noqa: PLC0415
+    from gateway.telemetry.metrics import Metrics  # noqa: PLC0415
 
     known = {family.name for family in Metrics().registry.collect()}
     known |= {figure.name for figure in FIGURES}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import NoHealthyUpstream
-from gateway.upstream.health import pause_before_probe
 from gateway.upstream.pool import Pool, Upstream, choose
+from gateway.upstream.probes import pause_before_probe
 
 
 def upstream(

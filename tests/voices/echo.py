@@ -17,10 +17,10 @@ import numpy as np
 import soundfile
 import uvicorn
 
-from gateway.engine.app import Engine, EngineOptions, create_engine_app
-from gateway.engine.base import BYTES_PER_TOKEN, Job
-from gateway.engine.presets import PresetFolder
-from gateway.logs import log_config
+from engines.server.app import Engine, EngineOptions, create_engine_app
+from engines.server.presets import PresetFolder
+from engines.voice import BYTES_PER_TOKEN, Job
+from gateway.telemetry.logging import log_config
 from loadtest.processes import DEADLINE_SECONDS, answers, free_port, wait_until
 from tests.voices.recordings import tone, wav
 

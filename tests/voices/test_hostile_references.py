@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge
-from gateway.voices import decoding
-from gateway.voices.decoding import decode
-from gateway.voices.reference import decode_base64, prepare_reference
+from gateway.voices.samples import decode as decoding
+from gateway.voices.samples.decode import decode
+from gateway.voices.samples.prepare import decode_base64, prepare_reference
 from tests.voices import recordings
 from tests.voices.recordings import good_files, heard, tone, wav
 
@@ -134,7 +134,7 @@ def test_an_m4a_whose_tables_claim_millions_of_packets_costs_little_memory() -> 
     program = """
 import resource
 from gateway.errors import InvalidRequest
-from gateway.voices.reference import prepare_reference
+from gateway.voices.samples.prepare import prepare_reference
 from tests.voices import recordings
 bomb = recordings.m4a_bomb()
 used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

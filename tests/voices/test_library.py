@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from gateway.errors import InvalidRequest, LibraryUnusable, VoiceExists, VoiceNotFound
-from gateway.voices.library import VoiceLibrary
+from gateway.voices.library.library import VoiceLibrary
 from tests.voices.recordings import good_files, tone, wav
 
 FULL_WIDTH = "".join(unicodedata.lookup(f"FULLWIDTH LATIN SMALL LETTER {x}") for x in "ANNA")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError, InvalidRequest, LibraryUnusable, VoiceNotFound
-from gateway.voices.library import VoiceLibrary
-from gateway.voices.naming import clean_name
+from gateway.voices.library.library import VoiceLibrary
+from gateway.voices.name_rules import clean_name
 from tests.voices.recordings import flac_bomb, m4a_bomb, tone, wav
 
 SECRET = b"root:x:0:0"
@@ -250,7 +250,9 @@ def test_a_link_under_a_new_file_name_is_replaced_not_followed(
     library: VoiceLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Should somebody guess it: the name is random."""
-    monkeypatch.setattr("gateway.voices.library.secrets.token_hex", lambda count: "a" * 2 * count)
+    monkeypatch.setattr(
+        "gateway.voices.library.library.secrets.token_hex", lambda count: "a" * 2 * count
+    )
     guessed = tmp_path / "voices" / f"voice-{'a' * 24}.wav"
     guessed.symlink_to(tmp_path / "secret.txt")
     library.add("Ben", SAMPLE)

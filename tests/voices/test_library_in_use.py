@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.voices.library import VoiceLibrary
-from gateway.voices.normalise import normalise_recording
+from gateway.voices.library.library import VoiceLibrary
+from gateway.voices.samples.loudness import normalise_recording
 from tests.running import Gateway, running_gateway, wait_until
 from tests.voices.echo import EchoVoice, pcm_of, running_echo
 from tests.voices.recordings import tone, wav
@@ -45,7 +45,7 @@ def expected(number: int) -> bytes:
 WRITER = """
 import sys
 from pathlib import Path
-from gateway.voices.library import VoiceLibrary
+from gateway.voices.library.library import VoiceLibrary
 from tests.voices.test_library_in_use import PROCESSES, ROUNDS, VOICES, recording
 
 folder, share = Path(sys.argv[1]), int(sys.argv[2])

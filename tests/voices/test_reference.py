@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gateway.errors import InvalidRequest, RequestTooLarge
-from gateway.voices import reference
-from gateway.voices.decoding import decode
-from gateway.voices.reference import ReferenceLimits, decode_base64, prepare_reference
+from gateway.voices.samples import prepare as reference
+from gateway.voices.samples.decode import decode
+from gateway.voices.samples.prepare import ReferenceLimits, decode_base64, prepare_reference
 from tests.voices import recordings
 from tests.voices.recordings import TONE_HZ, good_files, heard, loudest_hz, tone, wav
 

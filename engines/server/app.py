@@ -1,0 +1,309 @@
+"""The container's HTTP surface around a `Voice`: what docs/contract.md describes, over raw ASGI.
+
+The CPU voice and the simulated one are served alike, so the gateway has one path to an engine.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from engines.server.asgi import (
+    JsonEndpoint,
+    KeyMiddleware,
+    OpenCors,
+    encode,
+    finish,
+    get_route,
+    http_error,
+    read_body,
+    send_part,
+    start,
+)
+from engines.server.chat import UNSPEAKABLE, ChatEvents, StreamedChat, whole_chat
+from engines.server.contract import (
+    ChatFields,
+    ContractError,
+    SpeechFields,
+    check_model,
+    in_stream_error,
+    parse_json,
+    prompt_too_long,
+    reference_tokens,
+    validate,
+)
+from engines.server.metrics import CONTENT_TYPE, Counters
+from engines.server.presets import PresetFolder
+from engines.server.requests import EngineLimits, audio_seconds, chat_job, speech_job
+from engines.voice import EngineFailureError, Job, PromptTooLongError, UnspeakableError, Voice
+from gateway import __version__
+from gateway.server.disconnect import watch_disconnect
+
+CONTEXT_TOKENS = 8192
+SPEECH_HEADERS = [(b"content-type", b"audio/mpeg")]  # whatever the format
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine process is set up.
+
+    Attributes:
+        model_id: Served model name; None takes the voice's.
+        api_key: Bearer key of every `/v1` path, or None.
+        context_tokens: max_model_len.
+        presets: A folder of voices that replaces the voice's own presets, or None.
+    """
+
+    model_id: str | None = None
+    api_key: str | None = None
+    context_tokens: int = CONTEXT_TOKENS
+    presets: PresetFolder | None = None
+
+
+class Engine:
+    """The routes of one engine process.
+
+    Args:
+        voice: What makes the sound.
+        options: How the process is set up.
+
+    Attributes:
+        headers_first: Whether the 200 leaves before the generation begins, as the container's
+            does. The CPU engine waits for the first sound: it can still refuse a text.
+        preset_tokens: Prompt tokens of a preset's own reference.
+    """
+
+    headers_first = False
+    preset_tokens = 0
+
+    def __init__(self, voice: Voice, options: EngineOptions) -> None:
+        self.voice = voice
+        self.options = options
+        self.model_id = options.model_id or voice.model_id
+        self.limits = EngineLimits(options.context_tokens, self.preset_tokens)
+        self.counters = Counters()
+
+    # -- small answers ---------------------------------------------------------------------
+
+    async def health(self, request: Request) -> Response:
+        """Live, and nothing more."""
+        del request
+        return Response()
+
+    async def version(self, request: Request) -> Response:
+        """`/version`."""
+        del request
+        return JSONResponse({"version": __version__})
+
+    async def models(self, request: Request) -> Response:
+        """`/v1/models`; `created` is the time of the request."""
+        del request
+        model = {
+            "id": self.model_id,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "vllm",
+            "root": self.voice.model_id,
+            "parent": None,
+            "max_model_len": self.options.context_tokens,
+            "permission": [],
+        }
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def voices(self, request: Request) -> Response:
+        """`/v1/audio/voices`: a bare array."""
+        del request
+        folder = self.options.presets
+        return JSONResponse(list(folder.names() if folder else self.voice.presets))
+
+    async def metrics(self, request: Request) -> Response:
+        """`/metrics` with the container's names; chunked, as there."""
+        del request
+        waiting = getattr(self.voice, "waiting", 0)
+        text = self.counters.exposition(
+            self.model_id,
+            running=self.voice.running - waiting,
+            waiting=waiting,
+            tokens=self.voice.audio_tokens_total,
+            cache_usage=getattr(self.voice, "cache_usage", None),
+        )
+        return StreamingResponse(iter([text]), headers={"Content-Type": CONTENT_TYPE})
+
+    # -- speech ----------------------------------------------------------------------------
+
+    async def speech(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /v1/audio/speech`."""
+        fields: SpeechFields = validate(SpeechFields, parse_json(await read_body(receive)))
+        check_model(fields.model, self.model_id)
+        request_id = self._request_id(scope, "audiospeech")
+        job = speech_job(fields, self.voice.presets, self.limits, request_id)
+        if self.options.presets is not None:
+            job = with_preset(job, self.options.presets, fields.voice)
+        async with watch_disconnect(receive) as watch:
+            job = await self.admit(job, scope, fields)
+            chunks = self.generate(job)
+            try:
+                await self._send_speech(chunks, fields.response_format, send)
+            finally:
+                await chunks.aclose()
+            watch.stop()
+            await finish(send)
+
+    async def _send_speech(
+        self, chunks: AsyncGenerator[bytes, None], response_format: str, send: Send
+    ) -> None:
+        started = self.headers_first
+        if started:
+            await start(send, SPEECH_HEADERS)
+        try:
+            async for chunk in chunks:
+                if not started:
+                    started = True
+                    await start(send, SPEECH_HEADERS)
+                if chunk:
+                    await send_part(send, encode(chunk, response_format))
+        except UnspeakableError as error:
+            raise ContractError(400, str(error), UNSPEAKABLE) from None
+        except EngineFailureError as error:
+            if not started:
+                started = True
+                await start(send, SPEECH_HEADERS)
+            # The error's text stands inside the audio, and what was buffered follows.
+            await send_part(send, in_stream_error(str(error)))
+            if error.buffered:
+                await send_part(send, encode(error.buffered, response_format))
+        if not started:
+            await start(send, SPEECH_HEADERS)
+
+    # -- chat ------------------------------------------------------------------------------
+
+    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /v1/chat/completions`."""
+        fields: ChatFields = validate(ChatFields, parse_json(await read_body(receive)))
+        check_model(fields.model, self.model_id)
+        job = chat_job(fields, self.limits, self._request_id(scope, "chatcmpl"))
+        async with watch_disconnect(receive) as watch:
+            job = await self.admit(job, scope, fields)
+            chunks = self.generate(job)
+            try:
+                if fields.stream:
+                    options = fields.stream_options
+                    answer = StreamedChat(
+                        ChatEvents(self.model_id, job.request_id),
+                        job,
+                        send,
+                        include_usage=options is not None and options.include_usage,
+                        headers_first=self.headers_first,
+                    )
+                    await answer.run(chunks)
+                    return
+                response = await whole_chat(
+                    job, chunks, audio_format=fields.audio.format, model_id=self.model_id
+                )
+            finally:
+                await chunks.aclose()
+            watch.stop()
+            await response(scope, receive, send)
+
+    # -- shared ----------------------------------------------------------------------------
+
+    async def admit(self, job: Job, scope: Scope, fields: SpeechFields | ChatFields) -> Job:
+        """A place for the simulator to record what came and to misbehave before the headers."""
+        del scope, fields
+        return job
+
+    def _request_id(self, scope: Scope, prefix: str) -> str:
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        return f"{prefix}-{given or uuid.uuid4().hex}"
+
+    async def generate(self, job: Job) -> AsyncGenerator[bytes, None]:
+        """The voice's chunks, counted; a full context ends them like max_tokens.
+
+        Raises:
+            PromptTooLongError: Text and references together are over the context.
+        """
+        too_long = prompt_too_long(job.prompt_tokens, self.options.context_tokens)
+        if too_long:
+            raise PromptTooLongError(too_long)
+        room = self.options.context_tokens - job.prompt_tokens
+        bounded = replace(job, max_tokens=min(job.max_tokens, room))
+        began: float | None = time.monotonic()
+        chunks = self.voice.generate(bounded)
+        try:
+            async for chunk in chunks:
+                if began is not None:
+                    self.counters.observe_first_token(time.monotonic() - began)
+                    began = None
+                yield chunk
+            self.counters.finished[job.ending.finish_reason] += 1
+        finally:
+            await chunks.aclose()
+
+
+def with_preset(job: Job, presets: PresetFolder, name: str) -> Job:
+    """The job spoken by a voice of a folder.
+
+    Raises:
+        ContractError: 500, as from the container, where the folder is not sound.
+    """
+    try:
+        preset = presets.load(name)
+    except (LookupError, TypeError, OSError) as error:
+        raise ContractError(500, "Internal Server Error") from error
+    if preset.system_prompt:
+        return replace(job, preset=None, system_prompt=preset.system_prompt)
+    seconds = audio_seconds(preset.audio)
+    return replace(
+        job,
+        preset=None,
+        references=((preset.transcript, preset.audio),),
+        prompt_tokens=job.prompt_tokens + reference_tokens(seconds),
+        reference_seconds=seconds,
+    )
+
+
+def create_engine_app(engine: Engine, routes: tuple[Route, ...] = ()) -> Starlette:
+    """The application of an engine.
+
+    Args:
+        engine: The routes' state.
+        routes: Further ones, for the simulator.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        del app
+        await engine.voice.start()
+        try:
+            yield
+        finally:
+            await engine.voice.stop()
+
+    middleware = [Middleware(OpenCors)]
+    if engine.options.api_key:
+        middleware.append(Middleware(KeyMiddleware, engine.options.api_key))
+    return Starlette(
+        routes=[
+            get_route("/health", engine.health),
+            get_route("/version", engine.version),
+            get_route("/metrics", engine.metrics),
+            get_route("/v1/models", engine.models),
+            get_route("/v1/audio/voices", engine.voices),
+            Route("/v1/audio/speech", JsonEndpoint(engine.speech), methods=["POST"]),
+            Route("/v1/chat/completions", JsonEndpoint(engine.chat), methods=["POST"]),
+            *routes,
+        ],
+        lifespan=lifespan,
+        middleware=middleware,
+        exception_handlers={404: http_error, 405: http_error},
+    )

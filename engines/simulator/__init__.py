@@ -1,0 +1,1 @@
+"""A simulated engine with a GPU's clock and faults."""

@@ -1,0 +1,95 @@
+"""Routes for whoever runs the upstreams: how each is doing, and keeping new work off one.
+
+Who may call them is the door's business (access.py). Here, and only here, addresses are told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from pydantic import BaseModel, StringConstraints, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.api.endpoint import read_body, require_json
+from gateway.api.schemas import parse_json, validation_error
+from gateway.errors import InvalidRequest
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.pool import Pool, Upstream
+
+LONGEST_BODY_BYTES = 4096
+
+
+class _Named(BaseModel):
+    """Which upstream is meant."""
+
+    upstream: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+
+
+def describe(upstream: Upstream, in_flight: int) -> dict[str, Any]:
+    """What is known of an upstream.
+
+    Args:
+        upstream: As this worker knows it; draining is the same in all workers.
+        in_flight: Generations that run on it, for all workers.
+    """
+    waits = upstream.next_probe - time.monotonic()
+    return {
+        "upstream": upstream.address,
+        "state": upstream.state,
+        "in_flight": in_flight,
+        "failures": upstream.failures,
+        "next_probe_seconds": round(max(0.0, waits), 3),
+        "models": list(upstream.models),
+        "voices": list(upstream.voices),
+    }
+
+
+class AdminSurface:
+    """The routes below /admin."""
+
+    def __init__(self, pool: Pool, metrics: Metrics) -> None:
+        self._pool = pool
+        self._metrics = metrics
+
+    def routes(self) -> list[BaseRoute]:
+        """What this surface answers."""
+        return [
+            Route("/admin/upstreams", self.upstreams),
+            Route("/admin/upstreams/drain", self.drain, methods=["POST"]),
+            Route("/admin/upstreams/resume", self.resume, methods=["POST"]),
+        ]
+
+    async def upstreams(self, request: Request) -> Response:
+        """`GET /admin/upstreams`: the state of each, in the order of the settings."""
+        del request
+        return JSONResponse({"upstreams": self._describe(*self._pool.upstreams)})
+
+    async def drain(self, request: Request) -> Response:
+        """`POST /admin/upstreams/drain`: nothing new begins there; what runs goes on to its end."""
+        return await self._set(request, drain=True)
+
+    async def resume(self, request: Request) -> Response:
+        """`POST /admin/upstreams/resume`: it takes part again."""
+        return await self._set(request, drain=False)
+
+    async def _set(self, request: Request, *, drain: bool) -> Response:
+        require_json(request.scope)
+        body = await read_body(request.scope, request.receive, LONGEST_BODY_BYTES)
+        try:
+            named = _Named.model_validate(parse_json(body))
+        except ValidationError as error:
+            raise validation_error(error) from None
+        upstream = self._pool.find(named.upstream)
+        if upstream is None:
+            known = ", ".join(u.address for u in self._pool.upstreams)
+            message = f"There is no such upstream. Upstreams: {known}."
+            raise InvalidRequest(message, param="upstream")
+        self._pool.drain(upstream, drain=drain)
+        return JSONResponse(self._describe(upstream)[0])
+
+    def _describe(self, *upstreams: Upstream) -> list[dict[str, Any]]:
+        in_flight = self._metrics.generations()
+        return [describe(u, in_flight.get(u.address, 0)) for u in upstreams]

@@ -1,0 +1,1 @@
+"""Routes of devnen's Chatterbox server."""

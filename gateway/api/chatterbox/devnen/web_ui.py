@@ -1,0 +1,235 @@
+"""devnen/Chatterbox-TTS-Server around `/tts`: voices, uploads, and what its user interface asks.
+
+Its files are the voice library's voices, named with `.wav`; its settings are the operator's here,
+so the routes that change them answer politely and change nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.api.chatterbox.devnen.tts import ENDINGS, without_ending
+from gateway.api.chatterbox.fields import wrong
+from gateway.api.chatterbox.travisvn.about import DEVICE, LANGUAGES, NEUTRAL
+from gateway.api.chatterbox.travisvn.voices import library_of
+from gateway.api.endpoint import read_body
+from gateway.api.multipart import MULTIPART, is_form, parse_form
+from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
+from gateway.errors import GatewayError, UnsupportedContentType, VoiceExists
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.speech.service import SpeechService
+from gateway.text.normalise import EVENT_TAGS
+from gateway.voices.name_rules import printable
+from gateway.voices.samples.loudness import LONGEST_SECONDS, UPLOAD_LIMITS
+
+MOST_FILES = 3  # in one upload: each is decoded at once, and may be 10 MiB
+FILES = "files"
+BAD_REQUEST = 400
+UNCHANGED = "The operator's settings stand; nothing was changed."
+
+
+class DevnenServer:
+    """Everything of devnen's but speech.
+
+    Args:
+        service: Knows the voices and the engines.
+    """
+
+    def __init__(self, service: SpeechService) -> None:
+        self._service = service
+
+    def routes(self) -> list[BaseRoute]:
+        """What its user interface and SillyTavern ask for."""
+        return [
+            Route("/get_predefined_voices", self.predefined_voices),
+            Route("/get_reference_files", self.reference_files),
+            Route("/upload_reference", self.upload_reference, methods=["POST"]),
+            Route("/upload_predefined_voice", self.upload_predefined, methods=["POST"]),
+            Route("/api/ui/initial-data", self.initial_data),
+            Route("/api/model-info", self.model_info),
+            *(
+                Route(path, self.unchanged, methods=["POST"])
+                for path in ("/save_settings", "/reset_settings", "/restart_server", "/api/unload")
+            ),
+        ]
+
+    def _references(self) -> list[str]:
+        return sorted(f"{voice.name}.wav" for voice in self._service.voices.voices)
+
+    def _predefined(self) -> list[dict[str, str]]:
+        own = [voice.name for voice in self._service.voices.voices]
+        presets = self._service.voices.outside(self._service.pool.voices)
+        names = sorted({*own, *presets}, key=str.lower)
+        return [{"display_name": _shown(name), "filename": f"{name}.wav"} for name in names]
+
+    async def predefined_voices(self, request: Request) -> Response:
+        """`GET /get_predefined_voices`: the engines' presets and the library's voices."""
+        del request
+        return JSONResponse(self._predefined())
+
+    async def reference_files(self, request: Request) -> Response:
+        """`GET /get_reference_files`: the library's voices."""
+        del request
+        return JSONResponse(self._references())
+
+    async def upload_reference(self, request: Request) -> Response:
+        """`POST /upload_reference`."""
+        uploaded, errors = await self._upload(request)
+        files = {"all_reference_files": self._references()}
+        return _processed(uploaded, errors, files)
+
+    async def upload_predefined(self, request: Request) -> Response:
+        """`POST /upload_predefined_voice`."""
+        uploaded, errors = await self._upload(request)
+        files = {"all_predefined_voices": self._predefined()}
+        return _processed(uploaded, errors, files)
+
+    async def _upload(self, request: Request) -> tuple[list[str], list[dict[str, str]]]:
+        """Add a form's files to the library: what became voices, and what did not and why.
+
+        Raises:
+            GatewayError: Nothing of it can be read, or there is no library.
+        """
+        library_of(self._service)
+        if not is_form(request.scope):
+            raise UnsupportedContentType(f"The request's content type must be {MULTIPART}.")
+        limit = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
+        form = await parse_form(
+            await read_body(request.scope, request.receive, limit), request.scope
+        )
+        files = [
+            (filename, data)
+            for (name, data), filename in zip(form.files, form.filenames, strict=True)
+            if name == FILES
+        ]
+        if not files:
+            raise wrong("body", FILES, "A file is required")
+        uploaded, errors = [], []
+        for filename, data in files:
+            try:
+                uploaded.append(await self._add(filename, data))
+            except GatewayError as error:
+                shown = printable(filename) or "Unknown"
+                errors.append({"filename": shown, "error": error.message})
+        return uploaded, errors
+
+    async def _add(self, filename: str, data: bytes) -> str:
+        """Make a voice of one file; one that has a voice already is left as it is.
+
+        Returns:
+            What the file is called from now on.
+
+        Raises:
+            GatewayError: It cannot be a voice.
+        """
+        library, keeper = library_of(self._service)
+        if not filename.lower().endswith(ENDINGS):
+            raise UnsupportedContentType("Invalid file type. Only .wav and .mp3 are allowed.")
+        name = without_ending(filename)
+        try:
+            voice = await keeper.change(
+                partial(
+                    library.add,
+                    name,
+                    data,
+                    original_name=filename,
+                    reserved=self._service.voices.outside(self._service.pool.voices),
+                )
+            )
+        except VoiceExists:
+            found = library.find(name)
+            if found is None:
+                raise
+            return f"{found.name}.wav"
+        return f"{voice.name}.wav"
+
+    def _model_info(self) -> dict[str, Any]:
+        pool = self._service.pool
+        return {
+            "loaded": pool.ready,
+            "type": "multilingual",
+            "class_name": pool.models[0] if pool.models else None,
+            "device": DEVICE,
+            "sample_rate": ENGINE_SAMPLE_RATE_HZ,
+            "supports_paralinguistic_tags": True,
+            "available_paralinguistic_tags": [tag.strip("[]") for tag in EVENT_TAGS],
+            "supports_multilingual": True,
+            "supported_languages": LANGUAGES,
+        }
+
+    async def model_info(self, request: Request) -> Response:
+        """`GET /api/model-info`."""
+        del request
+        return JSONResponse(self._model_info())
+
+    async def initial_data(self, request: Request) -> Response:
+        """`GET /api/ui/initial-data`: SillyTavern's question whether there is a server."""
+        return JSONResponse(
+            {
+                "config": self._config(request),
+                "reference_files": self._references(),
+                "predefined_voices": self._predefined(),
+                "presets": [],
+                "initial_gen_result": {
+                    "outputUrl": None,
+                    "filename": None,
+                    "genTime": None,
+                    "submittedVoiceMode": None,
+                    "submittedPredefinedVoice": None,
+                    "submittedCloneFile": None,
+                },
+                "model_info": self._model_info(),
+            }
+        )
+
+    def _config(self, request: Request) -> dict[str, Any]:
+        default = f"{self._service.settings.default_voice}.wav"
+        return {
+            # As this client sees it, which need not be where the process listens.
+            "server": {"host": request.url.hostname, "port": request.url.port},
+            "model": {"repo_id": next(iter(self._service.pool.models), None)},
+            "tts_engine": {"device": DEVICE, "default_voice_id": default},
+            "generation_defaults": {**NEUTRAL, "seed": 0, "speed_factor": 1.0, "language": "en"},
+            "audio_output": {
+                "format": "wav",
+                "sample_rate": ENGINE_SAMPLE_RATE_HZ,
+                "max_reference_duration_sec": int(LONGEST_SECONDS),
+            },
+            "ui_state": {
+                "last_text": "",
+                "last_voice_mode": "predefined",
+                "last_predefined_voice": default,
+                "last_reference_file": None,
+                "last_chunk_size": 120,
+                "last_split_text_enabled": True,
+            },
+        }
+
+    async def unchanged(self, request: Request) -> Response:
+        """`POST /save_settings` and the like: nothing happens, and nothing that is sent is read."""
+        del request
+        return JSONResponse({"message": UNCHANGED, "restart_needed": False})
+
+
+def _shown(name: str) -> str:
+    """A preset's name for people: `broom_salesman` is Broom Salesman."""
+    words = name.replace("_", " ")
+    return words.title() if words.islower() else words
+
+
+def _processed(
+    uploaded: list[str], errors: list[dict[str, str]], files: dict[str, Any]
+) -> Response:
+    count = len(uploaded) + len(errors)
+    body = {
+        "message": f"Processed {count} file(s).",
+        "uploaded_files": uploaded,
+        **files,
+        "errors": errors,
+    }
+    return JSONResponse(body, 200 if uploaded else BAD_REQUEST)

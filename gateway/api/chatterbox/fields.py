@@ -1,0 +1,124 @@
+"""Bodies, forms and queries of Chatterbox clients, read the way FastAPI reads them.
+
+What is missing, of another type or out of range is told as 422 with the field's place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.types import Scope
+
+from gateway.api.endpoint import media_type, read_body
+from gateway.api.generate import UnprocessableRequest
+from gateway.api.multipart import MOST_FIELDS, MULTIPART, Form, is_form, parse_form
+from gateway.api.schemas import parse_json
+from gateway.errors import InvalidRequest, UnsupportedContentType
+
+URLENCODED = "application/x-www-form-urlencoded"
+JSON_TYPES = {"application/json", "text/json"}
+_TRUE, _FALSE = {"1", "true", "yes", "on", "t", "y"}, {"0", "false", "no", "off", "f", "n", ""}
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Fields(BaseModel):
+    """A body of these clients: unknown keys are ignored, numbers may stand as text."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+def require_fields(scope: Scope) -> None:
+    """Refuse a body that is neither JSON nor a form.
+
+    Raises:
+        UnsupportedContentType: With what is understood.
+    """
+    if media_type(scope) not in {*JSON_TYPES, MULTIPART, URLENCODED}:
+        raise UnsupportedContentType(
+            f"The request's content type must be application/json, {MULTIPART} or {URLENCODED}."
+        )
+
+
+async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, Form]:
+    """A body's fields, and its files where it is a form.
+
+    Raises:
+        InvalidRequest: It cannot be read.
+    """
+    if is_form(scope):
+        form = await parse_form(body, scope)
+        return _given(form.fields), form
+    if media_type(scope) == URLENCODED:
+        try:
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        except ValueError:
+            raise InvalidRequest("The request's body is not a form.") from None
+        return _given(dict(pairs)), Form({}, ())
+    return parse_json(body), Form({}, ())
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """A form's fields without those that were left empty."""
+    return {name: value for name, value in fields.items() if value != ""}
+
+
+def check(model: type[Model], value: Any) -> Model:
+    """Check fields against a model.
+
+    Raises:
+        UnprocessableRequest: With everything that is wrong.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_url=False, include_context=False)
+        raise UnprocessableRequest(
+            [{**detail, "loc": ["body", *detail["loc"]]} for detail in details]
+        ) from None
+
+
+def wrong(where: str, name: str, message: str) -> UnprocessableRequest:
+    """One wrong field, as 422."""
+    return UnprocessableRequest([{"type": "value_error", "loc": [where, name], "msg": message}])
+
+
+async def read_form(request: Request, model: type[Model], limit_bytes: int) -> tuple[Model, Form]:
+    """Read and check a request's form (or JSON).
+
+    Raises:
+        GatewayError: It cannot be read, or a field is wrong.
+    """
+    require_fields(request.scope)
+    body = await read_body(request.scope, request.receive, limit_bytes)
+    value, form = await parse_fields(body, request.scope)
+    return check(model, value), form
+
+
+def query_number(request: Request, name: str, default: int, lowest: int, highest: int) -> int:
+    """A whole number of the query.
+
+    Raises:
+        UnprocessableRequest: It is none, or out of range.
+    """
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not (given.isascii() and given.isdecimal()) or not lowest <= int(given[:9]) <= highest:
+        raise wrong("query", name, f"Input should be a whole number from {lowest} to {highest}")
+    return int(given)
+
+
+def query_flag(request: Request, name: str) -> bool:
+    """A truth of the query, false where it is not there.
+
+    Raises:
+        UnprocessableRequest: It is neither true nor false.
+    """
+    given = request.query_params.get(name, "").lower()
+    if given not in _TRUE | _FALSE:
+        raise wrong("query", name, "Input should be a valid boolean")
+    return given in _TRUE

@@ -1,0 +1,1 @@
+"""Routes of travisvn's Chatterbox server."""

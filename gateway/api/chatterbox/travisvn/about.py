@@ -1,0 +1,125 @@
+"""What travisvn/chatterbox-tts-api tells about itself: models, languages, settings, routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway import __version__
+from gateway.api.chatterbox.travisvn.memory import CONFIG as MEMORY_CONFIG
+from gateway.api.chatterbox.travisvn.paths import ALIASES, paths_of
+from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS
+from gateway.api.chatterbox.travisvn.status import API_NAME
+from gateway.api.openai import list_models_of
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.speech.service import SpeechService
+
+# Languages that the model card of higgs-audio-v2-generation-3B-base names.
+LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German", "ko": "Korean"}
+NEUTRAL = {"exaggeration": 0.5, "cfg_weight": 0.5, "temperature": 1.0}
+DEVICE = "upstream"  # the model is elsewhere; what it runs on is not known here
+
+
+def health_fields(service: SpeechService) -> dict[str, Any]:
+    """What Chatterbox's clients read of `/health`."""
+    ready = service.pool.ready
+    return {
+        "model_loaded": ready,
+        "device": DEVICE,
+        "config": {
+            "max_chunk_length": MOST_CHARACTERS,
+            "max_total_length": MOST_CHARACTERS,
+            "voice_sample_path": service.settings.default_voice,
+            **{f"default_{name}": value for name, value in NEUTRAL.items()},
+        },
+        "initialization_state": "ready" if ready else "initializing",
+        "initialization_progress": "Ready" if ready else "No engine has produced audio yet",
+        "initialization_error": None,
+    }
+
+
+class TravisvnAbout:
+    """The routes that describe.
+
+    Args:
+        service: What is described.
+    """
+
+    def __init__(self, service: SpeechService) -> None:
+        self._service = service
+
+    def routes(self) -> list[BaseRoute]:
+        """Under all their names."""
+        table = (
+            ("/languages", self.languages),
+            ("/ping", self.ping),
+            ("/models", self.models),
+            ("/config", self.config),
+            ("/endpoints", self.endpoints),
+        )
+        return [Route(path, endpoint) for primary, endpoint in table for path in paths_of(primary)]
+
+    async def languages(self, request: Request) -> Response:
+        """`GET /languages`."""
+        del request
+        languages = [{"code": code, "name": name} for code, name in LANGUAGES.items()]
+        return JSONResponse(
+            {"languages": languages, "count": len(languages), "model_type": "multilingual"}
+        )
+
+    async def ping(self, request: Request) -> Response:
+        """`GET /ping`."""
+        del request
+        return JSONResponse({"status": "ok", "message": "Server is running"})
+
+    async def models(self, request: Request) -> Response:
+        """`GET /models`: the same list as `/v1/models`."""
+        del request
+        return JSONResponse(list_models_of(self._service.pool.models))
+
+    async def config(self, request: Request) -> Response:
+        """`GET /config`: what their clients show; nothing of the inner network."""
+        settings = self._service.settings
+        return JSONResponse(
+            {
+                "api_info": {
+                    "name": API_NAME,
+                    "version": __version__,
+                    "api_version": __version__,
+                    "description": "Speech gateway with Chatterbox's API",
+                },
+                # As this client sees it, which need not be where the process listens.
+                "server": {"host": request.url.hostname, "port": request.url.port},
+                "model": {
+                    "device": DEVICE,
+                    "sample_rate": ENGINE_SAMPLE_RATE_HZ,
+                    "voice_sample_path": settings.default_voice,
+                    "model_cache_dir": None,
+                },
+                "defaults": {
+                    **NEUTRAL,
+                    "max_chunk_length": MOST_CHARACTERS,
+                    "max_total_length": MOST_CHARACTERS,
+                },
+                "memory_management": MEMORY_CONFIG,
+            }
+        )
+
+    async def endpoints(self, request: Request) -> Response:
+        """`GET /endpoints`: every path of this surface and its other names."""
+        del request
+        mappings = {
+            primary: {"primary": primary, "aliases": list(aliases), "total_paths": 1 + len(aliases)}
+            for primary, aliases in ALIASES.items()
+        }
+        return JSONResponse(
+            {
+                "total_endpoints": len(mappings),
+                "total_aliases": sum(len(aliases) for aliases in ALIASES.values()),
+                "mappings": mappings,
+                "description": "Every path of a row is answered alike.",
+            }
+        )

@@ -1,0 +1,195 @@
+"""Speech as travisvn/chatterbox-tts-api offers it: JSON or a form, whole or as it is made.
+
+Fields are checked against its ranges; a voice that is unknown is replaced by the default one, and
+a header of the answer says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
+
+from gateway.api.chatterbox.errors import NAME, TravisvnShape
+from gateway.api.chatterbox.fields import Fields, check, parse_fields, require_fields
+from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
+from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.api.endpoint import SpeechEndpoint, Spoken
+from gateway.api.multipart import Form
+from gateway.api.speakers import Cast, cast_voices
+from gateway.errors import VoiceNotFound
+from gateway.speech.request import RESPONSE_FORMATS, SPEED_RANGE, Reference, Sampling, SpeechRequest
+from gateway.speech.service import SpeechService
+from gateway.text.expression import expression_of
+from gateway.voices.aliases import fold
+from gateway.voices.library.config_entry import NEUTRAL_TRANSCRIPT
+from gateway.voices.references import reference_of
+
+MOST_CHARACTERS = 3000
+# Chatterbox allows 5; above this the engine no longer speaks (and the legacy proxy allowed 1.5).
+HIGHEST_TEMPERATURE = 1.5
+ITS_DEFAULT_VOICE = "alloy"  # what its clients send when they mean none in particular
+VOICE_FILE = "voice_file"
+FALLBACK_HEADER = "X-Voice-Fallback"
+
+VoiceName = Annotated[str, StringConstraints(max_length=256)]
+
+
+class TravisvnBody(Fields):
+    """The body of `POST /audio/speech`."""
+
+    input: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_CHARACTERS)
+    ]
+    voice: VoiceName | None = None
+    response_format: Annotated[str, StringConstraints(max_length=64)] | None = None
+    speed: float | None = None
+    stream_format: Literal["audio", "sse"] | None = None
+    exaggeration: float | None = Field(None, ge=0.25, le=2)
+    cfg_weight: float | None = Field(None, ge=0, le=1)
+    temperature: float | None = Field(None, ge=0.05, le=5)
+    # Chunks are the gateway's own affair: these are checked and change nothing.
+    streaming_chunk_size: int | None = Field(None, ge=50, le=500)
+    streaming_strategy: Literal["sentence", "paragraph", "fixed", "word"] | None = None
+    streaming_buffer_size: int | None = Field(None, ge=1, le=10)
+    streaming_quality: Literal["fast", "balanced", "high"] | None = None
+
+
+class TravisvnSpeech:
+    """The speech routes.
+
+    Args:
+        service: The straight line.
+    """
+
+    def __init__(self, service: SpeechService) -> None:
+        self._service = service
+        shape = TravisvnShape()
+        self.speech = SpeechEndpoint(service, shape, self.parse, require_fields)
+        self.stream = SpeechEndpoint(service, shape, self.parse_stream, require_fields)
+
+    def routes(self) -> list[BaseRoute]:
+        """Whole or SSE; and as a stream. What is said as JSON may be said as a form, too."""
+        table = {
+            "/audio/speech": self.speech,
+            "/audio/speech/upload": self.speech,
+            "/audio/speech/stream": self.stream,
+            "/audio/speech/stream/upload": self.stream,
+        }
+        return [
+            Route(path, endpoint, methods=["POST"])
+            for primary, endpoint in table.items()
+            for path in paths_of(primary)
+        ]
+
+    async def parse(self, body: bytes, scope: Scope) -> Spoken:
+        """Read a request for one whole file, or for events.
+
+        Raises:
+            UnprocessableRequest, InvalidRequest, RequestTooLarge, NoHealthyUpstream.
+        """
+        value, form = await parse_fields(body, scope)
+        fields = check(TravisvnBody, value)
+        spoken = await self.understand(fields, form)
+        if fields.stream_format == "sse":
+            events = PcmEvents(fields.input)
+            return replace(spoken, request=_as_pcm(spoken.request), wrap=events)
+        ending = spoken.request.response_format
+        name = f"attachment; filename=speech.{ending}"
+        return replace(spoken, headers={**spoken.headers, "Content-Disposition": name})
+
+    async def parse_stream(self, body: bytes, scope: Scope) -> Spoken:
+        """Read a request for a WAV file that is sent while it is made.
+
+        Raises:
+            UnprocessableRequest, InvalidRequest, RequestTooLarge, NoHealthyUpstream.
+        """
+        value, form = await parse_fields(body, scope)
+        spoken = await self.understand(check(TravisvnBody, value), form)
+        headers = {
+            **spoken.headers,
+            "Content-Disposition": "attachment; filename=speech_stream.wav",
+            "Cache-Control": "no-cache",
+        }
+        request = _as_pcm(spoken.request)
+        return replace(spoken, request=request, headers=headers, wrap=WavStream())
+
+    async def understand(self, fields: TravisvnBody, form: Form) -> Spoken:
+        """What to say, as one whole file.
+
+        Raises:
+            InvalidRequest, RequestTooLarge, NoHealthyUpstream.
+        """
+        self._service.pool.require_ready()
+        expression = expression_of(fields.exaggeration, fields.cfg_weight)
+        samples = await self._samples(form)
+        cast, fell_back = await self._cast(fields, samples, expression.scene)
+        response_format = (fields.response_format or "wav").lower()
+        temperature = fields.temperature or expression.temperature
+        request = SpeechRequest(
+            surface=NAME,
+            text=fields.input,
+            voice=cast.preset,
+            # Its own server sends WAV whatever is asked for.
+            response_format=response_format if response_format in RESPONSE_FORMATS else "wav",
+            speed=speed_within(fields.speed),
+            buffered=True,
+            system_prompt=cast.system_prompt,
+            references=cast.references,
+            sampling=Sampling(temperature=temperature_within(temperature)),
+        )
+        headers = {FALLBACK_HEADER: "default"} if fell_back else {}
+        return Spoken(request, cast.label, headers)
+
+    async def _samples(self, form: Form) -> tuple[Reference, ...]:
+        file = next((data for name, data in form.files if name == VOICE_FILE), None)
+        if file is None:
+            return ()
+        prepare = partial(reference_of, file, NEUTRAL_TRANSCRIPT, param=VOICE_FILE)
+        return (await self._service.in_thread(prepare),)
+
+    async def _cast(
+        self, fields: TravisvnBody, samples: tuple[Reference, ...], scene: str | None
+    ) -> tuple[Cast, bool]:
+        """Who speaks, and whether that is the default voice for want of the one that was named."""
+        cast = partial(
+            cast_voices,
+            self._service,
+            fields.input,
+            voices={},
+            samples=samples,
+            instructions=scene,
+        )
+        named = fields.voice or None
+        if named is not None and self._means_default(named):
+            named = None
+        try:
+            return await cast(voice=named), False
+        except VoiceNotFound:
+            if named is None:
+                raise
+            return await cast(voice=None), True
+
+    def _means_default(self, name: str) -> bool:
+        """Whether a name is only its clients' word for the voice that is set as the default."""
+        library = self._service.voices
+        has_default = any(voice.is_default for voice in library.voices)
+        return has_default and fold(name) == ITS_DEFAULT_VOICE and library.find(name) is None
+
+
+def speed_within(speed: float | None) -> float:
+    """A speed as near to what was asked for as there is."""
+    return 1.0 if speed is None else min(max(speed, SPEED_RANGE[0]), SPEED_RANGE[1])
+
+
+def temperature_within(temperature: float | None) -> float | None:
+    """A temperature at which the engine still speaks; None leaves its default."""
+    return None if temperature is None else min(max(temperature, 0.0), HIGHEST_TEMPERATURE)
+
+
+def _as_pcm(request: SpeechRequest) -> SpeechRequest:
+    return replace(request, response_format="pcm", buffered=False)

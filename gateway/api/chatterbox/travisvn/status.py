@@ -1,0 +1,227 @@
+"""What runs and what ran, as travisvn/chatterbox-tts-api tells it; each process knows its own.
+
+The activity of every surface is shown, as one engine speaks for them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway import __version__
+from gateway.api.chatterbox.fields import query_flag, query_number
+from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.speech.activity import Activity, Entry, Step
+from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Totals
+from gateway.telemetry.process_memory import memory_info
+
+MOST_LISTED = 50
+LISTED = 10
+MOST_IN_STATUS = 20
+LISTED_IN_STATUS = 5
+LISTED_IN_INFO = 3
+API_NAME = "Chatterbox TTS API"
+# Their words for where a request is.
+_STATUS = {
+    Step.WAITING: "initializing",
+    Step.SPEAKING: "generating_audio",
+    Step.COMPLETED: "completed",
+    Step.CANCELLED: "error",
+    Step.FAILED: "error",
+}
+
+
+def progress_of(entry: Entry) -> dict[str, Any]:
+    """How far a request is; its chunks are segments of its text, told from its likely length."""
+    total, share = entry.chunks, entry.share
+    current = min(total, 1 + int(share * total)) if share else 0
+    if entry.step is Step.WAITING:
+        step = "Waiting for a slot"
+    elif entry.step is Step.SPEAKING:
+        step = f"Generating audio for chunk {current}/{total}"
+    else:
+        step = entry.step.value
+    return {
+        "current_chunk": current,
+        "total_chunks": total,
+        "current_step": step,
+        "progress_percentage": round(100 * share, 1),
+        "estimated_completion": entry.likely_end if entry.step is Step.SPEAKING else None,
+    }
+
+
+def record_of(entry: Entry) -> dict[str, Any]:
+    """All that is told of a request."""
+    error = entry.error or ("cancelled" if entry.step is Step.CANCELLED else None)
+    return {
+        "request_id": entry.id,
+        "status": _STATUS[entry.step],
+        "start_time": round(entry.started, 3),
+        "duration_seconds": round(entry.seconds, 3),
+        "text_length": entry.text_length,
+        "text_preview": entry.text_preview,
+        "voice_source": entry.voice,
+        "parameters": entry.parameters,
+        "progress": progress_of(entry),
+        "error_message": error,
+        "memory_usage": {},
+    }
+
+
+def past_of(entry: Entry) -> dict[str, Any]:
+    """A request of the history."""
+    return {**record_of(entry), "end_time": round(entry.started + entry.seconds, 3)}
+
+
+def status_of(activity: Activity) -> dict[str, Any]:
+    """The latest request that runs, or that none does."""
+    running = activity.running
+    common = {"total_requests": activity.total, "active_requests": len(running)}
+    if not running:
+        return {
+            "status": "idle",
+            "is_processing": False,
+            **common,
+            "message": "No active requests",
+        }
+    return {**record_of(running[-1]), "is_processing": True, **common, "message": None}
+
+
+def statistics_of(activity: Activity) -> dict[str, Any]:
+    """How the remembered requests ended."""
+    completed = [entry for entry in activity.over if entry.step is Step.COMPLETED]
+    errors = sum(1 for entry in activity.over if entry.step is Step.FAILED)
+    count = max(1, len(completed))
+    return {
+        "total_requests": activity.total,
+        "completed_requests": len(completed),
+        "error_requests": errors,
+        "success_rate": round(100 * len(completed) / max(1, len(completed) + errors), 2),
+        "average_duration_seconds": round(sum(e.seconds for e in completed) / count, 3),
+        "average_text_length": round(sum(e.text_length for e in completed) / count, 1),
+        "is_processing": bool(activity.running),
+    }
+
+
+def chatterbox_statistics(totals: Totals) -> dict[str, Any]:
+    """Travisvn's statistics of all processes together, from the gateway's counters."""
+    total, completed, count = totals.requests, totals.ok, totals.answers
+    return {
+        "completed_requests": int(completed),
+        "error_requests": int(total - completed),
+        "success_rate": round(100 * completed / total, 2) if total else 0.0,
+        "average_duration_seconds": totals.mean_seconds,
+        "average_text_length": round(totals.characters / count, 1) if count else 0.0,
+        "is_processing": totals.in_flight > 0,
+    }
+
+
+class TravisvnStatus:
+    """The routes of what runs and ran.
+
+    Args:
+        service: Its activity is told.
+    """
+
+    def __init__(self, service: SpeechService) -> None:
+        self._activity = service.activity
+
+    def routes(self) -> list[BaseRoute]:
+        """Under all their names."""
+        table = (
+            ("GET", "/v1/status", self.status),
+            ("GET", "/status/progress", self.progress),
+            ("GET", "/status/history", self.history),
+            ("GET", "/status/statistics", self.statistics),
+            ("POST", "/status/history/clear", self.clear),
+            ("GET", "/info", self.info),
+        )
+        return [
+            Route(path, endpoint, methods=[method])
+            for method, primary, endpoint in table
+            for path in paths_of(primary)
+        ]
+
+    async def status(self, request: Request) -> Response:
+        """`GET /v1/status`, with what `include_memory` and the like ask for."""
+        limit = query_number(request, "history_limit", LISTED_IN_STATUS, 1, MOST_IN_STATUS)
+        body = status_of(self._activity)
+        if query_flag(request, "include_memory"):
+            body["memory_info"] = body["memory_usage"] = memory_info()
+        if query_flag(request, "include_history"):
+            body["request_history"] = self._history(limit)
+        if query_flag(request, "include_stats"):
+            body["statistics"] = statistics_of(self._activity)
+        return JSONResponse(body)
+
+    async def progress(self, request: Request) -> Response:
+        """`GET /status/progress`: little enough to be asked every second."""
+        del request
+        running = self._activity.running
+        if not running:
+            return JSONResponse(
+                {"is_processing": False, "status": "idle", "message": "No active TTS requests"}
+            )
+        record = record_of(running[-1])
+        kept = ("status", "duration_seconds", "text_preview")
+        return JSONResponse(
+            {
+                "is_processing": True,
+                **record["progress"],
+                **{name: record[name] for name in kept},
+            }
+        )
+
+    async def history(self, request: Request) -> Response:
+        """`GET /status/history`: the latest first."""
+        limit = query_number(request, "limit", LISTED, 1, MOST_LISTED)
+        records = self._history(limit)
+        return JSONResponse(
+            {"request_history": records, "total_records": len(records), "limit": limit}
+        )
+
+    def _history(self, limit: int) -> list[dict[str, Any]]:
+        return [past_of(entry) for entry in self._activity.over[:limit]]
+
+    async def statistics(self, request: Request) -> Response:
+        """`GET /status/statistics`."""
+        body = statistics_of(self._activity)
+        if query_flag(request, "include_memory"):
+            body["current_memory"] = memory_info()
+        return JSONResponse(body)
+
+    async def clear(self, request: Request) -> Response:
+        """`POST /status/history/clear?confirm=true`; what runs stays."""
+        if not query_flag(request, "confirm"):
+            return JSONResponse(
+                {
+                    "message": "History clear requires confirmation. Set confirm=true to proceed.",
+                    "warning": "This will clear all request history except what is running.",
+                }
+            )
+        count = self._activity.forget()
+        message = "TTS request history cleared successfully"
+        return JSONResponse({"success": True, "message": message, "cleared_records": count})
+
+    async def info(self, request: Request) -> Response:
+        """`GET /info`: the rest in one answer."""
+        del request
+        statistics = statistics_of(self._activity)
+        uptime = ("total_requests", "success_rate", "is_processing")
+        return JSONResponse(
+            {
+                "api_name": API_NAME,
+                "version": __version__,
+                "api_version": __version__,
+                "status": "operational",
+                "tts_status": status_of(self._activity),
+                "statistics": statistics,
+                "memory_info": memory_info(),
+                "recent_requests": self._history(LISTED_IN_INFO),
+                "uptime_info": {name: statistics[name] for name in uptime},
+            }
+        )

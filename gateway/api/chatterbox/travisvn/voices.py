@@ -1,0 +1,294 @@
+"""The voice library as travisvn/chatterbox-tts-api shows and changes it.
+
+Presets of the engines are no voices of the library: they are listed by `/voices/all-names` and
+`/v1/audio/voices`, and used by name like all others.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import partial
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import StringConstraints
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.api.chatterbox.fields import Fields, read_form, wrong
+from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
+from gateway.errors import NoVoiceLibrary
+from gateway.speech.service import SpeechService
+from gateway.voices.library.background import VoiceKeeper
+from gateway.voices.library.library import LibraryVoice, VoiceLibrary
+from gateway.voices.resolve import names_of_voices
+from gateway.voices.samples.loudness import UPLOAD_LIMITS
+
+VOICE_FILE = "voice_file"
+LARGEST_UPLOAD_BYTES = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
+CREATED = 201
+LATEST_DATE = 253_402_300_799  # the end of the year 9999: dates written by hand may lie behind it
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class Upload(Fields):
+    """The form of a new voice."""
+
+    voice_name: Name
+    language: Annotated[str, StringConstraints(max_length=35)] = "en"
+    transcript: str | None = None  # the gateway's own: what the recording says
+
+
+class Chosen(Fields):
+    """The form that names a voice."""
+
+    voice_name: Name
+
+
+class Renamed(Fields):
+    """The form of a new name."""
+
+    new_name: Name
+
+
+class Alias(Fields):
+    """The form of a further name."""
+
+    alias: Name
+
+
+def library_of(service: SpeechService) -> tuple[VoiceLibrary, VoiceKeeper]:
+    """The library and what changes it.
+
+    Raises:
+        NoVoiceLibrary: The gateway keeps none.
+    """
+    if service.library is None or service.keeper is None:
+        raise NoVoiceLibrary(
+            "This gateway keeps no voices: GATEWAY_VOICES_DIR names no folder for them."
+        )
+    return service.library, service.keeper
+
+
+def item_of(voice: LibraryVoice) -> dict[str, Any]:
+    """A voice as travisvn's clients read it; no path of this machine."""
+    seconds = min(voice.created_at, LATEST_DATE)
+    created = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    filename = f"{voice.name}.wav"
+    return {
+        "name": voice.name,
+        "filename": filename,
+        "original_filename": voice.original_name or filename,
+        "file_extension": ".wav",
+        "file_size": voice.original_bytes,
+        "upload_date": created.isoformat(),
+        "path": f"/voices/{quote(voice.name)}/download",
+        "language": voice.language,
+        "aliases": list(voice.aliases),
+        "exists": True,
+        "duration_seconds": voice.duration_seconds,
+        "transcript": voice.transcript,
+        # What stands in where the recording came without a transcript.
+        "prompt_transcript": voice.prompt_transcript,
+    }
+
+
+class TravisvnVoices:
+    """The voice routes.
+
+    Args:
+        service: Holds the library.
+    """
+
+    def __init__(self, service: SpeechService) -> None:
+        self._service = service
+
+    def routes(self) -> list[BaseRoute]:
+        """Fixed names stand before the ones that are a voice's."""
+        table = (
+            ("GET", "/voices", self.list_voices),
+            ("POST", "/voices", self.upload),
+            ("GET", "/voices/default", self.show_default),
+            ("POST", "/voices/default", self.set_default),
+            ("DELETE", "/voices/default", self.reset_default),
+            ("GET", "/voices/all-names", self.all_names),
+            ("POST", "/voices/cleanup", self.clean_up),
+            ("GET", "/voices/{voice_name}", self.show),
+            ("PUT", "/voices/{voice_name}", self.rename),
+            ("DELETE", "/voices/{voice_name}", self.remove),
+            ("GET", "/voices/{voice_name}/download", self.download),
+            ("GET", "/voices/{voice_name}/aliases", self.list_aliases),
+            ("POST", "/voices/{voice_name}/aliases", self.add_alias),
+            ("DELETE", "/voices/{voice_name}/aliases/{alias}", self.remove_alias),
+        )
+        return [
+            Route(path, endpoint, methods=[method])
+            for method, primary, endpoint in table
+            for path in paths_of(primary)
+        ]
+
+    async def list_voices(self, request: Request) -> Response:
+        """`GET /voices`: the library, the newest first."""
+        del request
+        voices = sorted(self._service.voices.voices, key=lambda v: v.created_at, reverse=True)
+        return JSONResponse({"voices": [item_of(voice) for voice in voices], "count": len(voices)})
+
+    async def all_names(self, request: Request) -> Response:
+        """`GET /voices/all-names`: every name that may stand as `voice`."""
+        del request
+        service = self._service
+        names = names_of_voices(service.settings.voice_aliases, service.pool.voices, service.voices)
+        return JSONResponse({"voice_names": names, "count": len(names)})
+
+    async def upload(self, request: Request) -> Response:
+        """`POST /voices`: 201, or 409 where the name is taken."""
+        library, keeper = library_of(self._service)
+        fields, form = await read_form(request, Upload, LARGEST_UPLOAD_BYTES)
+        found = next((i for i, (name, _) in enumerate(form.files) if name == VOICE_FILE), None)
+        if found is None:
+            raise wrong("body", VOICE_FILE, "A file is required")
+        voice = await keeper.change(
+            partial(
+                library.add,
+                fields.voice_name,
+                form.files[found][1],
+                transcript=fields.transcript,
+                language=fields.language,
+                original_name=form.filenames[found],
+                reserved=self._service.voices.outside(self._service.pool.voices),
+                audio_param=VOICE_FILE,
+            )
+        )
+        body = {"message": "Voice uploaded successfully", "voice": item_of(voice)}
+        return JSONResponse(body, CREATED)
+
+    async def show(self, request: Request) -> Response:
+        """`GET /voices/{name}`."""
+        library, _ = library_of(self._service)
+        return JSONResponse({"voice": item_of(library.get(request.path_params["voice_name"]))})
+
+    async def download(self, request: Request) -> Response:
+        """`GET /voices/{name}/download`: the recording as the library keeps it."""
+        library, _ = library_of(self._service)
+        voice = library.get(request.path_params["voice_name"])
+        wav = await self._service.in_thread(partial(library.read_audio, voice))
+        filename = f"filename*=utf-8''{quote(voice.name)}.wav"
+        return Response(
+            wav,
+            media_type="audio/wav",
+            headers={"Content-Disposition": f"attachment; {filename}"},
+        )
+
+    async def rename(self, request: Request) -> Response:
+        """`PUT /voices/{name}`."""
+        library, keeper = library_of(self._service)
+        old = request.path_params["voice_name"]
+        fields, _ = await read_form(request, Renamed, FORM_OVERHEAD_BYTES)
+        reserved = self._service.voices.outside(self._service.pool.voices)
+        voice = await keeper.change(
+            partial(library.rename, old, fields.new_name, reserved=reserved)
+        )
+        return JSONResponse(
+            {"message": "Voice renamed successfully", "old_name": old, "new_name": voice.name}
+        )
+
+    async def remove(self, request: Request) -> Response:
+        """`DELETE /voices/{name}`."""
+        library, keeper = library_of(self._service)
+        voice = await keeper.change(partial(library.remove, request.path_params["voice_name"]))
+        return JSONResponse({"message": "Voice deleted successfully", "voice_name": voice.name})
+
+    async def list_aliases(self, request: Request) -> Response:
+        """`GET /voices/{name}/aliases`."""
+        library, _ = library_of(self._service)
+        voice = library.get(request.path_params["voice_name"])
+        aliases = list(voice.aliases)
+        return JSONResponse({"voice_name": voice.name, "aliases": aliases, "count": len(aliases)})
+
+    async def add_alias(self, request: Request) -> Response:
+        """`POST /voices/{name}/aliases`."""
+        library, keeper = library_of(self._service)
+        fields, _ = await read_form(request, Alias, FORM_OVERHEAD_BYTES)
+        voice = await keeper.change(
+            partial(
+                library.add_alias,
+                request.path_params["voice_name"],
+                fields.alias,
+                reserved=self._service.voices.outside(self._service.pool.voices),
+            )
+        )
+        return JSONResponse(
+            {
+                "message": "Alias added successfully",
+                "voice_name": voice.name,
+                "alias": voice.aliases[-1],
+                "aliases": list(voice.aliases),
+            },
+            CREATED,
+        )
+
+    async def remove_alias(self, request: Request) -> Response:
+        """`DELETE /voices/{name}/aliases/{alias}`."""
+        library, keeper = library_of(self._service)
+        name, alias = request.path_params["voice_name"], request.path_params["alias"]
+        voice = await keeper.change(partial(library.remove_alias, name, alias))
+        return JSONResponse(
+            {
+                "message": "Alias removed successfully",
+                "voice_name": voice.name,
+                "alias": alias,
+                "aliases": list(voice.aliases),
+            }
+        )
+
+    def _no_default(self) -> dict[str, Any]:
+        """The default where the library sets none: the gateway's own setting."""
+        return {
+            "default_voice": None,
+            "source": "file_system",
+            "path": self._service.settings.default_voice,
+        }
+
+    async def show_default(self, request: Request) -> Response:
+        """`GET /voices/default`."""
+        del request
+        voice = next((v for v in self._service.voices.voices if v.is_default), None)
+        if voice is None:
+            return JSONResponse({**self._no_default(), "voice_info": None})
+        return JSONResponse(
+            {"default_voice": voice.name, "source": "voice_library", "voice_info": item_of(voice)}
+        )
+
+    async def set_default(self, request: Request) -> Response:
+        """`POST /voices/default`."""
+        library, keeper = library_of(self._service)
+        fields, _ = await read_form(request, Chosen, FORM_OVERHEAD_BYTES)
+        await keeper.change(partial(library.set_default, fields.voice_name))
+        voice = library.get(fields.voice_name)
+        return JSONResponse(
+            {
+                "message": "Default voice updated successfully",
+                "default_voice": voice.name,
+                "voice_info": item_of(voice),
+            }
+        )
+
+    async def reset_default(self, request: Request) -> Response:
+        """`DELETE /voices/default`."""
+        del request
+        library, keeper = library_of(self._service)
+        await keeper.change(partial(library.set_default, None))
+        message = {"message": "Default voice reset to system default"}
+        return JSONResponse({**message, **self._no_default()})
+
+    async def clean_up(self, request: Request) -> Response:
+        """`POST /voices/cleanup`: delete files that no voice needs any more."""
+        del request
+        library, keeper = library_of(self._service)
+        removed = await keeper.change(library.cleanup)
+        return JSONResponse(
+            {"message": "Cleanup completed", "removed_voices": removed, "count": len(removed)}
+        )

@@ -1,0 +1,108 @@
+"""Multipart bodies as plain fields: a form says the same as the JSON body, plus files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Scope
+
+from gateway.api.endpoint import media_type, require_json
+from gateway.api.schemas import parse_json
+from gateway.errors import InvalidRequest, UnsupportedContentType
+
+MULTIPART = "multipart/form-data"
+MOST_FILES = 8
+MOST_FIELDS = 64
+JSON_FIELDS = ("voice", "voices", "references")  # may hold JSON in a form
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form's content.
+
+    Attributes:
+        fields: Text fields by name, JSON where they hold it.
+        files: (field name, bytes) in order.
+        filenames: What the files are called, in the same order; as hostile as the rest.
+    """
+
+    fields: dict[str, Any]
+    files: tuple[tuple[str, bytes], ...]
+    filenames: tuple[str, ...] = ()
+
+
+def is_form(scope: Scope) -> bool:
+    """Whether a request's body is a multipart form."""
+    return media_type(scope) == MULTIPART
+
+
+def require_json_or_form(scope: Scope) -> None:
+    """Refuse a body that is neither JSON nor a multipart form.
+
+    Raises:
+        UnsupportedContentType: With what is understood.
+    """
+    if not is_form(scope):
+        try:
+            require_json(scope)
+        except UnsupportedContentType:
+            raise UnsupportedContentType(
+                f"The request's content type must be application/json or {MULTIPART}.",
+                param="content-type",
+            ) from None
+
+
+async def parse_form(body: bytes, scope: Scope) -> Form:
+    """Read a multipart body that is in memory already.
+
+    Raises:
+        InvalidRequest: It is no such form, or has too many parts.
+    """
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(
+        Headers(scope=scope),
+        stream(),
+        max_files=MOST_FILES,
+        max_fields=MOST_FIELDS,
+        max_part_size=len(body),
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError):
+        raise InvalidRequest("The request's body is not a multipart form.") from None
+    fields: dict[str, Any] = {}
+    files, filenames = [], []
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                files.append((name, await _content(value)))
+                filenames.append(value.filename or "")
+            else:
+                fields[name] = _value(name, value)
+    finally:
+        await form.close()
+    return Form(fields, tuple(files), tuple(filenames))
+
+
+async def _content(file: UploadFile) -> bytes:
+    sink = io.BytesIO()
+    while data := await file.read(1 << 20):
+        sink.write(data)
+    return sink.getvalue()
+
+
+def _value(name: str, text: str) -> Any:
+    if name in JSON_FIELDS and text.lstrip()[:1] in {"{", "["}:
+        try:
+            return parse_json(text.encode(errors="replace"))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"'{name}': {error.message}", param=name) from None
+    return text

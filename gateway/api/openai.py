@@ -1,0 +1,282 @@
+"""OpenAI's speech API: the surface that SDKs, chat front ends and voice frameworks speak.
+
+Fields, errors and streams follow OpenAI's API reference; engine fields travel as extra JSON keys.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
+
+from gateway.api.endpoint import SpeechEndpoint, Spoken, retry_headers
+from gateway.api.multipart import is_form, parse_form, require_json_or_form
+from gateway.api.schemas import SpeechBody, VoiceId, parse_json, validation_error
+from gateway.api.speakers import Cast, cast_voices
+from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
+from gateway.settings import Settings
+from gateway.speech.encoded_stream import Answer
+from gateway.speech.request import (
+    Reference,
+    Sampling,
+    SpeechRequest,
+)
+from gateway.speech.service import SpeechService
+from gateway.text.estimate import estimate_input_tokens
+from gateway.text.expression import Expression, expression_of, knob_of
+from gateway.upstream.pool import Pool
+from gateway.voices.references import make_reference, reference_of
+
+# Names that clients send although this gateway serves another model; all mean the served one.
+MODEL_ALIASES = (
+    "tts-1",
+    "tts-1-hd",
+    "gpt-4o-mini-tts",
+    "chatterbox",
+    "chatterbox-tts-1",
+    "chatterbox-multilingual",
+    "chatterbox-turbo",
+)
+CHATTERBOX = "chatterbox"  # its servers have a name for every variant, and take any
+_DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
+
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "invalid_request_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    409: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+class EventFraming:
+    """Audio as server-sent events (`stream_format: "sse"`)."""
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    def __init__(self, text: str) -> None:
+        self._input_tokens = estimate_input_tokens(text)
+
+    def chunk(self, data: bytes) -> bytes:
+        """A `speech.audio.delta` event."""
+        audio = base64.b64encode(data)
+        return b'data: {"type":"speech.audio.delta","audio":"' + audio + b'"}\n\n'
+
+    def end(self, answer: Answer) -> bytes:
+        """The `speech.audio.done` event with usage: audio tokens are 25 a second."""
+        usage = {
+            "input_tokens": self._input_tokens,
+            "output_tokens": answer.audio_tokens,
+            "total_tokens": self._input_tokens + answer.audio_tokens,
+        }
+        return _event({"type": "speech.audio.done", "usage": usage})
+
+    def failure(self, error: GatewayError) -> bytes:
+        """An `error` event; the connection is aborted behind it."""
+        return _event({"type": "error", **error_body(error)})
+
+
+def _event(body: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+def error_body(error: GatewayError) -> dict[str, Any]:
+    """OpenAI's error envelope."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": ERROR_TYPES.get(error.status, "server_error"),
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def render_error(error: GatewayError) -> Response:
+    """An error in OpenAI's shape, with the headers that its SDKs obey."""
+    return JSONResponse(error_body(error), error.status, retry_headers(error))
+
+
+def resolve_model(name: str | None, served: tuple[str, ...]) -> str | None:
+    """The model that a name means: one that an upstream lists, or None for whatever is served.
+
+    Raises:
+        ModelNotFound: With the list of names that work.
+    """
+    if name is None or name in served:
+        return name
+    if _DATED.sub("", name).lower() in MODEL_ALIASES or name.lower() in MODEL_ALIASES:
+        return None
+    if name.lower().startswith(CHATTERBOX):
+        return None
+    known = ", ".join([*served, *MODEL_ALIASES])
+    raise ModelNotFound(f"The model {name[:64]!r} does not exist. Models: {known}.", param="model")
+
+
+class OpenAISurface:
+    """The routes of OpenAI's speech API."""
+
+    name = "openai"
+
+    def __init__(self, service: SpeechService) -> None:
+        self._service = service
+        self._settings: Settings = service.settings
+        self._pool: Pool = service.pool
+
+    def render_error(self, error: GatewayError) -> Response:
+        """An error in OpenAI's shape."""
+        return render_error(error)
+
+    def routes(self) -> list[BaseRoute]:
+        """What this surface answers."""
+        return [
+            Route(
+                "/v1/audio/speech",
+                SpeechEndpoint(self._service, self, self.parse, require_json_or_form),
+                methods=["POST"],
+            ),
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{model:path}", self.get_model),
+            Route("/v1/audio/models", self.list_audio_models),
+        ]
+
+    async def parse(self, body: bytes, scope: Scope) -> Spoken:
+        """Read a speech request.
+
+        Raises:
+            InvalidRequest, ModelNotFound, VoiceNotFound, NoHealthyUpstream.
+        """
+        form = await parse_form(body, scope) if is_form(scope) else None
+        try:
+            if form is None:
+                fields = SpeechBody.model_validate(parse_json(body))
+            else:  # a form's numbers are text
+                fields = SpeechBody.model_validate(form.fields, strict=False)
+        except ValidationError as error:
+            raise validation_error(error) from None
+        if not fields.input.strip():
+            raise InvalidRequest("'input' must not be empty.", param="input")
+        self._pool.require_ready()
+        model = resolve_model(fields.model, self._pool.models)
+        expression = _expression(fields)
+        cast = await self._cast(fields, form.files if form else (), expression.scene)
+        request = SpeechRequest(
+            surface=self.name,
+            text=fields.input,
+            voice=cast.preset,
+            response_format=fields.response_format or self._settings.default_response_format,
+            speed=fields.speed,
+            sample_rate_hz=fields.sample_rate,
+            # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
+            buffered=fields.stream_format == "audio"
+            and (fields.stream is False or scope.get("http_version") == "1.0"),
+            system_prompt=cast.system_prompt,
+            references=cast.references,
+            sampling=Sampling(
+                temperature=expression.temperature
+                if fields.temperature is None
+                else fields.temperature,
+                top_p=fields.top_p,
+                top_k=-1 if fields.top_k == 0 else fields.top_k,  # the engine refuses 0
+                max_tokens=fields.max_tokens,
+                seed=fields.seed,
+            ),
+            model=model,
+        )
+        framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
+        return Spoken(request, voice_label=cast.label, headers={}, wrap=framing)
+
+    async def _cast(
+        self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...], scene: str | None
+    ) -> Cast:
+        """Who speaks: the voices of a request, as the engine is told."""
+        named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
+        samples: tuple[Reference, ...] = ()
+        if fields.references or fields.reference_audio_base64 or files:
+            samples = await self._service.in_thread(partial(self._samples, fields, files))
+        return await cast_voices(
+            self._service,
+            fields.input,
+            voice=named,
+            voices=fields.voices or {},
+            samples=samples,
+            system_prompt=fields.system_prompt,
+            instructions=fields.instructions or scene,
+        )
+
+    def _samples(
+        self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...]
+    ) -> tuple[Reference, ...]:
+        """The voice samples of a request; runs in a thread."""
+        limit = self._settings.max_body_bytes
+        found = [
+            make_reference(r.audio, r.text, limit_bytes=limit, param="references")
+            for r in fields.references or ()
+        ]
+        if fields.reference_audio_base64:
+            found.append(
+                make_reference(
+                    fields.reference_audio_base64,
+                    fields.reference_text,
+                    limit_bytes=limit,
+                    param="reference_audio_base64",
+                )
+            )
+        # The first file is what `reference_text` speaks of, when no other sample came with it.
+        found += [
+            reference_of(data, "" if number or found else fields.reference_text, param=name)
+            for number, (name, data) in enumerate(files)
+        ]
+        return tuple(found)
+
+    async def list_models(self, request: Request) -> Response:
+        """`GET /v1/models`: the served model first, then the names that mean it."""
+        del request
+        return JSONResponse(list_models_of(self._pool.models))
+
+    async def get_model(self, request: Request) -> Response:
+        """`GET /v1/models/{id}`."""
+        name = request.path_params["model"]
+        resolve_model(name, self._pool.models)
+        return JSONResponse(_model(name))
+
+    async def list_audio_models(self, request: Request) -> Response:
+        """`GET /v1/audio/models`, as Open WebUI reads it."""
+        del request
+        return JSONResponse({"models": [{"id": name} for name in model_names(self._pool.models)]})
+
+
+def _expression(fields: SpeechBody) -> Expression:
+    """What Chatterbox's knobs ask for; a client's own scene is stronger."""
+    if fields.system_prompt or fields.instructions:
+        return Expression()
+    return expression_of(knob_of(fields.exaggeration), knob_of(fields.cfg_weight))
+
+
+def model_names(served: tuple[str, ...]) -> list[str]:
+    """Every model name that works, the served ones first."""
+    return list(dict.fromkeys([*served, *MODEL_ALIASES]))
+
+
+def list_models_of(served: tuple[str, ...]) -> dict[str, Any]:
+    """OpenAI's list of models."""
+    return {"object": "list", "data": [_model(name) for name in model_names(served)]}
+
+
+def _model(name: str) -> dict[str, Any]:
+    # A fixed date: the served model's own release, the same for its other names.
+    return {"id": name, "object": "model", "created": 1753228800, "owned_by": "bosonai"}

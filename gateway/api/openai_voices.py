@@ -1,0 +1,154 @@
+"""OpenAI's custom voices: the voice library under `/v1/audio/voices`.
+
+Lists stay what voice pickers read (`voices` with id and name); a voice is made from a sample and
+a name, and its id or its name may stand as `voice` in every request.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.api.endpoint import read_body
+from gateway.api.multipart import MULTIPART, Form, is_form, parse_form
+from gateway.errors import InvalidRequest, NoVoiceLibrary, UnsupportedContentType
+from gateway.speech.service import SpeechService
+from gateway.voices.library.background import VoiceKeeper
+from gateway.voices.library.library import LibraryVoice, VoiceLibrary
+from gateway.voices.resolve import names_of_voices
+from gateway.voices.samples.loudness import UPLOAD_LIMITS
+
+FORM_OVERHEAD_BYTES = 64 * 1024  # the form's other fields and its boundaries
+MOST_LISTED = 1000
+SAMPLE = "audio_sample"
+
+
+class CustomVoices:
+    """The routes of voices that clients may list, make and delete.
+
+    Args:
+        service: Holds the library, and the lists of the engines.
+    """
+
+    def __init__(self, service: SpeechService) -> None:
+        self._service = service
+
+    def routes(self) -> list[BaseRoute]:
+        """What this part of the surface answers."""
+        return [
+            Route("/v1/audio/voices", self.list_voices),
+            Route("/v1/audio/voices", self.create, methods=["POST"]),
+            Route("/v1/audio/voices/{voice_id}", self.delete, methods=["DELETE"]),
+        ]
+
+    def _library(self) -> tuple[VoiceLibrary, VoiceKeeper]:
+        library, keeper = self._service.library, self._service.keeper
+        if library is None or keeper is None:
+            raise NoVoiceLibrary(
+                "This gateway keeps no voices: GATEWAY_VOICES_DIR names no folder for them."
+            )
+        return library, keeper
+
+    async def list_voices(self, request: Request) -> Response:
+        """`GET /v1/audio/voices`: objects, or plain strings with `?legacy=true` (Kokoro)."""
+        service = self._service
+        library = service.voices
+        names = names_of_voices(service.settings.voice_aliases, service.pool.voices, library)
+        if request.query_params.get("legacy", "").lower() in {"true", "1"}:
+            return JSONResponse({"voices": names})
+        own = {voice.name: voice for voice in library.voices}
+        voices = [
+            _described(own[name])
+            if name in own
+            else {"id": name, "name": name, "object": "audio.voice"}
+            for name in names
+        ]
+        page, has_more = _page(voices, request)
+        return JSONResponse({"voices": page, "object": "list", "data": page, "has_more": has_more})
+
+    async def create(self, request: Request) -> Response:
+        """`POST /v1/audio/voices`: a voice from a sample.
+
+        Raises:
+            NoVoiceLibrary, InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
+                LibraryUnusable.
+        """
+        library, keeper = self._library()
+        if not is_form(request.scope):
+            raise UnsupportedContentType(
+                f"The request's content type must be {MULTIPART}.", param="content-type"
+            )
+        limit = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
+        body = await read_body(request.scope, request.receive, limit)
+        form = await parse_form(body, request.scope)
+        if form.fields.get("type", SAMPLE) != SAMPLE:
+            raise InvalidRequest("Voices are made from an audio_sample only.", param="type")
+        sample = next((data for name, data in form.files if name == SAMPLE), None)
+        if sample is None:
+            raise InvalidRequest(f"Missing required parameter: '{SAMPLE}' (a file).", param=SAMPLE)
+        transcript = _text(form, "transcript") or _text(form, "ref_text")
+        voice = await keeper.change(
+            partial(
+                library.add,
+                _text(form, "name") or "",
+                sample,
+                transcript=transcript,
+                language=_text(form, "language") or "en",
+                consent=_text(form, "consent"),
+                reserved=self._service.voices.outside(self._service.pool.voices),
+                audio_param=SAMPLE,
+            )
+        )
+        return JSONResponse(_described(voice))
+
+    async def delete(self, request: Request) -> Response:
+        """`DELETE /v1/audio/voices/{id}`: by id or name; a second time it is not there.
+
+        Raises:
+            NoVoiceLibrary, VoiceNotFound, QueueFull, LibraryUnusable.
+        """
+        library, keeper = self._library()
+        voice = await keeper.change(partial(library.remove, request.path_params["voice_id"]))
+        return JSONResponse({"id": voice.id, "deleted": True, "object": "audio.voice.deleted"})
+
+
+def _text(form: Form, name: str) -> str | None:
+    value = form.fields.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _described(voice: LibraryVoice) -> dict[str, Any]:
+    """A library voice as OpenAI shows it, and what else there is to know."""
+    return {
+        "id": voice.id,
+        "name": voice.name,
+        "object": "audio.voice",
+        "type": SAMPLE,
+        "created_at": voice.created_at,
+        "language": voice.language,
+        "aliases": list(voice.aliases),
+        "duration_seconds": voice.duration_seconds,
+        "transcript": voice.transcript,
+        # What stands in where the sample came without a transcript.
+        "prompt_transcript": voice.prompt_transcript,
+        "default": voice.is_default,
+    }
+
+
+def _page(voices: list[dict[str, Any]], request: Request) -> tuple[list[dict[str, Any]], bool]:
+    """A part of a list, as `limit` and `after` ask for, and whether there is more."""
+    after, limit = request.query_params.get("after"), request.query_params.get("limit")
+    if after is not None:
+        ids = [voice["id"] for voice in voices]
+        if after not in ids:
+            raise InvalidRequest("'after' is no voice's id.", param="after")
+        voices = voices[ids.index(after) + 1 :]
+    if limit is None:
+        return voices, False
+    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST_LISTED:
+        raise InvalidRequest(f"'limit' is a number from 1 to {MOST_LISTED}.", param="limit")
+    return voices[: int(limit)], len(voices) > int(limit)

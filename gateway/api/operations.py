@@ -1,0 +1,123 @@
+"""Routes for those who run the gateway: is it alive, is it ready, what has it done.
+
+None of them touches an upstream: they answer from what the probes found last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from engines.container.watch import Watcher
+from gateway import __version__
+from gateway.api.chatterbox.travisvn.about import health_fields
+from gateway.api.chatterbox.travisvn.status import chatterbox_statistics
+from gateway.api.generate import statistics
+from gateway.api.openapi import docs_page, openapi_document
+from gateway.server.shutdown import Drain
+from gateway.speech.service import SpeechService
+from gateway.telemetry.process_memory import memory_info
+
+
+class OperationsSurface:
+    """Health, readiness, metrics and the description of the API."""
+
+    def __init__(
+        self, service: SpeechService, drain: Drain, watcher: Watcher | None = None
+    ) -> None:
+        self._watcher = watcher
+        self._drain = drain
+        self._service = service
+        self._pool = service.pool
+        self._metrics = service.metrics
+        self._document = openapi_document()
+        self._page = docs_page(self._document)
+
+    def routes(self) -> list[BaseRoute]:
+        """What this surface answers."""
+        return [
+            Route("/", self.index),
+            Route("/health", self.health),
+            Route("/ready", self.ready),
+            Route("/stats", self.stats),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            Route("/docs", self.docs),
+        ]
+
+    def _state(self) -> Mapping[str, Any]:
+        ready, models = self._pool.ready, self._pool.models
+        return {
+            "status": self._well if ready else "degraded",
+            "version": __version__,
+            # The next four are what clients of the earlier proxy read.
+            "vllm_backend": f"{len(self._pool.upstreams)} upstream(s)",
+            "vllm_healthy": ready,
+            "model": models[0] if models else None,
+            "stats": statistics(self._metrics.totals()),
+            "upstreams": [
+                {
+                    # Never the address: who may ask for health may not know the inner network.
+                    "index": index,
+                    "healthy": upstream.healthy,
+                    "in_flight": upstream.in_flight,
+                }
+                for index, upstream in enumerate(self._pool.upstreams)
+            ],
+            **({"container": asdict(self._watcher.state)} if self._watcher else {}),
+            # The rest is what clients of Chatterbox read.
+            **health_fields(self._service),
+            "memory_info": memory_info(),
+        }
+
+    @property
+    def _well(self) -> str:
+        """The word for a good state; clients of the earlier proxy alone know another one."""
+        return "ok" if self._service.settings.surfaces == ("generate",) else "healthy"
+
+    async def index(self, request: Request) -> Response:
+        """`GET /`: what this is; clients also use it to open a connection early."""
+        del request
+        return JSONResponse({"name": "speech-gateway", "version": __version__, "docs": "/docs"})
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`: 200 while the process lives."""
+        del request
+        return JSONResponse(self._state())
+
+    async def stats(self, request: Request) -> Response:
+        """`GET /stats`: the counters of `/metrics`, under the names of every client family."""
+        del request
+        totals = self._metrics.totals()
+        return JSONResponse({**chatterbox_statistics(totals), **statistics(totals)})
+
+    async def ready(self, request: Request) -> Response:
+        """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503.
+
+        It is 503 from the moment at which the gateway is asked to stop, too.
+        """
+        del request
+        if self._pool.ready and not self._drain.begun:
+            return JSONResponse({"ready": True})
+        return JSONResponse({"ready": False}, 503, {"Retry-After": "1"})
+
+    async def metrics(self, request: Request) -> Response:
+        """`GET /metrics`: Prometheus' text format."""
+        del request
+        return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`."""
+        del request
+        return JSONResponse(self._document)
+
+    async def docs(self, request: Request) -> Response:
+        """`GET /docs`: the same for people."""
+        del request
+        return HTMLResponse(self._page)

@@ -1,0 +1,143 @@
+"""Bodies of OpenAI's speech API: read from hostile JSON, checked field by field.
+
+The same models make the OpenAPI document, so what is checked and what is told cannot drift.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from gateway.errors import InvalidRequest
+from gateway.speech.request import RESPONSE_FORMATS, SPEED_RANGE
+from gateway.voices.references import MOST_REFERENCES
+
+MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len
+# Every value in JSON costs Python some 60 bytes and a moment, whatever its own size: 32 MiB of
+# "[]," would be a gigabyte. Even the longest text has fewer of these, and base64 has none.
+MOST_JSON_MARKS = 200_000
+_JSON_MARKS = (b",", b"[", b"{")
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class VoiceId(BaseModel):
+    """A voice by its id (OpenAI, custom voices)."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    id: Name
+
+
+class ReferenceField(BaseModel):
+    """A voice sample to imitate."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    audio: str = Field(description="An audio file, base64 or a data URL.")
+    text: str = Field("", description="What it says.")
+
+
+class SpeechBody(BaseModel):
+    """The body of `POST /v1/audio/speech`."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    input: str = Field(description="The text to speak.")
+    model: Name | None = Field(None, description="A listed model; none means the served one.")
+    voice: Name | VoiceId | None = Field(
+        None, description="A listed voice, or its id; none means the default voice."
+    )
+    instructions: str | None = Field(
+        None,
+        max_length=4096,
+        description="The scene: who speaks, where and how. It replaces the preset's own "
+        "recording, so the voice is then described rather than copied.",
+    )
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = Field(
+        None, description="Format of the audio."
+    )
+    speed: float = Field(
+        1.0, ge=SPEED_RANGE[0], le=SPEED_RANGE[1], description="Tempo; the pitch stays."
+    )
+    stream_format: Literal["audio", "sse"] = Field(
+        "audio", description="Raw audio, or server-sent events that carry it."
+    )
+    stream: bool | None = Field(
+        None, description="false asks for one complete answer with exact sizes."
+    )
+    sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] = Field(
+        24000, description="Sample rate of the audio, in Hz."
+    )
+    system_prompt: str | None = Field(
+        None, max_length=8192, description="The engine's whole scene prompt."
+    )
+    references: list[ReferenceField] | None = Field(
+        None, max_length=MOST_REFERENCES, description="Voice samples to imitate, one a speaker."
+    )
+    reference_audio_base64: str | None = Field(
+        None, description="One voice sample, base64 or a data URL."
+    )
+    reference_text: str = Field("", description="What that sample says.")
+    voices: dict[str, Name] | None = Field(
+        None,
+        description='Speakers of a dialogue: {"SPEAKER0": "belinda", "SPEAKER1": "deep male"}.',
+    )
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="How freely the engine chooses; its default is 1."
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Share of likely tokens to choose from; default 0.95."
+    )
+    top_k: int | None = Field(
+        None, ge=-1, le=1024, description="Number of tokens to choose from; 0 and -1 mean all."
+    )
+    max_tokens: int | None = Field(
+        None, gt=11, le=MOST_TOKENS, description="Bound of audio tokens, 25 a second."
+    )
+    exaggeration: Any = Field(
+        None, description="Chatterbox's: from 0.8 lively, to 0.3 calm; where no scene is given."
+    )
+    cfg_weight: Any = Field(
+        None, description="Chatterbox's: from 0.8 fast, to 0.3 slow; where no scene is given."
+    )
+    seed: int | None = Field(
+        None, ge=-(2**63), lt=2**63, description="For engines that have one; else ignored."
+    )
+
+
+def _refuse_constant(name: str) -> float:
+    raise InvalidRequest(f"{name} is not a JSON number.")
+
+
+def parse_json(body: bytes) -> Any:
+    """Read JSON from a hostile body.
+
+    Of a key that comes twice, the last value holds, as with most readers.
+
+    Raises:
+        InvalidRequest: It is empty, not UTF-8, not JSON, too deep, of too many parts, or holds NaN
+            or a number of thousands of digits.
+    """
+    if not body.strip():
+        raise InvalidRequest("The request has no body; JSON is expected.")
+    if sum(map(body.count, _JSON_MARKS)) > MOST_JSON_MARKS:
+        raise InvalidRequest("The request's body has too many parts.")
+    try:
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The request's body is not JSON.") from None
+
+
+def validation_error(error: ValidationError) -> InvalidRequest:
+    """The first thing that is wrong, with the field's name and no echo of its value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    if not first["loc"]:
+        return InvalidRequest("The request's body must be a JSON object.")
+    param = str(first["loc"][0])
+    if first["type"] == "missing":
+        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
+    if param == "response_format":
+        return InvalidRequest(
+            f"Invalid 'response_format'; supported: {', '.join(RESPONSE_FORMATS)}.", param=param
+        )
+    return InvalidRequest(f"Invalid '{param}': {first['msg'][:200]}.", param=param)

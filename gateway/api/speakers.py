@@ -1,0 +1,156 @@
+"""Who speaks a text: from the words and samples of a request to preset, prompt and references.
+
+A sample decides over a named voice; in a dialogue each speaker has a preset's description, a
+recording of the library, or the client's own words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.errors import InvalidRequest, VoiceNotFound
+from gateway.speech.request import Reference
+from gateway.speech.service import SpeechService
+from gateway.text.dialogue import speakers_of
+from gateway.text.prompt import describe_voice, scene_of, system_prompt_for
+from gateway.voices.references import check_references, introduced, references_by_speaker
+from gateway.voices.resolve import LIBRARY_LABEL, ChosenVoice
+
+_SPEAKER = re.compile(r"(?:SPEAKER)?(\d{1,3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """How the engine is told who speaks.
+
+    Attributes:
+        preset: One that it lists, or None where the prompt decides.
+        system_prompt: The whole prompt, or None for the engine's own.
+        references: Voice samples, in order.
+        label: The voice in metrics.
+    """
+
+    preset: str | None
+    system_prompt: str | None
+    references: tuple[Reference, ...]
+    label: str
+
+
+async def cast_voices(
+    service: SpeechService,
+    text: str,
+    *,
+    voice: str | None,
+    voices: Mapping[str, str],
+    samples: Sequence[Reference] = (),
+    system_prompt: str | None = None,
+    instructions: str | None = None,
+) -> Cast:
+    """Decide who speaks.
+
+    Args:
+        service: Knows the voices.
+        text: What is said; its `[SPEAKERn]` tags make it a dialogue.
+        voice: A voice's name or id; None is the default.
+        voices: Names or descriptions by speaker, `SPEAKER0` and so on.
+        samples: The client's own voice samples.
+        system_prompt: The client's whole prompt.
+        instructions: Its scene.
+
+    Raises:
+        InvalidRequest, VoiceNotFound.
+    """
+    roles, speakers = _roles(service, voices), speakers_of(text)
+    role = roles.get(speakers[0]) if len(speakers) == 1 and voice is None else None
+    chosen = role if isinstance(role, ChosenVoice) else service.choose_voice(voice)
+    if len(speakers) > 1:
+        named = chosen.recorded if voice is not None else None
+        if named is not None and named.system_prompt is None and not samples:
+            samples = (await service.recording_of(named),)
+        return await _dialogue(service, text, roles, samples, system_prompt, instructions, chosen)
+    recorded, preset = chosen.recorded, chosen.preset
+    if samples:
+        preset = None
+        check_references(samples, param="references")
+    elif recorded and (preset is None or system_prompt or instructions):
+        # The chat route, which takes a scene, knows no presets. A voice with a prompt of its own
+        # is spoken by that, without the recording (docs/contract.md section 5).
+        preset = None
+        if recorded.system_prompt is None:
+            samples = (await service.recording_of(recorded),)
+        elif instructions and not system_prompt:
+            instructions = f"{instructions}\n{scene_of(recorded.system_prompt)}"
+        else:
+            system_prompt = system_prompt or recorded.system_prompt
+    return Cast(
+        # A preset of the engine's own in a client's scene is described to the chat route.
+        preset,
+        system_prompt_for(
+            text,
+            voice=None if recorded else preset,
+            system_prompt=system_prompt,
+            instructions=instructions,
+        ),
+        tuple(samples),
+        LIBRARY_LABEL if samples else chosen.label,
+    )
+
+
+async def _dialogue(
+    service: SpeechService,
+    text: str,
+    roles: Mapping[int, ChosenVoice | str],
+    samples: Sequence[Reference],
+    system_prompt: str | None,
+    instructions: str | None,
+    chosen: ChosenVoice,
+) -> Cast:
+    speakers = speakers_of(text)
+    descriptions: dict[int, str] = {}
+    own: dict[int, Reference] = {}
+    for speaker, role in roles.items():
+        if isinstance(role, str):
+            descriptions[speaker] = role
+        elif role.recorded is None:
+            descriptions[speaker] = describe_voice(role.preset or "") or ""
+        elif role.recorded.system_prompt is not None:
+            descriptions[speaker] = scene_of(role.recorded.system_prompt)
+        elif speaker in speakers:
+            own[speaker] = await service.recording_of(role.recorded)
+    references = references_by_speaker(speakers, own, samples)
+    tagged = [introduced(speaker, sample) for speaker, sample in references.items()]
+    nobodys = samples[len(references) - len(own) :]
+    check_references([*tagged, *nobodys], param="references")
+    return Cast(
+        None if references else chosen.preset,
+        system_prompt_for(
+            text,
+            voice=None,
+            system_prompt=system_prompt,
+            instructions=instructions,
+            descriptions=descriptions,
+            recorded=references.keys() - descriptions.keys(),
+        ),
+        (*tagged, *nobodys),
+        LIBRARY_LABEL if references else chosen.label,
+    )
+
+
+def _roles(service: SpeechService, voices: Mapping[str, str]) -> dict[int, ChosenVoice | str]:
+    """Speakers' voices; a word that names none describes one.
+
+    Raises:
+        InvalidRequest: A key that is no speaker.
+    """
+    roles: dict[int, ChosenVoice | str] = {}
+    for speaker, given in voices.items():
+        number = _SPEAKER.fullmatch(speaker.strip().upper())
+        if number is None:
+            raise InvalidRequest("'voices' has keys like SPEAKER0, SPEAKER1.", param="voices")
+        try:
+            roles[int(number[1])] = service.choose_voice(given)
+        except VoiceNotFound:
+            roles[int(number[1])] = given
+    return roles

@@ -1,0 +1,279 @@
+"""The `serve` process: it owns the listening socket, the workers and the engine it started.
+
+One worker runs in this very process; several run in their own, and are replaced when they die.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import importlib.util
+import logging
+import logging.config
+import multiprocessing
+import multiprocessing.connection
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, MutableSequence
+from contextlib import ExitStack
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.access.loopback import is_loopback
+from gateway.server.connections import Crowd, bounds_of
+from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
+from gateway.server.http_protocol import bounded_protocol
+from gateway.server.shutdown import Drain, DrainingServer, stop_signals
+from gateway.server.workers import Heart, Workers
+from gateway.settings import Settings, SettingsError, load_settings, unknown_variables
+from gateway.telemetry.logging import log_config
+from gateway.telemetry.workers_metrics import forget_live_gauges, keep_counters_of
+
+logger = logging.getLogger("gateway.serve")
+
+KEEP_ALIVE_SECONDS = 75  # above that of clients' pools: they close first, so no request is lost
+BACKLOG = 2048
+SPARE_DESCRIPTORS = 512  # refused connections, log, libraries, voice files, pipes of encoders
+ORPHAN_GRACE_SECONDS = 3.0
+STATUS_USAGE = 2
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `speech-gateway serve`; everything else is a GATEWAY_ variable."""
+    parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
+    parser.add_argument("--workers", type=int, help="worker processes (GATEWAY_WORKERS)")
+    parser.add_argument(
+        "--engine-command", help="start and watch over this engine (GATEWAY_ENGINE_COMMAND)"
+    )
+    parser.add_argument(
+        "--engine-address", help="where that engine listens (GATEWAY_ENGINE_ADDRESS)"
+    )
+    parser.add_argument(
+        "--exit-with-parent",
+        action="store_true",
+        help="stop when standard input ends, as it does when the parent process dies",
+    )
+
+
+def run_serve(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    try:
+        settings = load_settings(
+            host=arguments.host,
+            port=arguments.port,
+            workers=arguments.workers,
+            engine_command=arguments.engine_command,
+            engine_address=arguments.engine_address,
+        )
+        listener = _listen(settings)
+    except (SettingsError, OSError) as error:
+        print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
+        return STATUS_USAGE
+    own_voice = not settings.upstreams and not settings.engine_command
+    if own_voice and importlib.util.find_spec("hibari") is None:
+        print(  # noqa: T201
+            "speech-gateway: GATEWAY_UPSTREAMS is empty and the CPU voice is not installed; "
+            "name an engine's address, or install speech-gateway[cpu]",
+            file=sys.stderr,
+        )
+        return STATUS_USAGE
+    logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
+    for name in unknown_variables(os.environ):
+        logger.warning("%s is not a setting of this version and has no effect", name)
+    warn_of_exposure(settings)
+    raise_descriptor_limit(settings)
+    if arguments.exit_with_parent:
+        stop_at_end_of_stdin()
+    with _ended_by_signals(), ExitStack() as scope:
+        scope.enter_context(listener)
+        settings = _start_engine(settings, scope)
+        return _serve(settings, listener, scope)
+
+
+def raise_descriptor_limit(settings: Settings) -> None:
+    """Let this process open as many files as it may, and say so if that is too few.
+
+    Every connection is a descriptor; many systems start processes with 1,024 and let them ask
+    for more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit than it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    connections = -(-settings.max_connections // settings.workers)
+    needed = connections + settings.slots_per_worker + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        logger.warning(
+            "this process may open %d files, but GATEWAY_MAX_CONNECTIONS needs %d: raise the "
+            "limit (ulimit -n) or lower the setting",
+            soft,
+            needed,
+        )
+
+
+def _start_engine(settings: Settings, scope: ExitStack) -> Settings:
+    """Start what engine this gateway is to start; return the settings that name its address."""
+    engine: Supervisor
+    if settings.engine_command:
+        engine = command_supervisor(settings.engine_command)
+        addresses = settings.upstreams or (settings.engine_address,)
+    elif not settings.upstreams:
+        engine = own = EngineSupervisor(relay=True)
+        addresses = (own.address,)
+    else:
+        return settings
+    scope.callback(engine.stop)
+    engine.start()
+    return settings.model_copy(update={"upstreams": addresses})
+
+
+def warn_of_exposure(settings: Settings) -> None:
+    """Say loudly who may use this gateway that the operator may not have thought of."""
+    if settings.guarded and not settings.key_ring().keys:
+        logger.warning("keys are needed but there is none: nobody may use this gateway")
+    open_to_all = not settings.guarded or "speech" in settings.unauthenticated
+    if open_to_all and not is_loopback(settings.host):
+        logger.warning(
+            "ANYBODY WHO REACHES %s:%d MAY USE THIS GATEWAY: it listens beyond this machine and "
+            "asks for no key; set GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE",
+            settings.host,
+            settings.port,
+        )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End the block at SIGTERM or SIGINT where nothing inside handles them itself.
+
+    As process 1 of a container a signal without a handler would do nothing at all.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise SystemExit(0)
+
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _serve(settings: Settings, listener: socket.socket, scope: ExitStack) -> int:
+    """Serve with one worker in this process, or with several in their own."""
+    host, port = listener.getsockname()[:2]
+    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    if settings.workers == 1:
+        _run_server(settings, listener)
+        return 0
+    # The Prometheus client looks at this variable when it is imported, in each worker.
+    folder = scope.enter_context(tempfile.TemporaryDirectory(prefix="speech-gateway-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    workers = Workers(
+        partial(run_worker, settings, _shared_flags(len(settings.upstreams))),
+        settings.workers,
+        listener,
+        settings.drain_seconds,
+        partial(forget_live_gauges, folder),
+    )
+    return workers.run()
+
+
+def _run_server(
+    settings: Settings,
+    listener: socket.socket,
+    beat: Callable[[], None] | None = None,
+    drained: MutableSequence[int] | None = None,
+) -> None:
+    """Serve in this process until a signal; `beat` is given by a parent that watches."""
+    drain = Drain()
+    config = uvicorn.Config(
+        partial(_app, settings, drain, drained),
+        factory=True,
+        log_config=log_config(settings.log_level, settings.log_format),
+        access_log=False,
+        http=bounded_protocol(Crowd(bounds_of(settings))),
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    server = DrainingServer(
+        config, drain, settings.drain_seconds, beat=beat, hurry_at_second_signal=beat is None
+    )
+    server.run(sockets=[listener])
+
+
+def _app(settings: Settings, drain: Drain, drained: MutableSequence[int] | None) -> ASGIApp:
+    from gateway.app import create_app  # noqa: PLC0415  (the Prometheus client, see _serve)
+
+    return create_app(settings, drain, drained)
+
+
+def _shared_flags(count: int) -> Any:
+    """One byte for each upstream in memory that all workers share: see `Pool`."""
+    return multiprocessing.get_context("spawn").RawArray(ctypes.c_ubyte, count)
+
+
+def run_worker(
+    settings: Settings,
+    drained: MutableSequence[int],
+    place: int,
+    heart: Heart,
+    listener: socket.socket,
+) -> None:
+    """Be one worker of several; a worker of a dead parent ends itself."""
+    logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
+    keep_counters_of(place)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(
+            target=_stop_after, args=(parent.sentinel,), name="parent-watch", daemon=True
+        ).start()
+    _run_server(settings, listener, heart.beat, drained)
+
+
+def stop_at_end_of_stdin() -> None:
+    """Stop this process when its standard input ends."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        _stop_self()
+
+    threading.Thread(target=watch, name="stdin-watch", daemon=True).start()
+
+
+def _stop_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    _stop_self()
+
+
+def _stop_self() -> None:
+    """Ask for an orderly end, then insist: nobody is left who could."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(ORPHAN_GRACE_SECONDS)
+    os._exit(1)

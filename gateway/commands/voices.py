@@ -1,0 +1,161 @@
+"""The command `voices`: the voice library's folder by hand, with or without a running gateway.
+
+Every gateway that shares the folder sees a change at its next request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import GatewayError
+from gateway.voices.library.library import LibraryVoice, VoiceLibrary
+from gateway.voices.samples.loudness import UPLOAD_LIMITS
+
+STATUS_FAILED = 1
+STATUS_USAGE = 2
+
+
+def add_voices_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `speech-gateway voices`."""
+    parser.add_argument(
+        "--dir", type=Path, help="the library's folder; default: GATEWAY_VOICES_DIR"
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+    shown = actions.add_parser("list", help="show the voices")
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    new = actions.add_parser("add", help="make a voice from a recording of 1 to 30 seconds")
+    new.add_argument("name")
+    new.add_argument("file", type=Path, help="WAV, FLAC, MP3, OGG, M4A, AAC or WebM")
+    new.add_argument("--transcript", help="what the recording says")
+    new.add_argument("--language", default="en", help="language tag of the recording")
+    new.add_argument("--alias", action="append", default=[], help="a further name; repeatable")
+    renamed = actions.add_parser("rename", help="give a voice another name")
+    renamed.add_argument("name")
+    renamed.add_argument("new_name")
+    actions.add_parser("remove", help="take a voice out").add_argument("name")
+    default = actions.add_parser("default", help="show, set or clear the default voice")
+    default.add_argument("name", nargs="?", help="the voice; without it the default is shown")
+    default.add_argument("--clear", action="store_true", help="have no default voice")
+
+
+def run_voices(arguments: argparse.Namespace) -> int:
+    """Do one thing to the library and return the exit status."""
+    from gateway.settings import SettingsError, load_settings  # noqa: PLC0415  (start-up time)
+
+    try:
+        folder = arguments.dir or load_settings().voices_dir
+    except SettingsError as error:
+        return _complain(str(error), STATUS_USAGE)
+    if folder is None:
+        return _complain("no folder: set GATEWAY_VOICES_DIR or give --dir", STATUS_USAGE)
+    library = VoiceLibrary(folder)
+    try:
+        library.check()
+        return _ACTIONS[arguments.action](library, arguments)
+    except GatewayError as error:
+        return _complain(error.message, STATUS_FAILED)
+    except OSError as error:
+        return _complain(f"{error.filename or folder}: {error.strerror}", STATUS_FAILED)
+
+
+def _list(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
+    voices = library.voices()
+    if arguments.json:
+        _say(json.dumps([_as_json(voice) for voice in voices], indent=2))
+        return 0
+    for voice in voices:
+        _say(_line(voice))
+    if not voices:
+        _note("no voices")
+    return 0
+
+
+def _add(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
+    with arguments.file.open("rb") as file:
+        audio = file.read(UPLOAD_LIMITS.max_bytes + 1)
+    voice = library.add(
+        arguments.name,
+        audio,
+        transcript=arguments.transcript,
+        language=arguments.language,
+        aliases=arguments.alias,
+        original_name=arguments.file.name,
+    )
+    _say(_line(voice))
+    if voice.transcript is None:
+        _note(
+            f'no transcript given: the engine is told "{voice.prompt_transcript}"; '
+            "a clone is better with what the recording says"
+        )
+    return 0
+
+
+def _rename(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
+    _say(_line(library.rename(arguments.name, arguments.new_name)))
+    return 0
+
+
+def _remove(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
+    voice = library.remove(arguments.name)
+    _say(f"removed {voice.name}; its recording goes when no request can need it any more")
+    return 0
+
+
+def _default(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
+    if arguments.clear and arguments.name is not None:
+        return _complain("default: either a name or --clear", STATUS_USAGE)
+    if arguments.clear or arguments.name is not None:
+        voice = library.set_default(arguments.name)
+    else:
+        voice = library.default_voice()
+    _say(voice.name if voice else "no default voice")
+    return 0
+
+
+_ACTIONS = {
+    "list": _list,
+    "add": _add,
+    "rename": _rename,
+    "remove": _remove,
+    "default": _default,
+}
+
+
+def _line(voice: LibraryVoice) -> str:
+    parts = [voice.name, voice.id, voice.language, f"{voice.duration_seconds:.1f} s"]
+    if voice.aliases:
+        parts.append("also " + ", ".join(voice.aliases))
+    if voice.is_default:
+        parts.append("default")
+    return "\t".join(parts)
+
+
+def _as_json(voice: LibraryVoice) -> dict[str, Any]:
+    return {
+        "id": voice.id,
+        "name": voice.name,
+        "aliases": list(voice.aliases),
+        "language": voice.language,
+        "transcript": voice.transcript,
+        "duration_seconds": voice.duration_seconds,
+        "created_at": voice.created_at,
+        "default": voice.is_default,
+        "file": voice.audio_file,
+    }
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201  (a command prints)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _complain(message: str, status: int) -> int:
+    _note(f"speech-gateway: {message}")
+    return status

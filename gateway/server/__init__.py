@@ -1,0 +1,1 @@
+"""What surrounds uvicorn: connections, shutdown and the engine process."""

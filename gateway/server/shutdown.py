@@ -1,0 +1,183 @@
+"""How one worker process ends: nothing new begins, what runs may finish, the rest is cut honestly.
+
+Closing the listener at once is what a load balancer understands best: a refused connection has
+begun nothing, so that it goes to another gateway, whereas a 503 would go to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import ShuttingDown
+from gateway.telemetry.request_log import current_record
+
+LOOK_EVERY_SECONDS = 0.05
+CUT_SECONDS = 1.0  # for what was cut off to give its engine and its client notice
+GIVE_BACK_SECONDS = 3.0  # for the application to give back what it holds; the process ends anyway
+BEAT_EVERY_TICKS = 10  # uvicorn ticks ten times a second
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask for the end; a hang-up does not where `nohup` wants it ignored."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
+
+
+class Drain:
+    """Where a worker stands between serving and gone.
+
+    Attributes:
+        begun: No new request is taken.
+        over: What still runs is being cut off.
+    """
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.over = False
+        self._at_begin: list[Callable[[], None]] = []
+
+    def at_begin(self, call: Callable[[], None]) -> None:
+        """Have something called in the event loop when the drain begins."""
+        self._at_begin.append(call)
+
+    def begin(self) -> None:
+        """Take no new request, and tell those that wait in line."""
+        self.begun = True
+        while self._at_begin:
+            self._at_begin.pop()()
+
+
+class DrainMiddleware:
+    """Gives a request that is cut off the best answer that is left.
+
+    Before its answer has begun that is an honest 503; after, the connection is dropped in the
+    middle of the body, so that no client takes half an answer for a whole one.
+
+    Args:
+        app: What is wrapped.
+        drain: Tells a cut from any other cancellation.
+        refuse: Answers with an error in the shape of the request's surface.
+    """
+
+    def __init__(
+        self, app: ASGIApp, drain: Drain, refuse: Callable[[str, ShuttingDown], ASGIApp]
+    ) -> None:
+        self._app = app
+        self._drain = drain
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except asyncio.CancelledError:
+            if not self._drain.over:
+                raise
+            current_record().outcome = "truncated" if started else "rejected"
+            if not started:
+                await self._refuse(scope["path"], ShuttingDown())(scope, receive, send)
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, with the end that a speech gateway needs.
+
+    uvicorn itself would answer what it cuts off with 500, raise the signal again after an orderly
+    end (status 143), and take a second SIGTERM for the first.
+
+    Args:
+        config: uvicorn's own.
+        drain: What the application looks at.
+        drain_seconds: Time that running answers get.
+        beat: Called about once a second while the event loop turns.
+        hurry_at_second_signal: A second signal ends the drain. A worker must not: systemd and a
+            terminal signal every process, and the parent passes on what it got.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        drain_seconds: float,
+        *,
+        beat: Callable[[], None] | None = None,
+        hurry_at_second_signal: bool = True,
+    ) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._drain_seconds = drain_seconds
+        self._beat = beat
+        self._hurry = hurry_at_second_signal
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals inside of the block; they end the server, not the process."""
+        before = {number: signal.signal(number, self.handle_exit) for number in stop_signals()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the drain; at the second signal, end it."""
+        del sig, frame
+        self._drain.begun = True  # from here on it is not ready; the rest follows in the loop
+        self.force_exit = self.should_exit and self._hurry
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Show that the event loop turns."""
+        if self._beat is not None and counter % BEAT_EVERY_TICKS == 0:
+            self._beat()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let what runs finish, cut the rest, and give everything back."""
+        self._drain.begin()
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._wait_for_answers()
+        await self._cut()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                await self.lifespan.shutdown()
+
+    async def _wait_for_answers(self) -> None:
+        end = time.monotonic() + self._drain_seconds
+        while self.server_state.connections or self.server_state.tasks:
+            if self.force_exit or time.monotonic() >= end:
+                return
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+    async def _cut(self) -> None:
+        self._drain.over = True
+        tasks = set(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CUT_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

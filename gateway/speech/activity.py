@@ -1,0 +1,214 @@
+"""What one process speaks now and has spoken lately, for people who watch it.
+
+The straight line notes every request here as it begins and ends; the memory for those that are
+over is bounded, and of their texts nothing is kept but what the operator allows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
+from gateway.errors import GatewayError
+from gateway.speech.request import SpeechRequest
+from gateway.text.split import LIKELY_SECONDS_BUDGET
+
+MOST_REMEMBERED = 100
+PREVIEW_CHARACTERS = 100
+HIDDEN = "[hidden]"
+MOST_SHARE_WHILE_RUNNING = 0.99  # the length of the audio is an estimate until its end
+
+
+class Step(StrEnum):
+    """Where a request is."""
+
+    WAITING = "waiting"
+    SPEAKING = "speaking"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+OVER = frozenset({Step.COMPLETED, Step.CANCELLED, Step.FAILED})
+
+
+def chunks_in(likely_seconds: float) -> int:
+    """About how many generations so much audio takes: splitting the text would cost more."""
+    return max(1, math.ceil(likely_seconds / LIKELY_SECONDS_BUDGET))
+
+
+def _nothing() -> int:
+    return 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request.
+
+    Attributes:
+        text_length: In characters.
+        text_preview: Its beginning, or a mask.
+        voice: A preset's name, or `library`.
+        parameters: What the engine and the codec were told.
+        likely_seconds: How long its audio will probably be.
+        id: Of this entry alone.
+        started: Unix time.
+        step: Where it is.
+        error: What a failure was, in words fit for a client.
+    """
+
+    text_length: int
+    text_preview: str
+    voice: str
+    parameters: dict[str, Any]
+    likely_seconds: float
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    started: float = field(default_factory=time.time)
+    step: Step = Step.WAITING
+    error: str | None = None
+    _began: float = field(default_factory=time.monotonic)
+    _seconds: float | None = None
+    _made_bytes: Callable[[], int] = _nothing
+    _share: float = 0.0
+
+    def speak(self, made_bytes: Callable[[], int]) -> None:
+        """It has its first audio.
+
+        Args:
+            made_bytes: Tells the PCM bytes that its engine has made so far.
+        """
+        self.step = Step.SPEAKING
+        self._made_bytes = made_bytes
+
+    def end(self, step: Step, error: str | None = None) -> None:
+        """It is over; what it held is let go. A later word corrects an earlier one."""
+        if self.step not in OVER:
+            self._seconds = time.monotonic() - self._began
+            self._share = self.share
+            self._made_bytes = _nothing
+        if step is Step.COMPLETED:
+            self._share = 1.0
+        self.step = step
+        self.error = self.error if error is None else error
+
+    def judge(self, outcome: str) -> None:
+        """It is over, with an outcome of `gateway_requests_total`."""
+        steps = {"ok": Step.COMPLETED, "cancelled": Step.CANCELLED}
+        self.end(steps.get(outcome, Step.FAILED))
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run, or ran."""
+        return time.monotonic() - self._began if self._seconds is None else self._seconds
+
+    @property
+    def share(self) -> float:
+        """How much of its likely audio is made, 0 to 1; 1 only at the end."""
+        if self.step in OVER:
+            return self._share
+        likely_bytes = max(self.likely_seconds, 0.1) * ENGINE_BYTES_PER_SECOND
+        return min(MOST_SHARE_WHILE_RUNNING, self._made_bytes() / likely_bytes)
+
+    @property
+    def chunks(self) -> int:
+        """About how many generations its text takes."""
+        return chunks_in(self.likely_seconds)
+
+    @property
+    def likely_end(self) -> float | None:
+        """Unix time of its end, at the pace so far; None while nothing tells."""
+        share = self.share
+        return self.started + self.seconds / share if share else None
+
+
+class Activity:
+    """The requests of one process.
+
+    Args:
+        show_texts: Keep the beginning of texts; a mask stands for them otherwise.
+    """
+
+    def __init__(self, *, show_texts: bool = False) -> None:
+        self._show_texts = show_texts
+        self._running: dict[str, Entry] = {}
+        self._over: deque[Entry] = deque(maxlen=MOST_REMEMBERED)
+        self.total = 0
+
+    def __repr__(self) -> str:
+        """Counts, for tests."""
+        return f"<Activity {len(self._running)} running, {len(self._over)} over>"
+
+    @contextmanager
+    def note(self, request: SpeechRequest, voice: str, likely_seconds: float) -> Iterator[Entry]:
+        """A request while it holds anything of the gateway's.
+
+        Args:
+            request: What is said.
+            voice: The voice in metrics.
+            likely_seconds: How long its audio will probably be.
+        """
+        entry = Entry(
+            text_length=len(request.text),
+            text_preview=self._preview(request.text),
+            voice=voice,
+            parameters=_parameters(request),
+            likely_seconds=likely_seconds,
+        )
+        self._running[entry.id] = entry
+        self.total += 1
+        try:
+            yield entry
+        except GatewayError as error:
+            entry.end(Step.FAILED, error.message)
+            raise
+        finally:
+            del self._running[entry.id]
+            if entry.step not in OVER:
+                entry.end(Step.CANCELLED)
+            self._over.append(entry)
+
+    def _preview(self, text: str) -> str:
+        if not self._show_texts:
+            return HIDDEN
+        return text[:PREVIEW_CHARACTERS] + ("..." if len(text) > PREVIEW_CHARACTERS else "")
+
+    @property
+    def running(self) -> list[Entry]:
+        """What waits or is spoken, the oldest first."""
+        return list(self._running.values())
+
+    @property
+    def over(self) -> list[Entry]:
+        """What is remembered of the past, the latest first."""
+        return list(reversed(self._over))
+
+    def forget(self) -> int:
+        """Forget the past; returns how much was remembered."""
+        count = len(self._over)
+        self._over.clear()
+        return count
+
+
+def _parameters(request: SpeechRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    given = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+    }
+    return {
+        "surface": request.surface,
+        "response_format": request.response_format,
+        "speed": request.speed,
+        **{name: value for name, value in given.items() if value is not None},
+    }

@@ -1,0 +1,271 @@
+"""One generation as the straight line sees it: planned from its text, watched while it runs.
+
+The engine ends a runaway, a cut and a whole answer alike (docs/contract.md section 2), so the
+length that a text allows is the only judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.audio.runaway import RunawayGuard
+from gateway.errors import InvalidRequest, UpstreamTimeout
+from gateway.settings import Settings
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, SpeechRequest
+from gateway.telemetry.metrics import Metrics
+from gateway.text.estimate import (
+    DEFAULT_PROMPT_TOKENS,
+    OVERHEAD_TOKENS,
+    TOKENS_PER_SECOND,
+    max_tokens,
+    speech_seconds,
+)
+from gateway.upstream.client import Timeouts
+from gateway.upstream.dialect import (
+    BUFFERED,
+    PROFILES,
+    SAMPLES_PER_TOKEN,
+    Chunking,
+    Generation,
+)
+from gateway.upstream.retry import Running, TooShort
+
+REFERENCE_OVERHEAD_TOKENS = 16
+# A request's own prompt takes at most this much of the engine's 8,192 tokens: what remains holds
+# a segment's text, the audio of earlier segments that goes along, and the audio to be made.
+MOST_PROMPT_TOKENS = 3072
+
+
+class Source(Protocol):
+    """Where an answer's PCM comes from."""
+
+    @property
+    def received_bytes(self) -> int:
+        """PCM received from upstreams so far."""
+
+    async def read(self) -> bytes:
+        """The next PCM, whole samples; empty only at the end."""
+
+    def close(self) -> None:
+        """Stop and give back what it holds; idempotent, synchronous."""
+
+
+class Recording:
+    """A source whose PCM is there already.
+
+    Args:
+        pcm: What it yields.
+        received_bytes: How much of it an upstream made.
+    """
+
+    def __init__(self, pcm: bytes, received_bytes: int = 0) -> None:
+        self.received_bytes = received_bytes
+        self._pcm = pcm
+
+    async def read(self) -> bytes:
+        """All of it, then the end."""
+        pcm, self._pcm = self._pcm, b""
+        return pcm
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a text allows its audio to be.
+
+    Attributes:
+        generation: The upstream call.
+        timeouts: Bounds of an attempt.
+        shortest_samples: Audio below this is no honest reading.
+        longest_samples: Audio above this is a runaway.
+        bounded_by_client: The client's own max_tokens is the tighter bound.
+        quiet_limit_seconds: Near-silence of this length is a runaway.
+    """
+
+    generation: Generation
+    timeouts: Timeouts
+    shortest_samples: int
+    longest_samples: int
+    bounded_by_client: bool
+    quiet_limit_seconds: float
+
+
+def plan_timeouts(settings: Settings, chunking: Chunking) -> Timeouts:
+    """Bounds of one attempt: larger chunks take longer to come, at the slowest accepted rate."""
+    extra_tokens = max(0, chunking.size_tokens - PROFILES["standard"].size_tokens)
+    extra_seconds = extra_tokens / settings.slowest_tokens_per_second
+    return Timeouts(
+        connect_seconds=settings.connect_timeout_seconds,
+        first_audio_seconds=settings.first_audio_timeout_seconds + extra_seconds,
+        idle_seconds=settings.idle_timeout_seconds + extra_seconds,
+    )
+
+
+def prompt_tokens(request: SpeechRequest) -> int:
+    """Tokens of everything in the prompt but the text, counted generously.
+
+    A reference takes 25 tokens a second and 9 around it (docs/contract.md section 4).
+    """
+    written = [request.system_prompt or "", *(r.transcript for r in request.references)]
+    tokens = DEFAULT_PROMPT_TOKENS + sum(len(part.encode()) // 3 + 1 for part in written)
+    for reference in request.references:
+        tokens += math.ceil(reference.seconds * TOKENS_PER_SECOND) + REFERENCE_OVERHEAD_TOKENS
+    return tokens
+
+
+def check_prompt(request: SpeechRequest) -> None:
+    """Refuse a prompt that leaves the engine no room: it would only answer an error.
+
+    Raises:
+        InvalidRequest: Scene, samples and their texts are too long together.
+    """
+    tokens = prompt_tokens(request)
+    if tokens > MOST_PROMPT_TOKENS:
+        raise InvalidRequest(
+            f"The scene and the voice samples take {tokens} tokens of the engine's context; at "
+            f"most {MOST_PROMPT_TOKENS} are allowed. Shorten the prompt, the samples or their "
+            "texts."
+        )
+
+
+def plan_take(settings: Settings, request: SpeechRequest, text: str) -> Plan:
+    """Decide what the upstream is asked for and what it may answer.
+
+    Args:
+        settings: Bounds.
+        request: Whose text it is.
+        text: The text, or one segment of it, sanitised.
+    """
+    chunking = BUFFERED if request.buffered else PROFILES[settings.stream_profile]
+    tokens = max_tokens(
+        text,
+        seconds_per_character_factor=settings.plausible_length_factor,
+        prompt_tokens=prompt_tokens(request),
+    )
+    asked = request.sampling.max_tokens
+    bounded_by_client = asked is not None and asked < tokens
+    if asked is not None:
+        tokens = min(tokens, asked)
+    longest_samples = max(1, tokens - OVERHEAD_TOKENS) * SAMPLES_PER_TOKEN
+    shortest_samples = int(speech_seconds(text).shortest_seconds * ENGINE_SAMPLE_RATE_HZ)
+    return Plan(
+        generation=Generation(
+            text=text,
+            voice=request.voice,
+            system_prompt=request.system_prompt,
+            references=request.references,
+            sampling=request.sampling,
+            max_tokens=tokens,
+            chunking=chunking,
+            model=request.model,
+        ),
+        timeouts=plan_timeouts(settings, chunking),
+        # A client that bounds the tokens itself has asked for a cut.
+        shortest_samples=0 if bounded_by_client else shortest_samples,
+        longest_samples=longest_samples,
+        bounded_by_client=bounded_by_client,
+        quiet_limit_seconds=settings.quiet_limit_seconds,
+    )
+
+
+class Take:
+    """A running generation under watch: too long, silent for long, or cut short.
+
+    Args:
+        running: It has produced its first audio.
+        plan: What its audio may be.
+        metrics: Where runaways are counted.
+    """
+
+    def __init__(self, running: Running, plan: Plan, metrics: Metrics) -> None:
+        self.received_bytes = 0
+        self._running = running
+        self._plan = plan
+        self._metrics = metrics
+        self._guard = RunawayGuard(plan.longest_samples, plan.quiet_limit_seconds)
+        self._ended = False
+
+    async def read(self) -> bytes:
+        """The next PCM, whole samples; empty only at the end.
+
+        Raises:
+            TooShort: It ended long before its text can have been said.
+            GatewayError: It broke off.
+        """
+        while not self._ended:
+            pcm = await self._running.read()
+            self.received_bytes += len(pcm)
+            kept = self._guard.feed(pcm) if pcm else b""
+            if not pcm or self._guard.ended:
+                kept += self._finish(complete=not pcm)
+            if kept:
+                return kept
+        return b""
+
+    def _finish(self, *, complete: bool) -> bytes:
+        self._ended = True
+        self._running.close()  # a runaway must leave the GPU now
+        samples = self.received_bytes // BYTES_PER_SAMPLE
+        if complete and samples < self._plan.shortest_samples:
+            raise TooShort("The upstream's audio is far too short for its text.")
+        reason = self._guard.ended
+        if reason is None and samples >= self._plan.longest_samples:
+            reason = "too_long"  # the engine itself stopped at max_tokens
+        if reason and not (reason == "too_long" and self._plan.bounded_by_client):
+            self._metrics.runaway.labels(reason).inc()
+        return self._guard.finish()
+
+    def close(self) -> None:
+        """Stop it on the upstream; idempotent."""
+        self._running.close()
+
+
+async def collect(take: Take) -> Recording:
+    """All PCM of a take, which its guard bounds; closes it."""
+    pcm = bytearray()
+    try:
+        while data := await take.read():
+            pcm += data
+    finally:
+        take.close()
+    return Recording(bytes(pcm), take.received_bytes)
+
+
+class Deadline:
+    """A source that must end in time.
+
+    Args:
+        source: The source.
+        deadline: In loop time.
+    """
+
+    def __init__(self, source: Source, deadline: float) -> None:
+        self._source = source
+        self._deadline = deadline
+
+    @property
+    def received_bytes(self) -> int:
+        """PCM received from the upstream so far."""
+        return self._source.received_bytes
+
+    async def read(self) -> bytes:
+        """The next PCM; empty only at the end.
+
+        Raises:
+            UpstreamTimeout: The deadline has passed.
+        """
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._source.read()
+        except TimeoutError:
+            raise UpstreamTimeout("The whole request took too long.") from None
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()

@@ -1,0 +1,326 @@
+"""A long text as one source: its segments are made at once where slots are free, heard in order.
+
+The segment that is being heard streams; those behind it are made ahead into bounded buffers. A
+segment that fails before any of it was passed on is made again alone. Where nothing else fixes the
+voice, earlier segments go along as references of later ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from enum import Enum
+
+from gateway.audio.encoders.wav import header
+from gateway.audio.join import Joiner
+from gateway.errors import GatewayError, UpstreamError
+from gateway.speech.admission import Admission
+from gateway.speech.generation import Plan, Take
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, Reference
+from gateway.telemetry.metrics import Metrics
+from gateway.text import split
+from gateway.text.boundary import Boundary
+
+# Segments that may be made ahead of the one that is heard. One of them holds at most its plausible
+# audio (about two minutes, 6 MB), so this bounds a long request's memory.
+LOOK_AHEAD = 8
+# And of all long requests of a process together: clients that stop to listen would else make each
+# of them hold all that. Half a GPU's slots by default: who listens is not held up.
+MOST_AHEAD = 32
+MOST_TRIES = 3
+StartTake = Callable[[Plan], Awaitable[Take]]
+MayRepeat = Callable[[GatewayError], bool]
+MakePlan = Callable[[str, tuple[Reference, ...]], Plan]
+
+
+class Context(Enum):
+    """Which earlier segments a segment is given as references, besides the request's own."""
+
+    NONE = "none"  # a preset or a reference fixes the voice: segments are independent
+    FIRST = "first"  # the first segment's audio fixes the voice of all others
+    DIALOGUE = "dialogue"  # the first fixes the voices, the one before carries the conversation
+
+
+class Segment:
+    """One segment: a task fills its buffer, the source drains it.
+
+    Attributes:
+        text: What it says.
+        received_bytes: PCM received for it, all tries together.
+        finished: Its generation is over.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        plan: Plan,
+        start: StartTake,
+        release: Callable[[], None],
+        *,
+        may_repeat: MayRepeat,
+        keep: bool,
+        whole: bool,
+    ) -> None:
+        self._may_repeat = may_repeat
+        self.text = text
+        self.received_bytes = 0
+        self.finished = False
+        self._kept: list[bytes] | None = [] if keep else None
+        self._plan = plan
+        self._start = start
+        self._whole = whole
+        self._buffer: deque[bytes] = deque()
+        self._passed_on = False
+        self._error: BaseException | None = None
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+        # Not in the task's own `finally`: a task that is cancelled before its first step has none.
+        self._task.add_done_callback(lambda task: self._finish(task, release))
+
+    async def _run(self) -> None:
+        for number in range(1, MOST_TRIES + 1):
+            self._buffer.clear()
+            if self._kept:
+                self._kept.clear()
+            try:
+                await self._fill()
+            except UpstreamError as error:
+                if self._passed_on or not error.retryable or number == MOST_TRIES:
+                    raise
+                if not self._may_repeat(error):
+                    raise
+            else:
+                break
+
+    def _finish(self, task: asyncio.Task[None], release: Callable[[], None]) -> None:
+        release()
+        self.finished = True
+        # Whatever it was, a segment that failed must never pass for one that said all of its text.
+        self._error = None if task.cancelled() else task.exception()
+        self._changed.set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of its audio has been made."""
+        return self.finished and self._error is None
+
+    async def _fill(self) -> None:
+        take = await self._start(self._plan)
+        try:
+            while pcm := await take.read():
+                self.received_bytes += len(pcm)
+                self._buffer.append(pcm)
+                if self._kept is not None:
+                    self._kept.append(pcm)
+                self._changed.set()
+        finally:
+            take.close()
+
+    def as_reference(self) -> Reference:
+        """Its audio and text, for the prompt of a later segment."""
+        pcm = b"".join(self._kept or [])
+        return Reference(header(ENGINE_SAMPLE_RATE_HZ, len(pcm)) + pcm, self.text)
+
+    async def read(self) -> bytes:
+        """The next PCM; empty only at the end.
+
+        Raises:
+            GatewayError: It failed for good.
+        """
+        while not self.finished and (self._whole or not self._buffer):
+            self._changed.clear()
+            await self._changed.wait()
+        if self._error and (self._whole or not self._buffer):
+            raise self._error
+        if not self._buffer:
+            return b""
+        self._passed_on = True
+        return self._buffer.popleft()
+
+    def close(self) -> None:
+        """Stop it; idempotent."""
+        self._task.cancel()
+
+
+class LookAhead:
+    """Counts the segments that all long requests of a process have made ahead."""
+
+    def __init__(self) -> None:
+        self.segments = 0
+
+    def take(self) -> bool:
+        """Count one more, if there may be one more."""
+        if self.segments >= MOST_AHEAD:
+            return False
+        self.segments += 1
+        return True
+
+    def give_back(self, segments: int) -> None:
+        """These are heard now, or not needed any more."""
+        self.segments -= segments
+
+
+class SegmentedSource:
+    """The joined audio of many segments.
+
+    Args:
+        segments: The text's segments, taken as they are needed.
+        make_plan: Plans one from its text and its context.
+        context: What later segments are given of earlier ones.
+        start: Brings a segment to its first audio.
+        may_repeat: Whether one that broke off may be made again: the retry budget.
+        admission: Further slots, only while nobody waits for one.
+        joiner: Trims and joins.
+        metrics: Where the further slots are counted.
+        look_ahead: What is made ahead, shared with the other requests of the process.
+        whole: The answer is sent when all of it is there: a segment is passed on when it is
+            complete, so that one that breaks off can always be made again.
+    """
+
+    def __init__(
+        self,
+        segments: Iterator[split.Segment],
+        make_plan: MakePlan,
+        context: Context,
+        start: StartTake,
+        may_repeat: MayRepeat,
+        admission: Admission,
+        joiner: Joiner,
+        metrics: Metrics,
+        look_ahead: LookAhead,
+        *,
+        whole: bool,
+    ) -> None:
+        self._waiting = deque(itertools.islice(segments, 1))
+        self._rest = segments
+        self._make_plan = make_plan
+        self._context = context
+        self._anchor: Segment | None = None
+        self._latest: Segment | None = None
+        self._start = start
+        self._may_repeat = may_repeat
+        self._admission = admission
+        self._joiner = joiner
+        self._metrics = metrics
+        self._look_ahead = look_ahead
+        self._whole = whole
+        self._own_slot_free = True
+        self._segments: deque[tuple[Segment, Boundary]] = deque()
+        self._received_bytes = 0
+        self._first = b""
+        self._begun = False  # the head segment has been given to the joiner
+        self._ended = False
+
+    @property
+    def received_bytes(self) -> int:
+        """PCM received from the upstreams so far."""
+        return self._received_bytes + sum(s.received_bytes for s, _ in self._segments)
+
+    async def open(self) -> None:
+        """Wait for the first audio, so that a failure before it is an honest status."""
+        self._first = await self.read()
+
+    async def read(self) -> bytes:
+        """The next PCM; empty only at the end.
+
+        Raises:
+            GatewayError: A segment failed for good.
+        """
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        while not self._ended:
+            self._make_ahead()
+            if not self._segments:
+                self._ended = True
+                return self._joiner.finish()
+            head, before = self._segments[0]
+            if not self._begun:
+                self._begun = True
+                self._joiner.start_segment(before)
+            pcm = await head.read()
+            if pcm:
+                joined = self._joiner.feed(pcm)
+            else:
+                joined = self._joiner.end_segment()
+                self._segments.popleft()
+                self._look_ahead.give_back(min(1, len(self._segments)))  # the next one is heard
+                self._received_bytes += head.received_bytes
+                self._begun = False
+            if joined:
+                return joined
+        return b""
+
+    def _make_ahead(self) -> None:
+        """Start segments while there are slots for them and their context is there."""
+        while self._waiting and len(self._segments) <= LOOK_AHEAD and self._context_is_there():
+            ahead = bool(self._segments)
+            if ahead and not self._look_ahead.take():
+                return
+            release = self._take_slot()
+            if release is None:
+                self._look_ahead.give_back(int(ahead))
+                return
+            segment = self._waiting.popleft()
+            self._waiting.extend(itertools.islice(self._rest, 1))
+            made = Segment(
+                segment.text,
+                self._plan_next(segment.text),
+                self._start,
+                release,
+                may_repeat=self._may_repeat,
+                keep=self._context is not Context.NONE,
+                whole=self._whole,
+            )
+            self._anchor = self._anchor or made
+            self._latest = made
+            self._segments.append((made, segment.before))
+
+    def _plan_next(self, text: str) -> Plan:
+        plan = self._make_plan(text, self._references())
+        if self._anchor is None:
+            return plan
+        return replace(plan, generation=replace(plan.generation, goes_on=True))
+
+    def _context_is_there(self) -> bool:
+        """Whether the segments that the next one needs have been made."""
+        if self._context is Context.NONE or self._anchor is None or self._latest is None:
+            return True
+        needed = self._latest if self._context is Context.DIALOGUE else self._anchor
+        return needed.complete
+
+    def _references(self) -> tuple[Reference, ...]:
+        if self._context is Context.NONE or self._anchor is None or self._latest is None:
+            return ()
+        if self._context is Context.FIRST or self._latest is self._anchor:
+            return (self._anchor.as_reference(),)
+        return (self._anchor.as_reference(), self._latest.as_reference())
+
+    def _take_slot(self) -> Callable[[], None] | None:
+        """The request's own slot, or a further one that nobody waits for."""
+        if self._own_slot_free:
+            self._own_slot_free = False
+            return self._free_own_slot
+        if self._admission.try_acquire():
+            self._metrics.slots_in_use.inc()
+            return self._release_further_slot
+        return None
+
+    def _free_own_slot(self) -> None:
+        self._own_slot_free = True
+
+    def _release_further_slot(self) -> None:
+        self._metrics.slots_in_use.dec()
+        self._admission.release()
+
+    def close(self) -> None:
+        """Stop every segment; their slots come back as their tasks end."""
+        self._waiting.clear()
+        self._look_ahead.give_back(max(0, len(self._segments) - 1))
+        while self._segments:
+            segment, _ = self._segments.popleft()
+            self._received_bytes += segment.received_bytes  # it was made, though nobody hears it
+            segment.close()

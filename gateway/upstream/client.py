@@ -1,0 +1,231 @@
+"""HTTP to the upstreams: one client for the life of the process, one `PcmStream` a generation.
+
+Every foreign error becomes a `GatewayError` here. aiohttp is spoken directly: it costs a third of
+the CPU of httpx's own pool, and the interface would add a copy (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from gateway.errors import (
+    GatewayError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.upstream.dialect import Call, Parser
+from gateway.upstream.parsers import parse_error_body
+
+# The container closes idle connections after 5.0 s (docs/contract.md section 1); a connection
+# reused at that moment would be reset.
+KEEP_ALIVE_SECONDS = 4.0
+# aiohttp stops reading a socket at twice this much unread data: the bound of one stream's backlog.
+READ_BUFFER_BYTES = 64 * 1024
+ERROR_BODY_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
+ANSWER_BODY_BYTES = 1024 * 1024  # /v1/models and /v1/audio/voices
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Bounds of one attempt, in seconds."""
+
+    connect_seconds: float
+    first_audio_seconds: float
+    idle_seconds: float
+
+
+@asynccontextmanager
+async def _translated(address: str) -> AsyncIterator[None]:
+    """Turn aiohttp's errors into the gateway's, by type and never by text."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as error:
+        raise UpstreamUnreachable(f"The upstream {address} refused the connection.") from error
+    except (aiohttp.ServerTimeoutError, TimeoutError) as error:
+        raise UpstreamTimeout(f"The upstream {address} did not answer in time.") from error
+    except aiohttp.ClientPayloadError as error:
+        raise UpstreamProtocolError(f"The upstream {address} cut its answer off.") from error
+    except aiohttp.ClientConnectionError as error:
+        raise UpstreamUnreachable(f"The upstream {address} reset the connection.") from error
+    except aiohttp.ClientError as error:
+        raise UpstreamProtocolError(f"The upstream {address} does not speak HTTP.") from error
+
+
+class PcmStream:
+    """One running generation; closing it makes the upstream stop (docs/contract.md section 3)."""
+
+    def __init__(
+        self,
+        address: str,
+        response: aiohttp.ClientResponse,
+        parser: Parser,
+        timeouts: Timeouts,
+        deadline: float,
+    ) -> None:
+        self.address = address
+        self._response = response
+        self._parser = parser
+        self._timeouts = timeouts
+        self._deadline = deadline  # of the first audio, in loop time
+        self._started = False
+        self.ended = False
+
+    async def read(self) -> bytes:
+        """The next PCM, whole samples; empty only at the end.
+
+        Raises:
+            UpstreamTimeout: No audio in time.
+            UpstreamProtocolError: Error text, or an answer that broke off.
+        """
+        if self.ended:
+            return b""
+        async with _translated(self.address):
+            # One deadline for the whole wait: bytes without audio must not keep a stream alive.
+            if self._started:
+                scope = asyncio.timeout(self._timeouts.idle_seconds)
+            else:
+                scope = asyncio.timeout_at(self._deadline)
+            async with scope:
+                while True:
+                    data = await self._response.content.readany()
+                    if not data:
+                        self.ended = True
+                        return self._parser.finish()
+                    pcm = self._parser.feed(data)
+                    if pcm:
+                        self._started = True
+                        return pcm
+
+    async def read_end(self, grace_seconds: float) -> bytes:
+        """What follows within a moment: the end (`ended` is set), more PCM, or nothing yet."""
+        try:
+            async with asyncio.timeout(grace_seconds):
+                return await self.read()
+        except TimeoutError:
+            return b""
+
+    def close(self) -> None:
+        """Drop the connection unless the answer was read to its end. Synchronous, idempotent."""
+        if self.ended:
+            self._response.release()
+        else:
+            self._response.close()
+
+    async def __aenter__(self) -> Self:
+        """Enter a scope that closes the stream."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the stream."""
+        self.close()
+
+
+class UpstreamClient:
+    """The process' one HTTP client for upstreams.
+
+    Args:
+        api_key: Bearer key for every upstream, or None.
+        connections: Upper bound of open connections.
+    """
+
+    def __init__(self, api_key: str | None, connections: int) -> None:
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            read_bufsize=READ_BUFFER_BYTES,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            skip_auto_headers=("Accept-Encoding", "User-Agent"),
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def open(self, address: str, call: Call, timeouts: Timeouts) -> PcmStream:
+        """Send a generation's request and wait for the answer's headers.
+
+        Raises:
+            UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, UpstreamRejected.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeouts.first_audio_seconds
+        headers: Mapping[str, str] = {
+            **self._headers,
+            "Content-Type": "application/json",
+            # The container makes this its own request id, and two alike collide (section 3).
+            "X-Request-Id": uuid.uuid4().hex,
+        }
+        async with _translated(address):
+            async with asyncio.timeout_at(deadline):
+                response = await self._session.post(
+                    address + call.path,
+                    # A prompt with references is megabytes: as a file it is sent in pieces.
+                    data=io.BytesIO(call.body) if len(call.body) > PIECE_BYTES else call.body,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(
+                        total=None, sock_connect=timeouts.connect_seconds
+                    ),
+                )
+                if response.status != 200:  # noqa: PLR2004
+                    raise await _refusal(response)
+        return PcmStream(address, response, call.parser, timeouts, deadline)
+
+    async def get(self, address: str, path: str, timeout_seconds: float) -> bytes:
+        """Fetch a small answer.
+
+        Raises:
+            UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: also for a status other
+                than 200 and a body above ANSWER_BODY_BYTES.
+        """
+        async with _translated(address), asyncio.timeout(timeout_seconds):
+            response = await self._session.get(
+                address + path, headers=self._headers, allow_redirects=False
+            )
+            try:
+                if response.status != 200:  # noqa: PLR2004
+                    raise await _refusal(response)
+                body = await _read_bounded(response, ANSWER_BODY_BYTES)
+            finally:
+                response.release()
+        return body
+
+
+async def _read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    body = bytearray()
+    while data := await response.content.readany():
+        body += data
+        if len(body) > limit_bytes:
+            response.close()
+            raise UpstreamProtocolError("The upstream's answer is too long.")
+    return bytes(body)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
+    """The exception for an answer whose status is not 200."""
+    try:
+        body = await _read_bounded(response, ERROR_BODY_BYTES)
+    except UpstreamError as error:
+        return error
+    finally:
+        response.release()
+    return parse_error_body(response.status, body)

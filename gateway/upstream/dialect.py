@@ -1,0 +1,102 @@
+"""The seam between the straight line and an engine's wire protocol.
+
+A dialect turns a `Generation` into one HTTP call and names the parser of its answer; neither side
+does any I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.speech.request import Reference, Sampling
+
+SAMPLES_PER_TOKEN = 960  # docs/contract.md section 2
+SAFE_OVERLAP_TOKENS = 11  # smaller overlaps lose frames, same section
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How much audio the upstream shall gather before it sends a chunk.
+
+    Attributes:
+        size_tokens: Audio tokens of a chunk, 8 or more.
+        overlap_tokens: Tokens decoded again for the join, 11 or more.
+    """
+
+    size_tokens: int
+    overlap_tokens: int
+
+    @property
+    def first_chunk_samples(self) -> int:
+        """Samples in the first chunk of an answer that is not over by then."""
+        return (self.size_tokens - 8) * SAMPLES_PER_TOKEN
+
+
+# With size s and overlap o a player that starts at the first chunk does not starve while the
+# engine makes 25 (s + o - 14) / (s - 8) tokens a second: 53, 32 and 50 for these profiles.
+PROFILES = {
+    "standard": Chunking(25, 25),
+    "balanced": Chunking(25, SAFE_OVERLAP_TOKENS),
+    "low_latency": Chunking(13, SAFE_OVERLAP_TOKENS),
+}
+BUFFERED = Chunking(250, 25)  # fewer joins, and still a sign of life every ten seconds of audio
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One piece of speech to be made by one upstream call.
+
+    Attributes:
+        text: What to say, sanitised.
+        voice: A preset that the upstream lists, or None.
+        system_prompt: The whole scene prompt, sanitised, or None for the engine's own.
+        references: Voice samples in order.
+        sampling: The engine's knobs.
+        max_tokens: Bound of the generation, the 11 tokens of overhead included.
+        chunking: How the answer shall be cut.
+        model: A model that an upstream lists, or None for the configured or the first one.
+        goes_on: It goes on with an answer that has begun, which a drain must not cut.
+    """
+
+    text: str = field(repr=False)
+    voice: str | None
+    system_prompt: str | None = field(repr=False)
+    references: tuple[Reference, ...]
+    sampling: Sampling
+    max_tokens: int
+    chunking: Chunking
+    model: str | None = None
+    goes_on: bool = False
+
+
+class Parser(Protocol):
+    """Turns the bytes of an answer into PCM, without I/O."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the PCM (s16le mono 24 kHz, whole samples) that `data` completes."""
+
+    def finish(self) -> bytes:
+        """Return what is left at the end of the answer, or raise if it ended too early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request to an upstream.
+
+    Attributes:
+        path: Path below the upstream's base address.
+        body: JSON text, UTF-8.
+        parser: A fresh parser for the answer.
+    """
+
+    path: str
+    body: bytes = field(repr=False)
+    parser: Parser
+
+
+class Dialect(Protocol):
+    """An upstream's wire protocol."""
+
+    def call(self, generation: Generation, model: str) -> Call:
+        """Build the request for one generation."""

@@ -1,0 +1,217 @@
+"""Probes: an upstream is healthy once a warm-up has produced audio and while it answers.
+
+A live `/health` is not enough: the container answers it while its engine hangs, and its first
+generation blocks it for seconds (docs/contract.md sections 1, 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from gateway.errors import GatewayError, QueueFull, ShuttingDown, UpstreamProtocolError
+from gateway.speech.admission import Admission
+from gateway.speech.request import Sampling
+from gateway.upstream.client import Timeouts, UpstreamClient
+from gateway.upstream.dialect import PROFILES, Dialect, Generation
+from gateway.upstream.parsers import parse_models, parse_voices
+from gateway.upstream.pool import Upstream
+
+logger = logging.getLogger("gateway.health")
+
+WARM_UP_TEXT = "Hello there."
+WARM_UP_TOKENS = 80
+# The first generation blocks the container for 2 to 5 s, 56 s without a numba cache (section 6).
+WARM_UP_SECONDS = 120.0
+RECHECK_SECONDS = 15.0  # a warm-up on an engine that has spoken before
+PROBE_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.1
+LISTS_EVERY_PROBES = 6  # voices and models change rarely
+STEADY_PROBES = 3  # so many good ones in a row, and earlier failures are forgotten
+
+
+def pause_before_probe(failures: int, interval_seconds: float, chance: float) -> float:
+    """Seconds before an upstream that failed so often in a row is tried again.
+
+    They double from 0.1 s up to the interval; the chance (0 to 1) moves them by a fifth either
+    way, so that the workers of many gateways do not knock together.
+    """
+    pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 16), interval_seconds)
+    return pause * (0.8 + 0.4 * chance)
+
+
+class Prober:
+    """Keeps the state of one upstream true.
+
+    Args:
+        upstream: The state that it changes.
+        client: The process' HTTP client.
+        dialect: How to ask for the warm-up.
+        model: The configured model name, or None for what the upstream lists first.
+        admission: Warm-ups use a slot like any generation.
+        interval_seconds: Pause between probes of a healthy upstream, and the longest one else.
+        changed: Called with the health whenever it changes.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        client: UpstreamClient,
+        dialect: Dialect,
+        *,
+        model: str | None,
+        admission: Admission,
+        interval_seconds: float,
+        changed: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._changed = changed
+        self._upstream = upstream
+        self._client = client
+        self._dialect = dialect
+        self._model = model
+        self._admission = admission
+        self._interval_seconds = interval_seconds
+        self._wake = asyncio.Event()
+        self._probes = 0
+        self._steady = 0
+
+    def __repr__(self) -> str:
+        """State, for tests and logs."""
+        upstream = self._upstream
+        return f"<Prober {upstream.address} {upstream.state}, {upstream.failures} failures>"
+
+    def eject(self, reason: str) -> None:
+        """Take the upstream out until a warm-up has spoken again.
+
+        All that ran on it fails at once: only the first failure counts, or the pause before the
+        first probe would be the longest one.
+        """
+        if self._upstream.healthy:
+            self._upstream.healthy = False
+            self._upstream.failures += 1
+            self._steady = 0
+            self._changed(False)
+            logger.warning("upstream %s ejected: %s", self._upstream.address, reason)
+            self._wake.set()
+
+    def _fail(self, reason: str) -> None:
+        """A probe failed."""
+        if self._upstream.healthy:
+            self.eject(reason)
+        else:
+            self._upstream.failures += 1
+
+    def suspect(self) -> None:
+        """A generation hung: look closer at once."""
+        self._upstream.suspect = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        upstream = self._upstream
+        while True:
+            try:
+                await self.probe()
+            except Exception:
+                logger.exception("probe of %s failed in an unforeseen way", upstream.address)
+                self._fail("its probe failed in an unforeseen way")
+            # A failure that a generation meets ends the pause between two good probes.
+            if upstream.healthy and not await self._woken(self._interval_seconds):
+                continue
+            if not upstream.healthy:
+                # Nothing shortens this pause: it is what keeps a sick engine from being knocked on.
+                await asyncio.sleep(self._plan_next(self._pause()))
+
+    def _pause(self) -> float:
+        chance = random.random()  # noqa: S311  (spreads probes, no secret)
+        return pause_before_probe(self._upstream.failures, self._interval_seconds, chance)
+
+    def _plan_next(self, seconds: float) -> float:
+        self._upstream.next_probe = time.monotonic() + seconds
+        return seconds
+
+    async def _woken(self, seconds: float) -> bool:
+        """Wait so long, or until a failure is told; whether one was."""
+        self._plan_next(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._wake.clear()
+        return True
+
+    async def probe(self) -> None:
+        """Ask once and note what was learnt; never raises a GatewayError."""
+        upstream = self._upstream
+        try:
+            if upstream.healthy and not upstream.suspect:
+                await self._client.get(upstream.address, "/health", PROBE_SECONDS)
+                self._probes += 1
+                if self._probes % LISTS_EVERY_PROBES == 0:
+                    await self._refresh_lists()
+                self._steady += 1
+                if self._steady >= STEADY_PROBES:
+                    upstream.failures = 0
+            else:
+                await self._try_again()
+        except (QueueFull, ShuttingDown):
+            return  # the gateway is busy, or ends: that says nothing about the upstream
+        except GatewayError as error:
+            logger.debug("probe of %s failed: %s", upstream.address, error.message)
+            self._fail(error.message)
+
+    async def _try_again(self) -> None:
+        """Half open: one warm-up decides whether others may come."""
+        upstream = self._upstream
+        upstream.probing = True
+        try:
+            await self._refresh_lists()
+            await self._warm_up()
+        finally:
+            upstream.probing = False
+        upstream.suspect = False
+        upstream.spoken = True
+        if not upstream.healthy:
+            upstream.healthy = True
+            self._changed(True)
+            logger.info("upstream %s is ready", upstream.address)
+
+    async def _refresh_lists(self) -> None:
+        address = self._upstream.address
+        models = parse_models(await self._client.get(address, "/v1/models", PROBE_SECONDS))
+        voices = parse_voices(await self._client.get(address, "/v1/audio/voices", PROBE_SECONDS))
+        if not models or not voices:
+            raise UpstreamProtocolError(f"The upstream {address} lists no model or no voice.")
+        if (models, voices) != (self._upstream.models, self._upstream.voices):
+            logger.info("upstream %s lists %s", address, ", ".join((*models, *voices)))
+        self._upstream.models, self._upstream.voices = models, voices
+
+    async def _warm_up(self) -> None:
+        upstream = self._upstream
+        generation = Generation(
+            text=WARM_UP_TEXT,
+            voice=upstream.voices[0],
+            system_prompt=None,
+            references=(),
+            sampling=Sampling(),
+            max_tokens=WARM_UP_TOKENS,
+            chunking=PROFILES["standard"],
+        )
+        call = self._dialect.call(generation, self._model or upstream.models[0])
+        patience = RECHECK_SECONDS if upstream.spoken else WARM_UP_SECONDS
+        timeouts = Timeouts(PROBE_SECONDS, patience, patience)
+        # At the front: in an overload the queue would refuse the one request that brings relief.
+        await self._admission.acquire(first=True)
+        try:
+            async with await self._client.open(upstream.address, call, timeouts) as stream:
+                if not await stream.read():
+                    raise UpstreamProtocolError(f"The upstream {upstream.address} made no audio.")
+                while await stream.read():
+                    pass
+        finally:
+            self._admission.release()

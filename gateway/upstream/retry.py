@@ -1,0 +1,236 @@
+"""One generation, started on an upstream that can speak it, and tried again while that is honest.
+
+Whatever fails before the first audio may be repeated elsewhere; after that the failure belongs to
+the caller, because bytes of this audio may have reached a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.errors import (
+    GatewayError,
+    NoHealthyUpstream,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.request_log import current_record
+from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
+from gateway.upstream.dialect import Dialect, Generation
+from gateway.upstream.pool import RETRY_AFTER_SECONDS, Pool, Upstream
+from gateway.upstream.probes import Prober
+from gateway.upstream.retry_budget import RetryBudget
+
+MOST_ATTEMPTS = 3
+MOST_TIMEOUTS = 2  # each costs the client the whole first-audio timeout
+FIRST_PAUSE_SECONDS = 0.1
+# The container sends the end right behind its last chunk: this long is waited for it when the
+# first audio is too short to be a whole first chunk, to tell a cut answer before it is passed on.
+END_GRACE_SECONDS = 0.004
+
+
+@dataclass(slots=True)
+class History:
+    """What has been tried for one generation."""
+
+    attempts: int = 0
+    timeouts: int = 0
+    too_short: int = 0
+
+
+class TooShort(UpstreamProtocolError):
+    """The answer ended long before its text can have been said."""
+
+    code = "upstream_audio_too_short"
+
+
+def pause_before_retry(error: GatewayError, history: History, upstreams: int) -> float | None:
+    """Seconds to wait before another attempt, or None where there must be none.
+
+    Args:
+        error: What ended the last attempt.
+        history: All attempts so far, the last included.
+        upstreams: How many there are: each may be tried once at no pause.
+    """
+    if not isinstance(error, UpstreamError) or not error.retryable:
+        return None
+    if history.attempts >= max(MOST_ATTEMPTS, upstreams):
+        return None
+    if history.timeouts >= MOST_TIMEOUTS or history.too_short > 1:
+        return None
+    if history.attempts < upstreams or isinstance(error, TooShort):
+        return 0.0
+    return FIRST_PAUSE_SECONDS * float(2 ** (history.attempts - upstreams))
+
+
+class Running:
+    """A generation that has produced its first audio; `close` stops it on the upstream."""
+
+    def __init__(
+        self,
+        stream: PcmStream,
+        first: bytes,
+        scope: ExitStack,
+        on_end: Callable[[GatewayError | None], None],
+    ) -> None:
+        self._stream = stream
+        self._first = first
+        self._scope = scope
+        self._on_end = on_end
+
+    async def read(self) -> bytes:
+        """The next PCM, whole samples; empty only at the end.
+
+        Raises:
+            GatewayError: It broke off; no other attempt is made here.
+        """
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        try:
+            pcm = await self._stream.read()
+        except GatewayError as error:
+            self._on_end(error)
+            raise
+        if not pcm:
+            self._on_end(None)
+        return pcm
+
+    def close(self) -> None:
+        """Stop it and give the lease back; idempotent and synchronous."""
+        self._scope.close()
+
+
+class Attempts:
+    """Starts generations on the pool.
+
+    Args:
+        pool: The upstreams.
+        client: The process' HTTP client.
+        dialect: How to speak to them.
+        probers: Who hears of failed connections, by upstream.
+        model: The configured model name, or None for what the upstream lists first.
+        metrics: Where attempts are counted.
+        budget: How many may be made again.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        client: UpstreamClient,
+        dialect: Dialect,
+        probers: dict[Upstream, Prober],
+        *,
+        model: str | None,
+        metrics: Metrics,
+        budget: RetryBudget,
+    ) -> None:
+        self._budget = budget
+        self._pool = pool
+        self._client = client
+        self._dialect = dialect
+        self._probers = probers
+        self._model = model
+        self._metrics = metrics
+
+    async def start(
+        self, generation: Generation, timeouts: Timeouts, shortest_samples: int
+    ) -> Running:
+        """Start a generation and wait for its first audio, on another upstream if need be.
+
+        Args:
+            generation: What to make.
+            timeouts: Bounds of each attempt; the caller bounds the whole.
+            shortest_samples: Audio below this is no honest reading of the text.
+
+        Raises:
+            GatewayError: The last attempt's failure.
+        """
+        self._budget.earn()
+        history = History()
+        tried: list[Upstream] = []
+        while True:
+            with ExitStack() as scope:
+                upstream = scope.enter_context(
+                    self._pool.lease(
+                        generation.voice, tried, generation.model, goes_on=generation.goes_on
+                    )
+                )
+                self._count_lease(upstream, scope)
+                current_record().upstream = upstream.address
+                try:
+                    stream = await self._open(upstream, generation, timeouts, scope)
+                    first = await self._first_audio(stream, generation, shortest_samples)
+                    on_end = partial(self._note_end, upstream)
+                    return Running(stream, first, scope.pop_all(), on_end)
+                except GatewayError as error:
+                    failure = error
+            tried.append(upstream)
+            await self._pause(failure, history, upstream)
+
+    def _note_end(self, upstream: Upstream, error: GatewayError | None) -> None:
+        """Count an attempt's end, and tell the prober what it means for the upstream itself."""
+        outcome = error.code if error else "ok"
+        self._metrics.upstream_requests.labels(upstream.address, outcome).inc()
+        if isinstance(error, UpstreamUnreachable):
+            self._probers[upstream].eject(error.message)
+        elif isinstance(error, UpstreamTimeout):
+            self._probers[upstream].suspect()
+
+    def _count_lease(self, upstream: Upstream, scope: ExitStack) -> None:
+        gauge = self._metrics.upstream_in_flight.labels(upstream.address)
+        gauge.inc()
+        scope.callback(gauge.dec)
+
+    async def _open(
+        self, upstream: Upstream, generation: Generation, timeouts: Timeouts, scope: ExitStack
+    ) -> PcmStream:
+        model = generation.model or self._model or upstream.models[0]
+        call = self._dialect.call(generation, model)
+        stream = await self._client.open(upstream.address, call, timeouts)
+        scope.callback(stream.close)
+        return stream
+
+    async def _first_audio(
+        self, stream: PcmStream, generation: Generation, shortest_samples: int
+    ) -> bytes:
+        first = await stream.read()
+        if not first:
+            raise UpstreamProtocolError("The upstream answered without audio.")
+        first_chunk = generation.chunking.first_chunk_samples
+        if len(first) < BYTES_PER_SAMPLE * min(shortest_samples, first_chunk):
+            first += await stream.read_end(END_GRACE_SECONDS)
+            if stream.ended and len(first) < BYTES_PER_SAMPLE * shortest_samples:
+                raise TooShort("The upstream's audio is far too short for its text.")
+        return first
+
+    async def _pause(self, error: GatewayError, history: History, upstream: Upstream) -> None:
+        """Count a failed attempt; wait before the next one, or raise."""
+        history.attempts += 1
+        history.timeouts += isinstance(error, UpstreamTimeout)
+        history.too_short += isinstance(error, TooShort)
+        self._note_end(upstream, error)
+        pause = pause_before_retry(error, history, len(self._pool.upstreams))
+        if pause is None or not self.may_repeat(error):
+            if isinstance(error, UpstreamUnreachable):
+                raise NoHealthyUpstream(
+                    "No upstream can be reached.", retry_after_seconds=RETRY_AFTER_SECONDS
+                ) from error
+            raise error
+        await asyncio.sleep(pause)
+
+    def may_repeat(self, error: GatewayError) -> bool:
+        """Take a repetition out of the budget and count it; False where there is none left."""
+        if not self._budget.spend():
+            self._metrics.retry_budget_exhausted.inc()
+            return False
+        self._metrics.upstream_retries.labels(error.code).inc()
+        return True

@@ -1,0 +1,1 @@
+"""The voice library in the folder that the engine reads."""

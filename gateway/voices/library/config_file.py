@@ -1,0 +1,176 @@
+"""The library as one process sees it: a snapshot of config.json, renewed when the file changes.
+
+A file that a hand has broken leaves the last good snapshot in force, and is never written over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.errors import LibraryUnusable
+from gateway.voices.library.config_entry import Config, LibraryVoice, removed_at, voice_of
+from gateway.voices.library.folder import CONFIG, MAX_CONFIG_BYTES, Folder, Signature, unusable
+from gateway.voices.name_rules import lookup_key
+
+logger = logging.getLogger("gateway.voices")
+
+# A name that vanished from config.json stands in the gateway's list of the engine's presets until
+# the next probe of the engine, and in the engine's own list for up to 1.2 s (docs/contract.md
+# section 5); asked for it then, the engine would answer with another voice.
+GONE_SECONDS = 60.0
+OWN_FILE = re.compile(r"voice-[0-9a-f]{24}\.wav")
+TEMPORARY_FILE = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of the library.
+
+    Attributes:
+        voices: In the order of config.json.
+        keys: Of all entries of config.json, whatever they are.
+        removed: Keys of voices that were removed and wait for the end of their grace.
+        gone: Keys that vanished, and until when that matters (`time.monotonic()`).
+    """
+
+    voices: tuple[LibraryVoice, ...] = ()
+    keys: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+    gone: Mapping[str, float] = field(default_factory=dict)
+    _index: Mapping[str, LibraryVoice] = field(default_factory=dict, repr=False)
+
+    def find(self, name: str) -> LibraryVoice | None:
+        """The voice of this name, alias or id."""
+        return self._index.get(lookup_key(name))
+
+    def hides(self, preset: str) -> bool:
+        """Whether a preset that an engine lists is a voice that was removed here."""
+        return preset in self.removed or self.gone.get(preset, 0.0) > time.monotonic()
+
+    def outside(self, listed: Iterable[str]) -> list[str]:
+        """Presets of the engines that are not the library's, nor were."""
+        own = {voice.preset for voice in self.voices}
+        return [preset for preset in listed if preset not in own and not self.hides(preset)]
+
+    def is_read_by_engines(self, listed: Iterable[str]) -> bool:
+        """Whether these presets can be the folder's: an engine that reads it lists nothing else."""
+        return all(preset in self.keys or self.hides(preset) for preset in listed)
+
+
+def voices_of(config: Config, folder: Folder, gone: Mapping[str, float] | None = None) -> Snapshot:
+    """The snapshot of a config; looks at every recording's file."""
+    found = [voice_of(key, entry, folder) for key, entry in config.items()]
+    voices = tuple(voice for voice in found if voice is not None)
+    index: dict[str, LibraryVoice] = {}
+    # Names win over aliases, aliases over ids; the first entry wins over later ones.
+    for names in (
+        [(voice.name, voice) for voice in voices],
+        [(alias, voice) for voice in voices for alias in voice.aliases],
+        [(voice.id, voice) for voice in voices],
+    ):
+        for name, voice in names:
+            index.setdefault(lookup_key(name), voice)
+    return Snapshot(
+        voices=voices,
+        keys=frozenset(config),
+        removed=frozenset(key for key, e in config.items() if removed_at(e) is not None),
+        gone=gone or {},
+        _index=index,
+    )
+
+
+def parse_config(folder: Folder) -> Config:
+    """config.json as it stands; empty where there is none.
+
+    Raises:
+        LibraryUnusable: It is a link, no JSON object, or too large.
+    """
+    try:
+        config = json.loads(folder.read(CONFIG, MAX_CONFIG_BYTES))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unusable(error) from error
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise LibraryUnusable(
+            f"The voice library's {CONFIG} is damaged: it is not a JSON object. "
+            "It has been left as it is; mend or replace it."
+        )
+    return config
+
+
+def as_json(config: Config) -> bytes:
+    """A config's file: ASCII, as the container may read it in any locale."""
+    return (json.dumps(config, indent=2) + "\n").encode("ascii")
+
+
+class Shelf:
+    """The current snapshot of a folder.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._signature: Signature = None
+        self._snapshot = Snapshot()
+
+    def current(self) -> Snapshot:
+        """The snapshot; one stat while config.json is the same."""
+        if self._folder.signature() == self._signature:
+            return self._snapshot
+        with self._lock:
+            signature = self._folder.signature()  # before reading: a change on the way is seen
+            if signature != self._signature:
+                self._renew()
+                self._signature = signature
+            return self._snapshot
+
+    def _renew(self) -> None:
+        try:
+            config = parse_config(self._folder)
+        except LibraryUnusable as error:
+            logger.warning("voice library: the last good state stays: %s", error.message)
+            return
+        now = time.monotonic()
+        old = self._snapshot
+        gone = {key: until for key, until in old.gone.items() if until > now}
+        gone |= dict.fromkeys(old.keys, now + GONE_SECONDS)
+        for key in config:
+            gone.pop(key, None)
+        self._snapshot = voices_of(config, self._folder, gone)
+
+
+def delete_unnamed(folder: Folder, candidates: Iterable[str], config: Config) -> list[str]:
+    """Delete files of the library's own making that no entry names; call it under the lock.
+
+    Returns:
+        The names of those deleted.
+    """
+    named = files_of(config.values())
+    return [
+        name
+        for name in candidates
+        if OWN_FILE.fullmatch(name) and name not in named and folder.delete(name)
+    ]
+
+
+def delete_temporary(folder: Folder) -> list[str]:
+    """Delete what killed writers left; under the lock nobody is writing."""
+    return [n for n in folder.names() if TEMPORARY_FILE.fullmatch(n) and folder.delete(n)]
+
+
+def files_of(entries: Collection[object]) -> set[str]:
+    """The audio files that entries name."""
+    files = (entry.get("audio_file") for entry in entries if isinstance(entry, dict))
+    return {file for file in files if isinstance(file, str)}

@@ -1,0 +1,292 @@
+"""The voice library: recordings with names, in a folder that the engine's container reads too.
+
+All of it stands in the folder's `config.json` (docs/contract.md section 5), what the engine does
+not know under "gateway". A removed voice leaves the library at once, and the folder after a grace:
+requests that run may ask the engine for it still, which answers an unknown name with another voice.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.errors import InvalidRequest, VoiceNotFound
+from gateway.voices.library.config_entry import (
+    OURS,
+    LibraryVoice,
+    entry_of,
+)
+from gateway.voices.library.config_file import (
+    Shelf,
+    Snapshot,
+    voices_of,
+)
+from gateway.voices.library.edits import adopted, amend, free_key, require_free, voice_named
+from gateway.voices.library.folder import Folder
+from gateway.voices.library.ledger import Ledger
+from gateway.voices.library.recording_cache import Recordings
+from gateway.voices.name_rules import (
+    MOST_ALIASES,
+    clean_aliases,
+    clean_language,
+    clean_name,
+    clean_text,
+    printable,
+    skeleton,
+)
+from gateway.voices.samples.loudness import normalise_recording
+
+__all__ = ["LibraryVoice", "VoiceLibrary"]
+
+MOST_VOICES = 1000
+# The longest life of a request with the default settings: 600 s for each 4,096 characters of a
+# text of 100,000, and the queue. Until then the engine may be asked for the voice by name.
+GRACE_SECONDS = 6 * 3600.0
+
+
+class VoiceLibrary:
+    """The voices of one folder; any number of processes may share it.
+
+    Every method blocks (files, a lock, for `add` up to a second of CPU time): call the ones that
+    change something with `VoiceKeeper.change`, `read_audio` in a worker thread. `voices`, `find`
+    and `default_voice` cost one stat while nothing changed.
+
+    Args:
+        folder: Made when the first voice comes.
+        grace_seconds: How long a removed voice's entry and file stay for requests that run.
+        now: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        grace_seconds: float = GRACE_SECONDS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = Folder(folder)
+        self._shelf = Shelf(self._folder)
+        self._recordings = Recordings(self._folder)
+        self._ledger = Ledger(self._folder, grace_seconds, now)
+        self._now = now
+
+    # -- reading ---------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The library as it is now, in one piece."""
+        return self._shelf.current()
+
+    def voices(self) -> tuple[LibraryVoice, ...]:
+        """All voices, in the order of config.json."""
+        return self.snapshot.voices
+
+    def find(self, name: str) -> LibraryVoice | None:
+        """The voice of this name, alias or id; letter case and a trailing .wav never matter."""
+        return self.snapshot.find(name)
+
+    def get(self, name: str) -> LibraryVoice:
+        """Like `find`.
+
+        Raises:
+            VoiceNotFound: With the list of names.
+        """
+        return voice_named(self.snapshot, name)
+
+    def check(self) -> None:
+        """Tell a damaged folder from an empty one; `voices` goes on with what it knows.
+
+        Raises:
+            LibraryUnusable.
+        """
+        self._ledger.read()
+
+    def default_voice(self) -> LibraryVoice | None:
+        """The voice set with `set_default`; None where none is."""
+        return next((voice for voice in self.voices() if voice.is_default), None)
+
+    def read_audio(self, voice: LibraryVoice) -> bytes:
+        """The recording, a complete WAV file of 24 kHz mono s16.
+
+        Raises:
+            VoiceNotFound: The file is gone.
+            InvalidRequest: A file put there by hand that cannot be a reference.
+        """
+        return self._recordings.read(voice)
+
+    # -- changing --------------------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        audio: bytes,
+        *,
+        transcript: str | None = None,
+        language: str = "en",
+        aliases: Sequence[str] = (),
+        consent: str | None = None,
+        original_name: str | None = None,
+        reserved: Iterable[str] = (),
+        audio_param: str = "audio",
+    ) -> LibraryVoice:
+        """Decode, normalise and store a voice.
+
+        Args:
+            name: Its name; a trailing .wav, .mp3 and the like is left out.
+            audio: A whole file: WAV, FLAC, MP3, OGG, M4A, AAC or WebM; 1-30 s after trimming.
+            transcript: What it says; None or blank leaves the engine's default.
+            language: A language tag.
+            aliases: Further names.
+            consent: Stored as given.
+            original_name: The uploaded file's name, for show.
+            reserved: Names that are taken outside the library (an engine's own presets).
+            audio_param: The request field of the recording, for errors.
+
+        Raises:
+            InvalidRequest: A name, text or recording that cannot be taken (`param` says which:
+                "name", "transcript", "language", "aliases", "consent" or `audio_param`).
+            RequestTooLarge: The file is over 10 MiB.
+            VoiceExists: A name or alias is taken.
+            LibraryUnusable: The folder's config.json is damaged or cannot be written.
+        """
+        name = clean_name(name, param="name")
+        aliases = clean_aliases(aliases, name)
+        transcript = clean_text(transcript, "transcript")
+        consent = clean_text(consent, "consent")
+        language = clean_language(language)
+        require_free(self.snapshot, (name, *aliases), reserved)  # before a second of decoding
+        recording = normalise_recording(audio, param=audio_param)
+        number = secrets.token_hex(12)
+        with self._ledger.changing() as config:
+            snapshot = voices_of(config, self._folder)
+            require_free(snapshot, (name, *aliases), reserved)
+            if len(snapshot.voices) >= MOST_VOICES:
+                raise InvalidRequest(f"The library is full: it has {MOST_VOICES} voices.")
+            now = self._now()
+            voice = LibraryVoice(
+                id=f"voice_{number}",
+                name=name,
+                preset=free_key(name, config),
+                aliases=aliases,
+                language=language,
+                transcript=transcript,
+                audio_file=f"voice-{number}.wav",
+                duration_seconds=round(recording.seconds, 3),
+                created_at=int(now),
+                consent=consent,
+                original_name=printable(original_name),
+                original_bytes=len(audio),
+                changed_at=now,
+            )
+            self._folder.write(voice.audio_file, recording.wav)
+            config[voice.preset] = entry_of(voice)
+        return voice
+
+    def rename(self, name: str, new_name: str, *, reserved: Iterable[str] = ()) -> LibraryVoice:
+        """Give a voice another name; its id, aliases and recording stay.
+
+        The engine knows the old name for the grace.
+
+        Raises:
+            InvalidRequest, VoiceNotFound, VoiceExists, LibraryUnusable.
+        """
+        new_name = clean_name(new_name, param="new_name")
+        with self._ledger.changing() as config:
+            snapshot = voices_of(config, self._folder)
+            voice = voice_named(snapshot, name)
+            require_free(snapshot, [new_name], reserved, but=voice)
+            if new_name == voice.name:
+                return voice
+            now = self._now()
+            key = free_key(new_name, config)
+            old = config[voice.preset]
+            moved = {**adopted(old, voice), "name": new_name, "changed_at": now}
+            config[key] = {**old, OURS: moved}
+            config[voice.preset] = {**old, OURS: {"removed_at": now}}
+        return replace(voice, name=new_name, preset=key, changed_at=now)
+
+    def remove(self, name: str) -> LibraryVoice:
+        """Take a voice out; its file goes after a grace, see `cleanup`.
+
+        Raises:
+            VoiceNotFound, LibraryUnusable.
+        """
+        with self._ledger.changing() as config:
+            voice = voice_named(voices_of(config, self._folder), name)
+            ours = {"removed_at": self._now()}
+            config[voice.preset] = {**config[voice.preset], OURS: ours}
+        return voice
+
+    def set_default(self, name: str | None) -> LibraryVoice | None:
+        """Make a voice the default, or with None no voice.
+
+        Raises:
+            VoiceNotFound, LibraryUnusable.
+        """
+        with self._ledger.changing() as config:
+            voices = voices_of(config, self._folder)
+            chosen = None if name is None else voice_named(voices, name)
+            for voice in voices.voices:
+                if voice.is_default or voice == chosen:
+                    default = voice == chosen
+                    amend(config, voice, default=default)
+        return None if chosen is None else replace(chosen, is_default=True)
+
+    def add_alias(self, name: str, alias: str, *, reserved: Iterable[str] = ()) -> LibraryVoice:
+        """Give a voice a further name.
+
+        Raises:
+            InvalidRequest, VoiceNotFound, VoiceExists, LibraryUnusable.
+        """
+        alias = clean_name(alias, param="alias")
+        with self._ledger.changing() as config:
+            snapshot = voices_of(config, self._folder)
+            voice = voice_named(snapshot, name)
+            require_free(snapshot, [alias], reserved)
+            if len(voice.aliases) >= MOST_ALIASES:
+                raise InvalidRequest(f"A voice has at most {MOST_ALIASES} aliases.", param="alias")
+            aliases = (*voice.aliases, alias)
+            amend(config, voice, aliases=list(aliases))
+        return replace(voice, aliases=aliases)
+
+    def remove_alias(self, name: str, alias: str) -> LibraryVoice:
+        """Take a further name away.
+
+        Raises:
+            VoiceNotFound: No such voice, or it has no such alias.
+            LibraryUnusable.
+        """
+        with self._ledger.changing() as config:
+            voice = voice_named(voices_of(config, self._folder), name)
+            aliases = tuple(one for one in voice.aliases if skeleton(one) != skeleton(alias))
+            if aliases == voice.aliases:
+                raise VoiceNotFound(
+                    f"The voice {voice.name!r} has no alias {alias[:64]!r}.", param="alias"
+                )
+            amend(config, voice, aliases=list(aliases))
+        return replace(voice, aliases=aliases)
+
+    def purge(self) -> list[str]:
+        """Delete removed voices past their grace, as every change does by the way.
+
+        Returns:
+            The deleted files' names.
+
+        Raises:
+            LibraryUnusable.
+        """
+        return self._ledger.purge()
+
+    def cleanup(self) -> list[str]:
+        """Delete removed voices past their grace, and the library's files that no entry names.
+
+        Returns:
+            The deleted files' names.
+
+        Raises:
+            LibraryUnusable.
+        """
+        return self._ledger.cleanup()

@@ -1,0 +1,109 @@
+"""Which voice a name means, and how the engine is told: by a preset's name, or by a recording.
+
+A name goes to the engine only where it surely means the same there: an engine answers one that it
+does not know with its first preset, and says nothing (docs/contract.md section 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.voices.aliases import OPENAI_VOICES, fold, resolve_voice, voice_names
+from gateway.voices.library.config_entry import LibraryVoice
+from gateway.voices.library.config_file import Snapshot
+
+# After a change of the folder the engine needs up to 1.2 s, and up to 10 s behind a bad read, to
+# know what a name means now (docs/contract.md section 5).
+SETTLED_SECONDS = 30.0
+LIBRARY_LABEL = "library"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenVoice:
+    """What a name means.
+
+    Attributes:
+        preset: The engine's name for it; None where only the recording can tell.
+        recorded: The library's voice; None for a preset of the engine's own.
+    """
+
+    preset: str | None
+    recorded: LibraryVoice | None = None
+
+    @property
+    def label(self) -> str:
+        """The voice in metrics: names that clients gave are no labels, an operator's are."""
+        by_client = self.recorded is not None and self.recorded.changed_at > 0
+        return LIBRARY_LABEL if by_client or self.preset is None else self.preset
+
+
+def choose_voice(
+    name: str | None,
+    *,
+    default: str,
+    aliases: Mapping[str, str],
+    listed: Sequence[str],
+    library: Snapshot,
+    now: float,
+) -> ChosenVoice:
+    """The voice that a name means.
+
+    The library comes first, then what the engines list beside it, then aliases (which may mean a
+    voice of either).
+
+    Args:
+        name: From the client; None is the library's default, else `default`.
+        default: A preset or an alias.
+        aliases: From the settings.
+        listed: Presets that the engines list.
+        library: An empty snapshot where there is no library.
+        now: Unix time.
+
+    Raises:
+        VoiceNotFound: With the list of names that work.
+    """
+    if name is None:
+        chosen = next((voice for voice in library.voices if voice.is_default), None)
+        if chosen is not None:
+            return _recorded(chosen, listed, library, now)
+        name = default
+    found = library.find(name)
+    outside = library.outside(listed)
+    if found is None and fold(name) not in map(fold, outside):
+        found = _by_alias(fold(name), aliases, outside, library)
+    if found is not None:
+        return _recorded(found, listed, library, now)
+    names = [voice.name for voice in library.voices]
+    return ChosenVoice(resolve_voice(name, aliases, outside, further_names=names))
+
+
+def _by_alias(
+    wanted: str, aliases: Mapping[str, str], outside: Sequence[str], library: Snapshot
+) -> LibraryVoice | None:
+    """The library's voice behind an alias of the settings."""
+    target = {fold(alias): voice for alias, voice in aliases.items()}.get(wanted)
+    found = library.find(target) if target is not None else None
+    if found is None and wanted in OPENAI_VOICES and not outside and library.voices:
+        return library.voices[0]  # the 13 names work on every engine
+    return found
+
+
+def _recorded(
+    voice: LibraryVoice, listed: Sequence[str], library: Snapshot, now: float
+) -> ChosenVoice:
+    by_name = (
+        voice.preset in listed
+        and library.is_read_by_engines(listed)
+        and now - voice.changed_at > SETTLED_SECONDS
+    )
+    return ChosenVoice(voice.preset if by_name else None, voice)
+
+
+def names_of_voices(
+    aliases: Mapping[str, str], listed: Sequence[str], library: Snapshot
+) -> list[str]:
+    """All names that clients may use: the library's, the engines' presets, then aliases."""
+    own = [voice.name for voice in library.voices]
+    further = [alias for voice in library.voices for alias in voice.aliases]
+    return voice_names(aliases, [*own, *library.outside(listed), *further])

@@ -1,0 +1,1 @@
+"""Voice samples: decoding, checks and loudness."""

@@ -1,0 +1,102 @@
+"""An uploaded recording as the library keeps it: 24 kHz mono, trimmed, at one level.
+
+Voices of one library then start at once, are equally loud, and cost no prompt tokens for silence.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from gateway.audio.pcm import FULL_SCALE, samples_in
+from gateway.errors import InvalidRequest
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.voices.samples.prepare import BLOCK_SECONDS, ReferenceLimits, prepare_reference, wav_of
+
+# After trimming; a second costs the engine 25 tokens (docs/contract.md section 4).
+SHORTEST_SECONDS = 1.0
+LONGEST_SECONDS = 30.0
+UPLOAD_LIMITS = ReferenceLimits(
+    max_bytes=10 * 1024 * 1024,  # OpenAI's limit of a custom voice's sample
+    min_seconds=SHORTEST_SECONDS,
+    max_seconds=LONGEST_SECONDS,
+    spare_seconds=15.0,
+)
+# A block this far below the loudest one is silence: breath lies at -30 to -40 dB, rooms below.
+SILENCE_BELOW_LOUDEST = 0.01
+LEAD_SECONDS = 0.1  # kept of the silence: a consonant may begin below the threshold
+TAIL_SECONDS = 0.2
+TARGET_RMS_DBFS = -20.0  # speech as it is mastered for the web, with room for its peaks
+HIGHEST_PEAK_DBFS = -1.0
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class NormalisedRecording:
+    """A recording ready for the library.
+
+    Attributes:
+        wav: A complete file, 24 kHz mono s16.
+        seconds: Its duration.
+    """
+
+    wav: bytes = field(repr=False)
+    seconds: float
+
+
+def normalise_recording(audio: bytes, *, param: str) -> NormalisedRecording:
+    """Decode a file and bring it to the library's form; blocks for up to a second of CPU time.
+
+    Args:
+        audio: A whole file in one of the readable formats.
+        param: The request field, for errors.
+
+    Raises:
+        InvalidRequest: Not such a file, silent, or outside 1-30 s once it is trimmed.
+        RequestTooLarge: The file is over 10 MiB.
+    """
+    prepared = prepare_reference(audio, param=param, limits=UPLOAD_LIMITS)
+    samples, _ = soundfile.read(io.BytesIO(prepared.wav), dtype="float64")
+    trimmed = _levelled(_trimmed(cast("Floats", samples)))
+    seconds = trimmed.size / ENGINE_SAMPLE_RATE_HZ
+    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
+        raise InvalidRequest(
+            f"The recording holds {seconds:.1f} s without the silence at its ends; "
+            f"{SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} s are needed.",
+            param=param,
+        )
+    pcm = np.rint(trimmed * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
+    return NormalisedRecording(wav_of(pcm), seconds)
+
+
+def _block_levels(samples: Floats) -> Floats:
+    """RMS around the mean of each block of 20 ms; a rest at the end is left out."""
+    block = samples_in(BLOCK_SECONDS)
+    blocks = samples[: samples.size // block * block].reshape(-1, block)
+    return cast("Floats", blocks.std(axis=1))
+
+
+def _trimmed(samples: Floats) -> Floats:
+    """Without the silence at both ends, and without a constant offset."""
+    levels = _block_levels(samples)
+    sounding = np.flatnonzero(levels > levels.max() * SILENCE_BELOW_LOUDEST)
+    first = int(sounding[0]) * BLOCK_SECONDS - LEAD_SECONDS
+    last = (int(sounding[-1]) + 1) * BLOCK_SECONDS + TAIL_SECONDS
+    kept = samples[samples_in(max(0.0, first)) : samples_in(last)]
+    return cast("Floats", kept - kept.mean())
+
+
+def _levelled(samples: Floats) -> Floats:
+    """With what sounds at the target level, as far as the peaks allow."""
+    levels = _block_levels(samples)
+    sounding = levels[levels > levels.max() * SILENCE_BELOW_LOUDEST]
+    rms = float(np.sqrt(np.mean(sounding**2)))
+    peak = float(np.abs(samples).max())
+    gain = min(10 ** (TARGET_RMS_DBFS / 20) / rms, 10 ** (HIGHEST_PEAK_DBFS / 20) / peak)
+    return samples * gain

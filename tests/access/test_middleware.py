@@ -1,0 +1,382 @@
+"""The door, over real sockets: who is let in to what, and what strangers are told."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+import pytest
+from starlette.routing import Route
+
+from gateway.access.keys import file_line
+from gateway.access.middleware import SMALL_BODY_BYTES, group_of
+from loadtest.processes import answers, free_port
+from tests.asking import ADMIN, BODY, KEY, get, speak
+from tests.running import Gateway, running_engine, running_gateway, wait_until
+
+UPLOAD_BYTES = 30_000_000
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[str]:
+    """A simulated engine that speaks far faster than real time."""
+    with running_engine("--voice", "simulated", "--tokens-per-second", "2000") as supervisor:
+        yield supervisor.address
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: str) -> Iterator[Gateway]:
+    """A gateway for alice and its administrator."""
+    with running_gateway(
+        upstreams=engine, api_keys=f"alice={KEY}", admin_keys=f"root={ADMIN}"
+    ) as running:
+        yield running
+
+
+def exchange(gateway: Gateway, head: bytes, body: bytes = b"") -> tuple[bytes, float]:
+    """Bytes to a socket; the answer until the connection ends, and when its first part came."""
+    address = urlsplit(gateway.url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), 30) as peer:
+        started = time.monotonic()
+        peer.sendall(head)
+        answer = peer.recv(65_536) if body else b""
+        first = time.monotonic() - started
+        peer.sendall(body)
+        while data := peer.recv(65_536):
+            answer += data
+    return answer, first
+
+
+def head(*lines: bytes, path: bytes = b"/v1/audio/speech", method: bytes = b"POST") -> bytes:
+    """A request's head."""
+    first = method + b" " + path + b" HTTP/1.1"
+    return b"\r\n".join([first, b"Host: gateway", b"Connection: close", *lines, b"", b""])
+
+
+# Chatterbox clients call these; they answer politely, and an ordinary key opens them.
+CHANGE_NOTHING = {
+    *("/memory/config", "/memory/reset", "/api/unload"),
+    *("/save_settings", "/reset_settings", "/restart_server"),
+}
+
+
+def test_every_changing_route_is_speech_or_named(gateway: Gateway) -> None:
+    """A new route that changes something cannot slip in with an ordinary key unseen."""
+    for route in gateway._app.router.routes:
+        assert isinstance(route, Route)
+        for method in (route.methods or set()) - {"GET", "HEAD"}:
+            speaks = any(word in route.path for word in ("speech", "generate", "tts"))
+            if route.path.removeprefix("/v1") in CHANGE_NOTHING:
+                continue
+            assert speaks or group_of(method, route.path) != "speech", (method, route.path)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer  {KEY}"},
+        {"X-API-Key": KEY},
+        {"api-key": KEY},
+        {"Authorization": "Bearer unused", "api-key": KEY},
+        {"Authorization": f"Bearer {ADMIN}"},
+    ],
+)
+def test_a_key_opens_speech(gateway: Gateway, headers: dict[str, str]) -> None:
+    """In whatever header a client's library puts it; an administrator may speak, too."""
+    assert speak(gateway, **headers).status_code == 200
+
+
+STRANGERS: dict[str, bytes] = {
+    "none": b"X-Nothing: 1",
+    "wrong": b"Authorization: Bearer sg-for-mallory",
+    "other case": b"Authorization: Bearer " + KEY.upper().encode(),
+    "prefix": b"Authorization: Bearer " + KEY[:-1].encode(),
+    "longer": b"Authorization: Bearer " + KEY.encode() + b"0",
+    "empty": b"Authorization: Bearer ",
+    "bare": b"Authorization: " + KEY.encode(),
+    "basic": b"Authorization: Basic " + KEY.encode(),
+    "twice": b"Authorization: Bearer %b\r\nAuthorization: Bearer %b" % ((KEY.encode(),) * 2),
+    "non-ASCII": b"Authorization: Bearer \xff\xfe\xe9" + KEY.encode(),
+    "4 KB": b"Authorization: Bearer " + b"k" * 4096,
+    "name": b"Authorization: Bearer alice=" + KEY.encode(),
+    "cookie": b"Cookie: api-key=" + KEY.encode(),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_strangers_are_told_401(gateway: Gateway, stranger: str) -> None:
+    """Whatever they try, the answer is the same and the gateway lives on."""
+    answer, _ = exchange(gateway, head(STRANGERS[stranger], b"Content-Length: 2") + b"{}")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"code":"invalid_api_key"' in answer
+    assert KEY.encode() not in answer
+    assert speak(gateway, KEY).status_code == 200
+
+
+def test_a_header_of_100_kb_is_refused_and_harms_nobody(gateway: Gateway) -> None:
+    """As no key, or as too large a head before it is looked at."""
+    answer, _ = exchange(gateway, head(b"Authorization: Bearer " + b"k" * 100_000))
+    assert answer.split()[1] in {b"401", b"431"}
+    assert speak(gateway, KEY).status_code == 200
+
+
+def test_a_key_in_the_address_is_not_taken(gateway: Gateway) -> None:
+    """Addresses end up in logs and histories."""
+    for name in ("api_key", "api-key", "key", "access_token", "authorization"):
+        assert get(gateway, f"/v1/models?{name}={KEY}").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "stranger", "alice", "root"),
+    [
+        ("/health", 200, 200, 200),
+        ("/ready", 200, 200, 200),
+        ("/v1/models", 401, 200, 200),
+        ("/v1/audio/voices", 401, 200, 200),
+        ("/metrics", 401, 200, 200),
+        ("/stats", 401, 200, 200),
+        ("/docs", 401, 200, 200),
+        ("/nothing", 401, 404, 404),
+        ("/admin/nothing", 401, 403, 404),
+    ],
+)
+def test_each_key_opens_what_it_is_for(
+    gateway: Gateway, path: str, stranger: int, alice: int, root: int
+) -> None:
+    """Probes need none; a stranger is not even told which paths there are."""
+    answers = [get(gateway, path, key).status_code for key in (None, KEY, ADMIN)]
+    assert answers == [stranger, alice, root]
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+def test_voices_are_changed_by_administrators(gateway: Gateway, method: str) -> None:
+    """An ordinary key gets 403, none 401."""
+    url = gateway.url + "/v1/audio/voices/some"
+    for key, status in ((None, 401), (KEY, 403)):
+        headers = {"api-key": key} if key else {}
+        assert httpx.request(method, url, headers=headers).status_code == status
+    assert httpx.request(method, url, headers={"api-key": ADMIN}).status_code not in {401, 403}
+
+
+def test_without_admin_keys_admin_routes_are_shut_and_any_key_changes_voices(engine: str) -> None:
+    """Nobody becomes an administrator by accident."""
+    with running_gateway(upstreams=engine, api_keys=KEY) as running:
+        assert get(running, "/admin/nothing").status_code == 401
+        assert get(running, "/admin/nothing", KEY).status_code == 403
+        url = running.url + "/v1/audio/voices/some"
+        assert httpx.delete(url).status_code == 401
+        assert httpx.delete(url, headers={"api-key": KEY}).status_code not in {401, 403}
+
+
+def test_without_keys_everything_is_open_but_admin_routes_only_to_this_machine(
+    engine: str,
+) -> None:
+    """SDKs send some key all the same; a web page in a local browser is no administrator."""
+    with running_gateway(upstreams=engine) as running:
+        assert speak(running, "unused").status_code == 200
+        assert get(running, "/metrics").status_code == 200
+        assert get(running, "/admin/nothing").status_code == 404
+        assert get(running, "/admin/nothing", origin="http://evil.example").status_code == 403
+        assert get(running, "/admin/nothing", host="evil.example").status_code == 403
+
+
+def test_the_operator_opens_and_closes_routes(engine: str) -> None:
+    """Prometheus without a key, documentation for nobody but administrators."""
+    with running_gateway(
+        upstreams=engine,
+        api_keys=KEY,
+        admin_keys=ADMIN,
+        unauthenticated="health,metrics,voices",
+        admin_routes="docs",
+    ) as running:
+        assert get(running, "/metrics").status_code == 200
+        assert get(running, "/v1/models", "wrong").status_code == 200
+        assert [get(running, "/docs", key).status_code for key in (None, KEY, ADMIN)] == [
+            401,
+            403,
+            200,
+        ]
+        assert speak(running).status_code == 401
+
+
+def test_refusals_have_an_id_and_cors_headers(gateway: Gateway) -> None:
+    """A web page may read why it was refused, and a user may tell which request it was."""
+    refused = speak(gateway, origin="http://page.example", **{"x-request-id": "mine-1"})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "*"
+    assert refused.headers["x-request-id"] == "mine-1"
+    assert refused.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_browsers_preflight_needs_no_key(gateway: Gateway) -> None:
+    """Browsers send none with it, and want to hear that the header is allowed."""
+    answer = httpx.options(
+        gateway.url + "/v1/audio/speech",
+        headers={
+            "Origin": "http://page.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,x-api-key",
+        },
+    )
+    assert answer.status_code == 200
+    assert "authorization" in answer.headers["access-control-allow-headers"]
+
+
+@pytest.mark.parametrize(
+    ("path", "nothing", "detail"),
+    [("/v1/audio/speech", "/v1/nothing", False), ("/generate", "/generate/nothing", True)],
+)
+def test_refusals_have_the_shape_of_their_surface(
+    gateway: Gateway,
+    path: str,
+    nothing: str,
+    detail: bool,  # noqa: FBT001
+) -> None:
+    """401, 403, 404 and 405 alike."""
+    url, key = gateway.url + path, {"api-key": KEY}
+    answers = [
+        httpx.post(url, json=BODY),
+        httpx.get(url, headers=key),
+        httpx.get(gateway.url + nothing, headers=key),
+    ]
+    assert [answer.status_code for answer in answers] == [401, 405, 404]
+    for answer in answers:
+        if detail:
+            assert isinstance(answer.json()["detail"], str)
+        else:
+            assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answers[1].headers["allow"] == "POST"
+
+
+def test_openais_sdk_raises_its_own_errors(engine: str) -> None:
+    """AuthenticationError, PermissionDeniedError and RateLimitError, with their codes."""
+    with running_gateway(
+        upstreams=engine, api_keys=KEY, admin_keys=ADMIN, requests_per_minute=1
+    ) as running:
+
+        def client(key: str) -> openai.OpenAI:
+            return openai.OpenAI(base_url=running.url + "/v1", api_key=key, max_retries=0)
+
+        def say(sdk: openai.OpenAI) -> Any:
+            return sdk.audio.speech.create(model="tts-1", voice="alloy", input="Hello.")
+
+        with client("wrong") as sdk, pytest.raises(openai.AuthenticationError) as unknown:
+            say(sdk)
+        with client(KEY) as sdk:
+            assert say(sdk).content
+            with pytest.raises(openai.RateLimitError) as limited:
+                say(sdk)
+            with pytest.raises(openai.PermissionDeniedError) as denied:
+                sdk.delete("/audio/voices/some", cast_to=object)
+        assert (unknown.value.code, unknown.value.type) == (
+            "invalid_api_key",
+            "invalid_request_error",
+        )
+        assert denied.value.code == "insufficient_permissions"
+        assert limited.value.code == "rate_limit_exceeded"
+        headers = limited.value.response.headers
+        assert 0 < int(headers["retry-after"]) <= 60
+        assert 0 < int(headers["retry-after-ms"]) <= 60_000
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: %d" % UPLOAD_BYTES, b"chunked"])
+def test_a_refused_upload_is_answered_before_it_is_sent_and_ends_cleanly(
+    gateway: Gateway, framing: bytes
+) -> None:
+    """The client hears 401 after the head alone; what it still sends does not reset it."""
+    lines = [framing]
+    body = b"x" * UPLOAD_BYTES
+    if framing == b"chunked":
+        lines = [b"Transfer-Encoding: chunked"]
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (UPLOAD_BYTES, body)
+    # The answer is read before the first byte of the body leaves: else this would never end.
+    answer, _ = exchange(gateway, head(*lines).replace(b"Connection: close\r\n", b""), body)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+    assert answer.endswith(b"}")
+
+
+def test_a_refused_upload_that_expects_to_be_asked_is_not_asked_for(gateway: Gateway) -> None:
+    """`Expect: 100-continue` saves the upload: the final answer comes instead."""
+    lines = [b"Expect: 100-continue", b"Content-Length: %d" % UPLOAD_BYTES]
+    address = urlsplit(gateway.url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), 30) as peer:
+        peer.sendall(head(*lines))
+        assert peer.recv(65_536).startswith(b"HTTP/1.1 401 ")
+        peer.shutdown(socket.SHUT_WR)
+        assert b"100" not in peer.recv(65_536)
+
+
+def test_a_small_refused_request_keeps_its_connection(gateway: Gateway) -> None:
+    """A client with a wrong key need not connect anew to correct it."""
+    body = b"x" * SMALL_BODY_BYTES
+    first = head(b"Content-Length: %d" % len(body)).replace(b"Connection: close\r\n", b"")
+    second = head(method=b"GET", path=b"/health")
+    answer, _ = exchange(gateway, first + body + second)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"401", b"200"]
+
+
+def test_keys_come_and_go_with_the_file_while_the_gateway_runs(engine: str, tmp_path: Path) -> None:
+    """No restart; an administrator in the file counts, too."""
+    path = tmp_path / "keys"
+    path.write_text(file_line("alice", KEY) + "\n")
+    with running_gateway(upstreams=engine, api_keys_file=str(path)) as running:
+        assert speak(running, KEY).status_code == 200
+        assert get(running, "/admin/nothing", ADMIN).status_code == 401
+        path.write_text(file_line("root", ADMIN, admin=True) + "\n")
+        wait_until(lambda: get(running, "/admin/nothing", ADMIN).status_code == 404, "root is in")
+        assert speak(running, KEY).status_code == 401
+        assert "alice" not in repr(running.runtime.door.callers)
+
+
+def test_refusals_are_counted_and_no_key_is_in_metrics_or_logs(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names stand for keys, and only those that are configured."""
+    labels = {"surface": "openai", "outcome": "unauthorised"}
+    before = gateway.metric("gateway_requests_total", **labels)
+    with caplog.at_level(logging.DEBUG):
+        speak(gateway, "sg-for-mallory")
+        speak(gateway, KEY, **{"x-api-key": "sg-for-mallory"})
+        speak(gateway)
+    assert gateway.metric("gateway_requests_total", **labels) == before + 2
+    told = "\n".join(
+        record.getMessage() for record in caplog.records if record.name.startswith(("gat", "uvi"))
+    )
+    shown = get(gateway, "/metrics", KEY).text + told
+    assert 'key="alice"' in shown
+    for secret in (KEY, ADMIN, "mallory"):
+        assert secret not in shown
+
+
+def test_serve_warns_at_its_start_and_logs_no_key() -> None:
+    """One line on standard error."""
+    port = free_port()
+    command = [sys.executable, "-m", "gateway", "serve", "--host", "0.0.0.0", "--port", str(port)]
+    with subprocess.Popen(
+        command,
+        env={"GATEWAY_UPSTREAMS": "http://127.0.0.1:1", "GATEWAY_ADMIN_KEYS": f"root={ADMIN}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), "it is live", 30)
+            process.terminate()
+            told = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert sum("WARNING" in line and "ANYBODY" in line for line in told.splitlines()) == 1
+    assert ADMIN not in told

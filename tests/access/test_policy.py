@@ -1,0 +1,170 @@
+"""What a request must show, decided without a socket."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gateway.access.loopback import is_local
+from gateway.access.middleware import Need, Policy, credentials_of, group_of
+from gateway.api.error_bodies import SHAPES, shape_of
+from gateway.commands.serve import warn_of_exposure
+from gateway.settings import SettingsError, load_settings
+from tests.asking import ADMIN, KEY
+
+EVERYTHING = ("health", "metrics", "stats", "docs", "voices", "speech", "voice changes", "admin")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "group"),
+    [
+        ("GET", "/", "health"),
+        ("HEAD", "/health", "health"),
+        ("GET", "/ready", "health"),
+        ("POST", "/health", "speech"),
+        ("GET", "/metrics", "metrics"),
+        ("GET", "/metrics/", "speech"),
+        ("GET", "/openapi.json", "docs"),
+        ("GET", "/v1/models/tts-1", "voices"),
+        ("GET", "/v1/audio/voices", "voices"),
+        ("GET", "/v1/audio/voices/v1/download", "speech"),
+        ("POST", "/v1/audio/voices", "voice changes"),
+        ("DELETE", "/v1/audio/voices/some", "voice changes"),
+        ("PUT", "/voices/some", "voice changes"),
+        ("POST", "/v1/voices/default", "voice changes"),
+        ("POST", "/voice-library", "voice changes"),
+        ("POST", "/upload_reference", "voice changes"),
+        ("POST", "/status/history/clear", "voice changes"),
+        ("GET", "/admin", "admin"),
+        ("POST", "/admin/upstreams/0/drain", "admin"),
+        ("POST", "/admin/line\nbreak", "admin"),
+        ("POST", "/administration", "speech"),
+        ("POST", "/v1/audio/speech", "speech"),
+        ("POST", "/tts", "speech"),
+        ("GET", "/nothing/here", "speech"),
+    ],
+)
+def test_every_path_is_about_something(method: str, path: str, group: str) -> None:
+    """What no row names needs a key like speech."""
+    assert group_of(method, path) == group
+
+
+NOTHING, ANY, ADMIN_KEY, LOCAL = Need.NOTHING, Need.KEY, Need.ADMIN_KEY, Need.LOOPBACK
+
+
+@pytest.mark.parametrize(
+    ("policy", "needs"),
+    [
+        (Policy(guarded=False, has_admins=False), [NOTHING] * 7 + [LOCAL]),
+        (Policy(guarded=True, has_admins=False), [NOTHING] + [ANY] * 6 + [ADMIN_KEY]),
+        (Policy(guarded=True, has_admins=True), [NOTHING] + [ANY] * 5 + [ADMIN_KEY] * 2),
+        (Policy(guarded=False, has_admins=True), [NOTHING] * 6 + [ADMIN_KEY] * 2),
+        (
+            Policy(True, True, frozenset({"metrics", "voices"}), frozenset({"stats"})),
+            [ANY, NOTHING, ADMIN_KEY, ANY, NOTHING, ANY, ADMIN_KEY, ADMIN_KEY],
+        ),
+        (
+            Policy(False, False, frozenset({"health"}), frozenset({"metrics"})),
+            [NOTHING, LOCAL, *[NOTHING] * 5, LOCAL],
+        ),
+    ],
+)
+def test_what_a_request_must_show_follows_from_the_keys_there_are(
+    policy: Policy, needs: list[Need]
+) -> None:
+    """No keys, keys, admin keys, and what the operator opens or closes."""
+    assert [policy.need(group) for group in EVERYTHING] == needs
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ([(b"authorization", b"Bearer k")], [b"k"]),
+        ([(b"authorization", b"bEARER   k ")], [b"k"]),
+        ([(b"x-api-key", b"k")], [b"k"]),
+        ([(b"api-key", b"k")], [b"k"]),
+        ([(b"authorization", b"Basic k"), (b"x-api-key", b"j")], [b"j"]),
+        ([(b"authorization", b"Bearer k"), (b"x-api-key", b"j")], [b"k", b"j"]),
+        ([(b"authorization", b"Bearer k"), (b"authorization", b"Bearer k")], []),
+        ([(b"x-api-key", b"k"), (b"x-api-key", b"j")], []),
+        ([(b"authorization", b"Bearer ")], []),
+        ([(b"authorization", b"Bearer")], []),
+        ([(b"authorization", b"k")], []),
+        ([(b"authorization", b"")], []),
+        ([(b"cookie", b"authorization=Bearer k")], []),
+    ],
+)
+def test_a_key_is_shown_in_one_of_three_headers(
+    headers: list[tuple[bytes, bytes]], shown: list[bytes]
+) -> None:
+    """The scheme's case does not matter; a header that comes twice counts as none."""
+    assert credentials_of(headers) == shown
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "local"),
+    [
+        ("127.0.0.1", {"host": "127.0.0.1:8888"}, True),
+        ("127.9.9.9", {"host": "localhost"}, True),
+        ("::1", {"host": "[::1]:8888"}, True),
+        ("::ffff:127.0.0.1", {"host": "[::1]"}, True),
+        ("192.0.2.1", {"host": "127.0.0.1:8888"}, False),
+        ("127.0.0.1", {"host": "evil.example:8888"}, False),
+        ("127.0.0.1", {"host": "127.0.0.1.evil.example"}, False),
+        ("127.0.0.1", {"host": "[::1"}, False),
+        ("127.0.0.1", {}, False),
+        ("127.0.0.1", {"host": "localhost", "origin": "http://evil.example"}, False),
+        ("127.0.0.1", {"host": "localhost", "x-forwarded-for": "127.0.0.1"}, False),
+        ("127.0.0.1", {"host": "localhost", "forwarded": "for=192.0.2.1"}, False),
+    ],
+)
+def test_only_a_program_on_this_machine_is_local(
+    peer: str,
+    headers: dict[str, str],
+    local: bool,  # noqa: FBT001
+) -> None:
+    """Neither a proxy's client nor a web page in a local browser is."""
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert is_local({"type": "http", "client": (peer, 1), "headers": raw}) is local
+
+
+def test_every_path_has_one_shape() -> None:
+    """The last row takes what the others leave."""
+    assert [shape_of(path).surface for path in ("/generate", "/generate/batch", "/stats")] == [
+        "generate"
+    ] * 3
+    assert [shape_of(path).surface for path in ("/", "/metrics", "/admin/x")] == ["operations"] * 3
+    assert shape_of("/v1/audio/speech").surface == shape_of("/no\nthing").surface == "openai"
+    assert SHAPES[-1].paths.fullmatch("")
+
+
+def test_routes_cannot_be_open_and_for_administrators() -> None:
+    """A contradiction is told at the start."""
+    with pytest.raises(SettingsError, match="GATEWAY_ADMIN_ROUTES"):
+        load_settings(unauthenticated="metrics", admin_routes="metrics")
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "::"}, True),
+        ({"host": "192.0.2.7"}, True),
+        ({"host": "::", "admin_keys": ADMIN}, True),
+        ({"host": "::", "api_keys": KEY, "unauthenticated": "speech"}, True),
+        ({"host": "::", "api_keys": KEY}, False),
+        ({"host": "127.0.0.1"}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "::1"}, False),
+    ],
+)
+def test_an_open_gateway_beyond_this_machine_is_warned_of(
+    settings: dict[str, str],
+    warned: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody should open their GPU to the world without having been told."""
+    warn_of_exposure(load_settings(**settings))
+    assert [r.levelno for r in caplog.records] == [logging.WARNING] * warned
+    assert ("ANYBODY" in caplog.text) is warned

@@ -1,0 +1,180 @@
+"""`/tts`: devnen's fields and formats, and whose body it is."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+import httpx
+import pytest
+
+from engines.simulator.waveform import expected_pcm
+from tests.api.chatterbox.conftest import RECORDING
+
+TEXT = "Hello there, my friend."
+PCM = expected_pcm(TEXT, "belinda")
+
+
+def say(client: httpx.Client, **fields: Any) -> httpx.Response:
+    """Ask for the text by a preset."""
+    return client.post("/tts", json={"text": TEXT, "predefined_voice_id": "Belinda.wav", **fields})
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec"), [("wav", "pcm_s16le"), ("opus", "opus"), ("mp3", "mp3")]
+)
+def test_a_format_has_devnens_type_and_name(client: httpx.Client, ending: str, codec: str) -> None:
+    """`audio/` and the format's own name, and a file that holds it."""
+    answer = say(client, output_format=ending)
+    assert answer.headers["content-type"] == f"audio/{ending}"
+    disposition = answer.headers["content-disposition"]
+    assert disposition.startswith('attachment; filename="tts_output_')
+    assert disposition.endswith(f'.{ending}"')
+    with av.open(io.BytesIO(answer.content)) as container:
+        assert container.streams.audio[0].codec_context.name.startswith(codec)
+
+
+def test_it_is_wav_when_nothing_else_is_asked_for(client: httpx.Client) -> None:
+    """A file with exact sizes; as a stream where that is asked for."""
+    answer = say(client)
+    assert answer.content[44:] == PCM
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    streamed = say(client, stream=True)
+    assert "content-length" not in streamed.headers
+    assert streamed.content[44:] == PCM
+
+
+def test_the_mode_says_which_field_names_the_voice(client: httpx.Client, bob: str) -> None:
+    """A preset or a voice of the library, with or without its file's ending."""
+    for name in ("belinda", "BELINDA.wav", "belinda.mp3"):
+        assert say(client, predefined_voice_id=name).content[44:] == PCM, name
+    clone = {"voice_mode": "clone", "predefined_voice_id": None}
+    cloned = say(client, **clone, reference_audio_filename=f"{bob}.wav")
+    assert cloned.status_code == 200
+    assert cloned.content[44:] != PCM
+    assert say(client, predefined_voice_id="Bob.mp3").content == cloned.content
+
+
+def test_a_mode_without_its_field_is_told_which(client: httpx.Client) -> None:
+    """400 and a sentence."""
+    answer = say(client, predefined_voice_id=None)
+    assert answer.status_code == 400
+    assert "predefined_voice_id" in answer.json()["detail"]
+    answer = say(client, voice_mode="clone")
+    assert answer.status_code == 400
+    assert "reference_audio_filename" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["Emily.wav", "../bob.wav", "/etc/passwd", "x" * 256, "\0"])
+def test_a_voice_that_is_not_there_is_404_with_the_list(client: httpx.Client, name: str) -> None:
+    """No fallback: its users choose from the list."""
+    for fields in (
+        {"predefined_voice_id": name},
+        {"voice_mode": "clone", "reference_audio_filename": name},
+    ):
+        answer = say(client, **fields)
+        assert answer.status_code == 404
+        assert "belinda" in answer.json()["detail"]
+
+
+def test_numbers_are_not_checked_for_their_range(client: httpx.Client) -> None:
+    """As with its own server: what is out of reach is taken as near as there is."""
+    wild = {
+        "temperature": -3,
+        "exaggeration": 40,
+        "cfg_weight": -1,
+        "seed": -(10**30),
+        "speed_factor": 100,
+        "language": "tlh",
+        "split_text": False,
+        "chunk_size": 500,
+    }
+    assert say(client, **wild).status_code == 200
+    assert say(client, **dict.fromkeys(wild)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text", ""),
+        ("text", 7),
+        ("voice_mode", "sing"),
+        ("output_format", "aac"),
+        ("chunk_size", 49),
+        ("chunk_size", 501),
+        ("temperature", "warm"),
+        ("split_text", "maybe"),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(
+    client: httpx.Client, field: str, value: Any
+) -> None:
+    """422 with FastAPI's list."""
+    answer = say(client, **{field: value})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", field]
+
+
+def test_a_blank_text_is_refused(client: httpx.Client) -> None:
+    """There is nothing to say."""
+    answer = say(client, text="  \n ")
+    assert answer.status_code == 400
+    assert isinstance(answer.json()["detail"], str)
+
+
+def test_the_field_of_the_text_says_whose_body_it_is(client: httpx.Client) -> None:
+    """`input` is travisvn's with its default voice, `text` devnen's; both together are devnen's."""
+    travisvns = client.post("/tts", json={"input": TEXT})
+    assert travisvns.headers["content-disposition"].endswith("speech.wav")
+    both = say(client, input="Something else.")
+    assert both.content[44:] == PCM
+    neither = client.post("/tts", json={})
+    assert neither.status_code == 422
+    assert neither.json()["detail"][0]["loc"] == ["body", "text"]
+
+
+def test_speed_factor_changes_the_length(client: httpx.Client) -> None:
+    """Half as fast is twice as long."""
+    slow = len(say(client, speed_factor=0.5).content)
+    assert slow == pytest.approx(2 * len(PCM), rel=0.15)
+
+
+def test_uploads_become_voices_and_say_which_did_not(client: httpx.Client) -> None:
+    """A part of them is a success; none is 400, with the reason for each."""
+    files = [
+        ("files", ("Gianna.wav", RECORDING)),
+        ("files", ("../../evil.wav", RECORDING)),
+        ("files", ("notes.txt", b"hello")),
+    ]
+    answer = client.post("/upload_reference", files=files)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["uploaded_files"] == ["Gianna.wav"]
+    assert body["all_reference_files"] == ["Gianna.wav"]
+    assert [error["filename"] for error in body["errors"]] == ["evil.wav", "notes.txt"]
+    assert all(error["error"] for error in body["errors"])
+    answer = client.post("/upload_predefined_voice", files=files[1:])
+    assert answer.status_code == 400
+    assert answer.json()["uploaded_files"] == []
+
+
+def test_an_upload_of_a_known_name_leaves_the_voice_as_it_is(client: httpx.Client) -> None:
+    """As its own server does."""
+    files = {"files": ("Gianna.wav", RECORDING)}
+    for _ in range(2):
+        answer = client.post("/upload_predefined_voice", files=files)
+        assert answer.json()["uploaded_files"] == ["Gianna.wav"]
+    assert client.get("/voices").json()["count"] == 1
+    listed = answer.json()["all_predefined_voices"]
+    assert {"display_name": "Gianna", "filename": "Gianna.wav"} in listed
+
+
+def test_settings_stay_as_they_are(client: httpx.Client) -> None:
+    """Whatever is sent, the answer is polite and the configuration the same."""
+    before = client.get("/api/ui/initial-data").json()["config"]
+    for path in ("/save_settings", "/reset_settings", "/restart_server", "/api/unload"):
+        answer = client.post(path, content=b"\xff{not json")
+        assert answer.status_code == 200
+        assert "nothing was changed" in answer.json()["message"]
+    assert client.get("/api/ui/initial-data").json()["config"] == before

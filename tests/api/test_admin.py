@@ -1,0 +1,113 @@
+"""How operators see the upstreams, and what a wrong call is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.text.estimate import speech_seconds
+from loadtest.prose import prose
+from tests.running import Gateway, running_engine, running_gateway
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    """A gateway in front of one engine that takes a few seconds for a long text."""
+    with (
+        running_engine("--voice", "simulated", "--tokens-per-second", "1000") as engine,
+        running_gateway(upstreams=engine.address, max_in_flight=1) as running,
+    ):
+        yield running
+
+
+def states(gateway: Gateway) -> list[dict[str, Any]]:
+    """What the gateway tells of its upstreams."""
+    answer = httpx.get(gateway.url + "/admin/upstreams", timeout=5)
+    assert answer.status_code == 200
+    listed = answer.json()["upstreams"]
+    assert isinstance(listed, list)
+    return listed
+
+
+def test_the_state_of_an_upstream_is_told_in_full(gateway: Gateway) -> None:
+    """Where it is, how it does, what it lists, and when it is looked at next."""
+    (state,) = states(gateway)
+    assert state.pop("next_probe_seconds") >= 0
+    assert state.pop("voices")[0] == "belinda"
+    (upstream,) = gateway.runtime.pool.upstreams
+    assert state == {
+        "upstream": upstream.address,
+        "state": "ready",
+        "in_flight": 0,
+        "failures": 0,
+        "models": list(upstream.models),
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "upstream"),
+        ({"upstream": ""}, "upstream"),
+        ({"upstream": 5}, "upstream"),
+        ({"upstream": "http://nobody:1"}, "upstream"),
+        ({"upstream": "x" * 3000}, "upstream"),
+    ],
+)
+@pytest.mark.parametrize("action", ["drain", "resume"])
+def test_a_wrong_address_changes_nothing(
+    gateway: Gateway, action: str, body: dict[str, Any], param: str
+) -> None:
+    """A typing error must never be taken for a drained upstream."""
+    answer = httpx.post(f"{gateway.url}/admin/upstreams/{action}", json=body, timeout=5)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert states(gateway)[0]["state"] == "ready"
+
+
+def test_only_the_right_methods_and_bodies_are_taken(gateway: Gateway) -> None:
+    """GET drains nothing, and neither does what is not JSON or too long."""
+    url = gateway.url + "/admin/upstreams/drain"
+    assert httpx.get(url, timeout=5).status_code == 405
+    assert httpx.post(gateway.url + "/admin/upstreams", json={}, timeout=5).status_code == 405
+    headers = {"Content-Type": "application/json"}
+    assert httpx.post(url, content=b"{", headers=headers, timeout=5).status_code == 400
+    assert httpx.post(url, content=b" " * 5000, headers=headers, timeout=5).status_code == 413
+    form = {"upstream": gateway.runtime.pool.upstreams[0].address}
+    assert httpx.post(url, data=form, timeout=5).status_code == 415
+    assert states(gateway)[0]["state"] == "ready"
+
+
+def test_a_long_text_is_heard_to_its_end_although_its_only_upstream_is_drained(
+    gateway: Gateway,
+) -> None:
+    """Its later segments are new generations, but nothing new to who listens."""
+    text = prose(350)
+    body = {"input": text, "voice": "belinda", "response_format": "pcm"}
+    url, admin = gateway.url + "/v1/audio/speech", gateway.url + "/admin/upstreams"
+    (upstream,) = gateway.runtime.pool.upstreams
+    named = {"upstream": upstream.address + "/"}
+    labels = {"upstream": upstream.address, "outcome": "ok"}
+    before = gateway.metric("gateway_upstream_requests_total", **labels)
+    with httpx.stream("POST", url, json=body, timeout=60) as answer:
+        parts = answer.iter_raw()
+        heard = len(next(parts))
+        drained = httpx.post(admin + "/drain", json=named, timeout=5).json()
+        assert drained["state"] == "draining"
+        assert drained["in_flight"] == 1
+        refused = httpx.post(url, json=body, timeout=30)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert httpx.get(gateway.url + "/ready", timeout=5).status_code == 503
+        begun = gateway.metric("gateway_upstream_requests_total", **labels)
+        heard += sum(map(len, parts))
+    assert gateway.metric("gateway_upstream_requests_total", **labels) > max(begun, before + 1)
+    wanted = speech_seconds(text).likely_seconds * ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+    assert heard > 0.5 * wanted
+    assert httpx.post(admin + "/resume", json=named, timeout=5).json()["state"] == "ready"
+    assert states(gateway)[0]["in_flight"] == 0

@@ -1,0 +1,93 @@
+"""The process's memory of what runs and ran: bounded, and without the texts."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from gateway.errors import UpstreamTimeout
+from gateway.speech.activity import HIDDEN, MOST_REMEMBERED, Activity, Step
+from gateway.speech.request import Sampling, SpeechRequest
+
+
+def a_request(text: str = "Hello.") -> SpeechRequest:
+    """A request."""
+    sampling = Sampling(temperature=0.5)
+    return SpeechRequest("chatterbox", text, None, "wav", sampling=sampling)
+
+
+def test_texts_are_hidden_unless_the_operator_shows_them() -> None:
+    """Whoever may ask for the status has not written the texts."""
+    long = "a" * 101
+    for show, expected in ((False, HIDDEN), (True, "a" * 100 + "...")):
+        activity = Activity(show_texts=show)
+        with activity.note(a_request(long), "alloy", 1.0) as entry:
+            assert entry.text_preview == expected
+            assert entry.text_length == 101
+        assert long not in repr(activity.over)
+
+
+def test_what_runs_tells_how_far_it_is() -> None:
+    """From the audio made so far; it is complete only at the end."""
+    activity = Activity()
+    made = 0
+    with activity.note(a_request(), "alloy", 200.0) as entry:
+        assert (entry.step, entry.share, entry.likely_end) == (Step.WAITING, 0.0, None)
+        entry.speak(lambda: made)
+        made = 4_800_000  # a hundred seconds
+        assert entry.share == pytest.approx(0.5)
+        assert entry.chunks > 1
+        assert entry.likely_end is not None
+        made = 48_000_000
+        assert entry.share < 1
+        assert activity.running == [entry]
+    entry.judge("ok")
+    assert (entry.step, entry.share) == (Step.COMPLETED, 1.0)
+    assert activity.running == []
+    assert activity.over == [entry]
+
+
+def test_an_end_is_what_became_of_it() -> None:
+    """An error with its words, a client that left, a stream that broke off."""
+    activity = Activity()
+    with (
+        pytest.raises(UpstreamTimeout),
+        activity.note(a_request(), "alloy", 1.0),
+    ):
+        raise UpstreamTimeout("too late")
+    assert activity.over[0].step is Step.FAILED
+    assert activity.over[0].error == "too late"
+    with activity.note(a_request(), "alloy", 1.0) as left:
+        pass
+    assert left.step is Step.CANCELLED
+    with activity.note(a_request(), "alloy", 1.0) as cut:
+        cut.speak(lambda: 0)
+    cut.judge("truncated")
+    assert cut.step is Step.FAILED
+
+
+def test_the_past_is_bounded_and_can_be_forgotten() -> None:
+    """The latest come first; the total goes on."""
+    activity = Activity()
+    for number in range(MOST_REMEMBERED + 5):
+        with activity.note(a_request(str(number)), f"voice{number}", 1.0):
+            pass
+    assert len(activity.over) == MOST_REMEMBERED
+    assert activity.over[0].voice == f"voice{MOST_REMEMBERED + 4}"
+    assert activity.total == MOST_REMEMBERED + 5
+    assert activity.forget() == MOST_REMEMBERED
+    assert activity.over == []
+    assert activity.total == MOST_REMEMBERED + 5
+
+
+def test_what_is_over_holds_nothing_of_the_request() -> None:
+    """Neither its source of audio nor its text stays in memory."""
+    activity = Activity()
+    source = bytearray(24_000)
+    with activity.note(a_request(), "alloy", 1.0) as entry:
+        entry.speak(source.__len__)
+        assert entry.share == pytest.approx(0.5)
+    source.clear()
+    assert entry.share == pytest.approx(0.5)
+    assert sys.getrefcount(source) == 2  # this function's own, and the call's

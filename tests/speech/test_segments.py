@@ -1,0 +1,73 @@
+"""One segment of a long text by itself: what it does with failures that nobody planned for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from gateway.errors import UpstreamProtocolError
+from gateway.settings import load_settings
+from gateway.speech.generation import Plan, Take, plan_take
+from gateway.speech.long_text import MOST_TRIES, Segment
+from gateway.speech.request import SpeechRequest
+
+REQUEST = SpeechRequest(surface="openai", text="Hello.", voice="mabel", response_format="pcm")
+
+
+def run(
+    start: Callable[[Plan], Coroutine[Any, Any, Take]], *, whole: bool
+) -> tuple[BaseException | None, int]:
+    """Read a segment to its end; how it failed, and how often its slot came back."""
+
+    async def read() -> tuple[BaseException | None, int]:
+        released: list[None] = []
+        plan = plan_take(load_settings(), REQUEST, REQUEST.text)
+        segment = Segment(
+            REQUEST.text,
+            plan,
+            start,
+            lambda: released.append(None),
+            may_repeat=lambda _: True,
+            keep=True,
+            whole=whole,
+        )
+        try:
+            async with asyncio.timeout(5):
+                while await segment.read():
+                    pass
+        except (UpstreamProtocolError, ZeroDivisionError) as error:
+            assert not segment.complete
+            return error, len(released)
+        return None, len(released)
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_internal_error_is_never_taken_for_the_end(*, whole: bool) -> None:
+    """Silence in place of a segment would look like an honest answer."""
+
+    async def start(plan: Plan) -> Take:
+        raise ZeroDivisionError(plan.generation.text)
+
+    error, released = run(start, whole=whole)
+    assert isinstance(error, ZeroDivisionError)
+    assert released == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_segment_is_tried_a_bounded_number_of_times(*, whole: bool) -> None:
+    """An upstream that always fails must not be asked for ever."""
+    tries: list[Plan] = []
+
+    async def start(plan: Plan) -> Take:
+        tries.append(plan)
+        raise UpstreamProtocolError("no audio")
+
+    error, released = run(start, whole=whole)
+    assert isinstance(error, UpstreamProtocolError)
+    assert len(tries) == MOST_TRIES
+    assert released == 1

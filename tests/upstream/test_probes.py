@@ -1,0 +1,169 @@
+"""What the probes make of failures: counted once, told once, and never a slot's fault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gateway.errors import QueueFull
+from gateway.speech.admission import Admission
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.higgs import HiggsDialect
+from gateway.upstream.pool import Upstream
+from gateway.upstream.probes import Prober
+from tests.running import running_engine
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """An engine that speaks far faster than real time."""
+    with running_engine("--voice", "simulated", "--tokens-per-second", "5000") as supervisor:
+        yield supervisor.address
+
+
+class Probed:
+    """An upstream and its prober.
+
+    Attributes:
+        told: Every change of health that was told.
+    """
+
+    def __init__(self, address: str, client: UpstreamClient, admission: Admission) -> None:
+        self.upstream = Upstream(address)
+        self.told: list[bool] = []
+        self.prober = Prober(
+            self.upstream,
+            client,
+            HiggsDialect(),
+            model=None,
+            admission=admission,
+            interval_seconds=5.0,
+            changed=self.told.append,
+        )
+
+
+@contextmanager
+def taken(admission: Admission) -> Iterator[None]:
+    """All slots are in use."""
+    slots = [admission.try_acquire() for _ in range(admission.slots)]
+    assert all(slots)
+    yield
+    assert admission.in_flight == 0
+    assert admission.queued == 0
+
+
+async def settle(admission: Admission, queued: int) -> None:
+    """Wait until so many wait in line."""
+    async with asyncio.timeout(10):
+        while admission.queued != queued:  # noqa: ASYNC110  (it comes over a real socket)
+            await asyncio.sleep(0.001)
+
+
+async def test_what_dies_with_an_upstream_counts_as_one_failure(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Thirty streams break at once: one line in the log, and the first probe comes soon."""
+    client = UpstreamClient(None, 4)
+    probed = Probed(address, client, Admission(1, 0, 5.0))
+    try:
+        await probed.prober.probe()
+        assert repr(probed.prober) == f"<Prober {address} ready, 0 failures>"
+        for _ in range(30):
+            probed.prober.eject("reset")
+        assert repr(probed.prober) == f"<Prober {address} ejected, 1 failures>"
+        assert probed.told == [True, False]
+        assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+            f"upstream {address} ejected: reset"
+        ]
+        await probed.prober.probe()
+        assert probed.told == [True, False, True]
+        assert probed.upstream.state == "ready"
+    finally:
+        await client.aclose()
+
+
+async def test_each_failed_trial_counts() -> None:
+    """An upstream that stays away is knocked on less and less often."""
+    client = UpstreamClient(None, 4)
+    probed = Probed("http://no-such-host.invalid:1", client, Admission(1, 0, 5.0))
+    try:
+        for failures in (1, 2, 3):
+            await probed.prober.probe()
+            assert probed.upstream.failures == failures
+        assert probed.upstream.state == "starting"
+        assert not probed.told
+    finally:
+        await client.aclose()
+
+
+async def test_a_trial_comes_before_all_who_wait(address: str) -> None:
+    """In an overload it is the one request that brings relief: no full queue may turn it away."""
+    client = UpstreamClient(None, 4)
+    admission = Admission(slots=1, places=1, timeout_seconds=30.0)
+    probed = Probed(address, client, admission)
+    order: list[str] = []
+
+    async def wait_in_line() -> None:
+        await admission.acquire()
+        order.append("client")
+        admission.release()
+
+    async def try_it() -> None:
+        await probed.prober.probe()
+        order.append("trial")
+
+    try:
+        with taken(admission):
+            waiting = asyncio.create_task(wait_in_line())
+            await settle(admission, 1)
+            with pytest.raises(QueueFull):
+                await admission.acquire()
+            trial = asyncio.create_task(try_it())
+            await settle(admission, 2)
+            admission.release()
+            await asyncio.gather(waiting, trial)
+        assert probed.upstream.state == "ready"
+        assert order == ["trial", "client"]
+    finally:
+        await client.aclose()
+
+
+async def test_a_gateway_that_is_busy_or_ends_blames_no_upstream(address: str) -> None:
+    """No slot for the trial says nothing about the upstream."""
+    client = UpstreamClient(None, 4)
+    admission = Admission(slots=1, places=1, timeout_seconds=0.01)
+    probed = Probed(address, client, admission)
+    try:
+        await probed.prober.probe()
+        with taken(admission):
+            probed.prober.suspect()
+            await probed.prober.probe()
+            assert probed.upstream.state == "ready"
+            admission.close()
+            await probed.prober.probe()
+            assert probed.upstream.state == "ready"
+            admission.release()
+        assert probed.told == [True]
+        assert probed.upstream.failures == 0
+    finally:
+        await client.aclose()
+
+
+async def test_an_engine_in_doubt_is_sure_again_once_it_has_spoken(address: str) -> None:
+    """One request's hang is not held against it for longer than a trial takes."""
+    client = UpstreamClient(None, 4)
+    probed = Probed(address, client, Admission(1, 0, 5.0))
+    try:
+        await probed.prober.probe()
+        probed.prober.suspect()
+        assert probed.upstream.suspect
+        await probed.prober.probe()
+        assert not probed.upstream.suspect
+        assert probed.told == [True]
+    finally:
+        await client.aclose()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-import time
-from collections.abc import AsyncIterator, Iterator, MutableSequence
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -44,10 +43,6 @@ from gateway.upstream.retry import Attempts
 from gateway.upstream.retry_budget import RetryBudget
 from gateway.voices.library.library import VoiceLibrary
 
-# One of several workers takes no clients before it is ready: others can serve them. When none can,
-# as while a model loads, somebody must say so.
-JOIN_SECONDS = 3.0
-JOIN_LOOK_SECONDS = 0.02
 LEAST_RETRIES = 10
 PROBE_CONNECTIONS = 4  # beside the slots, for each upstream
 
@@ -96,9 +91,7 @@ async def _handle_client_gone(request: Request, error: Exception) -> Response:
 class Runtime:
     """What lives as long as the process: client, pool, probes, threads."""
 
-    def __init__(
-        self, settings: Settings, drain: Drain, drained: MutableSequence[int] | None
-    ) -> None:
+    def __init__(self, settings: Settings, drain: Drain) -> None:
         self.settings = settings
         self.drain = drain
         self.metrics = Metrics()
@@ -108,14 +101,14 @@ class Runtime:
             open_groups=settings.unauthenticated,
             admin_groups=settings.admin_routes,
             limits=settings.limits,
-            workers=settings.workers,
+            replicas=settings.replicas,
             metrics=self.metrics,
         )
-        self.pool = Pool(settings.upstreams, drained)
+        self.pool = Pool(settings.upstreams)
         self.library = VoiceLibrary(settings.voices_dir) if settings.voices_dir else None
         self.admission = Admission(
-            settings.slots_per_worker,
-            settings.queued_per_worker,
+            settings.slots,
+            settings.queue_places,
             settings.queue_timeout_seconds,
         )
         drain.at_begin(self.admission.close)
@@ -123,7 +116,7 @@ class Runtime:
         self.watcher = self._watcher(settings.container) if settings.container else None
         key = settings.upstream_api_key
         dialect = HiggsDialect()
-        connections = settings.slots_per_worker + PROBE_CONNECTIONS * len(settings.upstreams)
+        connections = settings.slots + PROBE_CONNECTIONS * len(settings.upstreams)
         self.client = UpstreamClient(key.get_secret_value() if key else None, connections)
         self.probers = {
             upstream: Prober(
@@ -145,7 +138,7 @@ class Runtime:
             model=settings.upstream_model,
             metrics=self.metrics,
             # All that can run on one upstream at once may be tried again elsewhere.
-            budget=RetryBudget(max(LEAST_RETRIES, settings.slots_per_worker)),
+            budget=RetryBudget(max(LEAST_RETRIES, settings.slots)),
         )
         self.service = SpeechService(
             settings,
@@ -178,12 +171,6 @@ class Runtime:
             if self.service.keeper is not None:
                 group.create_task(self.service.keeper.run())
 
-    async def wait_until_ready(self, seconds: float) -> None:
-        """Wait for an upstream that has produced audio, at most for so long."""
-        end = time.monotonic() + seconds
-        while not (self.pool.ready or self.drain.begun) and time.monotonic() < end:  # noqa: ASYNC110  (no events)
-            await asyncio.sleep(JOIN_LOOK_SECONDS)
-
     async def aclose(self) -> None:
         """Give everything back."""
         await self.jobs.aclose()
@@ -203,7 +190,7 @@ def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
     service, chosen = runtime.service, runtime.settings.surfaces
     operations = OperationsSurface(service, runtime.drain, runtime.watcher)
     yield operations
-    yield AdminSurface(runtime.pool, runtime.metrics)
+    yield AdminSurface(runtime.pool)
     if "openai" in chosen:
         yield OpenAISurface(service)
         yield CustomVoices(service)
@@ -213,15 +200,12 @@ def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
         yield ChatterboxSurface(service, runtime.jobs, operations.health)
 
 
-def create_app(
-    settings: Settings, drain: Drain | None = None, drained: MutableSequence[int] | None = None
-) -> Starlette:
-    """Build the ASGI application of one worker process.
+def create_app(settings: Settings, drain: Drain | None = None) -> Starlette:
+    """Build the ASGI application.
 
     Args:
         settings: All of them.
         drain: Whether it still takes requests, as its server knows; None is always.
-        drained: Flags of upstreams that are kept free, shared by all workers; see `Pool`.
 
     The runtime is made inside the lifespan, where there is an event loop to own it;
     `app.state.runtime` holds it while the application runs.
@@ -230,13 +214,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        runtime = app.state.runtime = Runtime(settings, drain, drained)
+        runtime = app.state.runtime = Runtime(settings, drain)
         app.router.routes[:] = [
             route for surface in _surfaces(runtime) for route in surface.routes()
         ]
         probes = asyncio.create_task(runtime.run_probes())
-        if settings.workers > 1:
-            await runtime.wait_until_ready(JOIN_SECONDS)
         try:
             yield
         finally:

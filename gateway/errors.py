@@ -111,13 +111,6 @@ class WrongJobState(GatewayError):
     code = "wrong_job_state"
 
 
-class NoLongJobs(GatewayError):
-    """The gateway runs with several worker processes, of which one alone would know a job."""
-
-    status = 404
-    code = "no_long_jobs"
-
-
 class LibraryUnusable(GatewayError):
     """The voice library's folder cannot be changed: damaged, read-only, or locked for too long."""
 

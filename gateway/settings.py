@@ -23,6 +23,11 @@ from gateway.voices.aliases import OPENAI_VOICES
 
 PREFIX = "GATEWAY_"
 MEBIBYTE = 1024 * 1024
+# Variables of earlier versions that no longer do anything, and what to do instead.
+REMOVED = {
+    "GATEWAY_WORKERS": "one process carries the audio of two GPUs; for more, start replicas "
+    "(docker compose --scale gateway=N, behind deploy/haproxy.cfg) with GATEWAY_REPLICAS=N",
+}
 
 
 class SettingsError(Exception):
@@ -51,12 +56,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8888, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    workers: int = Field(
+    replicas: int = Field(
         1,
         ge=1,
         le=64,
-        description="Worker processes; slots, queue places and keys' limits are divided "
-        "among them: a remainder of GATEWAY_MAX_IN_FLIGHT is not used.",
+        description="Gateways that share the engines behind one proxy; each takes its part of "
+        "slots, queue places and keys' limits.",
     )
     upstreams: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -236,8 +241,7 @@ class Settings(BaseSettings):
         default_factory=lambda: max(2, os.cpu_count() or 2),
         ge=1,
         le=256,
-        description="Threads of one worker process that encode audio; default: one a core, at "
-        "least two.",
+        description="Threads that encode audio; default: one a core, at least two.",
     )
     surfaces: Annotated[tuple[Literal["openai", "generate", "chatterbox"], ...], NoDecode] = Field(
         ("openai", "generate", "chatterbox"),
@@ -346,10 +350,10 @@ class Settings(BaseSettings):
         return None if value == "" else value
 
     @model_validator(mode="after")
-    def _check_workers(self) -> Settings:
-        if self.workers > self.max_in_flight:
+    def _check_replicas(self) -> Settings:
+        if self.replicas > self.max_in_flight:
             raise ValueError(
-                "GATEWAY_WORKERS is above GATEWAY_MAX_IN_FLIGHT: a worker would have no slot"
+                "GATEWAY_REPLICAS is above GATEWAY_MAX_IN_FLIGHT: a replica would have no slot"
             )
         return self
 
@@ -375,7 +379,7 @@ class Settings(BaseSettings):
 
     @property
     def limits(self) -> Limits:
-        """What every key may have a minute."""
+        """What every key may have a minute, all replicas together."""
         return Limits(self.requests_per_minute, self.audio_seconds_per_minute)
 
     def key_ring(self) -> KeyRing:
@@ -391,14 +395,14 @@ class Settings(BaseSettings):
         return KeyRing(fixed, self.api_keys_file)
 
     @property
-    def slots_per_worker(self) -> int:
-        """Generations that one worker process may run at once."""
-        return self.max_in_flight // self.workers
+    def slots(self) -> int:
+        """Generations that this replica may run at once."""
+        return self.max_in_flight // self.replicas
 
     @property
-    def queued_per_worker(self) -> int:
-        """Requests that may wait in one worker process."""
-        return -(-self.max_queued // self.workers)
+    def queue_places(self) -> int:
+        """Requests that may wait in this replica."""
+        return -(-self.max_queued // self.replicas)
 
 
 def variable_name(field: str) -> str:
@@ -412,6 +416,9 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: One line that names the variable and what is wrong with it.
     """
+    for variable, instead in REMOVED.items():
+        if variable in os.environ:
+            raise SettingsError(f"{variable} is no longer a setting: {instead}")
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)

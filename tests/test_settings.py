@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from gateway.server.connections import bounds_of
 from gateway.settings import (
     Settings,
     SettingsError,
@@ -72,10 +73,19 @@ def test_a_wrong_value_stops_the_start_with_one_line_that_names_the_variable(
     assert f"GATEWAY_{name}" in done.stderr
 
 
-def test_more_workers_than_slots_is_refused() -> None:
-    """A worker without a slot could never speak."""
-    with pytest.raises(SettingsError, match="GATEWAY_WORKERS"):
-        load_settings(workers=8, max_in_flight=4)
+def test_more_replicas_than_slots_is_refused() -> None:
+    """A replica without a slot could never speak."""
+    with pytest.raises(SettingsError, match="GATEWAY_REPLICAS"):
+        load_settings(replicas=8, max_in_flight=4)
+
+
+def test_a_setting_that_was_taken_away_stops_the_start_and_names_what_to_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several workers are several replicas now."""
+    monkeypatch.setenv("GATEWAY_WORKERS", "2")
+    with pytest.raises(SettingsError, match=r"--scale gateway=N.*haproxy.*GATEWAY_REPLICAS=N"):
+        load_settings()
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,10 +102,12 @@ def test_a_misspelt_variable_is_found() -> None:
     assert unknown_variables(environment) == ("GATEWAY_UPSTREAM",)
 
 
-def test_slots_are_shared_among_workers() -> None:
-    """N workers together never run more generations than one would."""
-    settings = load_settings(workers=3, max_in_flight=64)
-    assert settings.slots_per_worker * 3 <= 64
+def test_replicas_divide_slots_and_queue_places_and_nothing_else() -> None:
+    """N replicas together never run more generations than one gateway would."""
+    one, third = load_settings(max_queued=100), load_settings(max_queued=100, replicas=3)
+    assert (one.slots, one.queue_places) == (64, 100)
+    assert (third.slots, third.queue_places) == (21, 34)
+    assert bounds_of(third) == bounds_of(one)
 
 
 def test_every_setting_has_a_description() -> None:

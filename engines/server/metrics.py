@@ -1,7 +1,6 @@
 """What an engine's `/metrics` tells, with the container's names.
 
-Written by hand: a Prometheus library would follow the gateway's multiprocess setting, which a
-child process inherits.
+Written by hand: it keeps the Prometheus library out of the engines.
 """
 
 from __future__ import annotations

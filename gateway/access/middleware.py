@@ -133,7 +133,7 @@ class Door:
         open_groups: Groups that need no key.
         admin_groups: Groups that need an admin key.
         limits: What every caller has a minute.
-        workers: Processes that share the limits.
+        replicas: Gateways that share the limits.
         metrics: Where refusals are counted.
     """
 
@@ -145,10 +145,10 @@ class Door:
         open_groups: Iterable[str],
         admin_groups: Iterable[str],
         limits: Limits,
-        workers: int,
+        replicas: int,
         metrics: Metrics,
     ) -> None:
-        self.callers = Callers(limits, metrics, workers=workers)
+        self.callers = Callers(limits, metrics, replicas=replicas)
         self._keys = keys
         self._guarded = guarded
         self._open_groups = frozenset(open_groups)

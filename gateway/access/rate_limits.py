@@ -188,9 +188,9 @@ class Callers:
     """The callers of one process; bounded by the number of configured names.
 
     Args:
-        defaults: What everybody has, all processes together.
+        defaults: What everybody has, all replicas together.
         metrics: Where their use is counted.
-        workers: Processes that share the limits; each gives its part.
+        replicas: Gateways that share the limits; each gives its part.
         now: The clock, in seconds.
     """
 
@@ -199,12 +199,12 @@ class Callers:
         defaults: Limits,
         metrics: Metrics,
         *,
-        workers: int = 1,
+        replicas: int = 1,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._defaults = defaults
         self._metrics = metrics
-        self._workers = workers
+        self._replicas = replicas
         self._now = now
         self._callers: dict[str, Caller] = {}
 
@@ -216,8 +216,8 @@ class Callers:
         """The caller of a name; a new one when its limits have changed."""
         whole = (limits or Limits()).over(self._defaults)
         share = Limits(
-            (whole.requests_per_minute or 0.0) / self._workers,
-            (whole.audio_seconds_per_minute or 0.0) / self._workers,
+            (whole.requests_per_minute or 0.0) / self._replicas,
+            (whole.audio_seconds_per_minute or 0.0) / self._replicas,
         )
         caller = self._callers.get(name)
         if caller is None or caller.limits != share:

@@ -16,7 +16,6 @@ from starlette.routing import BaseRoute, Route
 from gateway.api.endpoint import read_body, require_json
 from gateway.api.schemas import parse_json, validation_error
 from gateway.errors import InvalidRequest
-from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Pool, Upstream
 
 LONGEST_BODY_BYTES = 4096
@@ -28,18 +27,13 @@ class _Named(BaseModel):
     upstream: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
 
-def describe(upstream: Upstream, in_flight: int) -> dict[str, Any]:
-    """What is known of an upstream.
-
-    Args:
-        upstream: As this worker knows it; draining is the same in all workers.
-        in_flight: Generations that run on it, for all workers.
-    """
+def describe(upstream: Upstream) -> dict[str, Any]:
+    """The public state of an upstream."""
     waits = upstream.next_probe - time.monotonic()
     return {
         "upstream": upstream.address,
         "state": upstream.state,
-        "in_flight": in_flight,
+        "in_flight": upstream.in_flight,
         "failures": upstream.failures,
         "next_probe_seconds": round(max(0.0, waits), 3),
         "models": list(upstream.models),
@@ -50,9 +44,8 @@ def describe(upstream: Upstream, in_flight: int) -> dict[str, Any]:
 class AdminSurface:
     """The routes below /admin."""
 
-    def __init__(self, pool: Pool, metrics: Metrics) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._metrics = metrics
 
     def routes(self) -> list[BaseRoute]:
         """What this surface answers."""
@@ -65,7 +58,7 @@ class AdminSurface:
     async def upstreams(self, request: Request) -> Response:
         """`GET /admin/upstreams`: the state of each, in the order of the settings."""
         del request
-        return JSONResponse({"upstreams": self._describe(*self._pool.upstreams)})
+        return JSONResponse({"upstreams": [describe(u) for u in self._pool.upstreams]})
 
     async def drain(self, request: Request) -> Response:
         """`POST /admin/upstreams/drain`: nothing new begins there; what runs goes on to its end."""
@@ -88,8 +81,4 @@ class AdminSurface:
             message = f"There is no such upstream. Upstreams: {known}."
             raise InvalidRequest(message, param="upstream")
         self._pool.drain(upstream, drain=drain)
-        return JSONResponse(self._describe(upstream)[0])
-
-    def _describe(self, *upstreams: Upstream) -> list[dict[str, Any]]:
-        in_flight = self._metrics.generations()
-        return [describe(u, in_flight.get(u.address, 0)) for u in upstreams]
+        return JSONResponse(describe(upstream))

@@ -1,43 +1,33 @@
-"""The `serve` process: it owns the listening socket, the workers and the engine it started.
-
-One worker runs in this very process; several run in their own, and are replaced when they die.
-"""
+"""The `serve` process: it owns the listening socket and the engine that it started."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import importlib.util
 import logging
 import logging.config
-import multiprocessing
-import multiprocessing.connection
 import os
 import resource
 import signal
 import socket
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, MutableSequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from gateway.access.loopback import is_loopback
+from gateway.app import create_app
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
 from gateway.server.http_protocol import bounded_protocol
 from gateway.server.shutdown import Drain, DrainingServer, stop_signals
-from gateway.server.workers import Heart, Workers
 from gateway.settings import Settings, SettingsError, load_settings, unknown_variables
 from gateway.telemetry.logging import log_config
-from gateway.telemetry.workers_metrics import forget_live_gauges, keep_counters_of
 
 logger = logging.getLogger("gateway.serve")
 
@@ -52,7 +42,6 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `speech-gateway serve`; everything else is a GATEWAY_ variable."""
     parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
     parser.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
-    parser.add_argument("--workers", type=int, help="worker processes (GATEWAY_WORKERS)")
     parser.add_argument(
         "--engine-command", help="start and watch over this engine (GATEWAY_ENGINE_COMMAND)"
     )
@@ -72,7 +61,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
         settings = load_settings(
             host=arguments.host,
             port=arguments.port,
-            workers=arguments.workers,
             engine_command=arguments.engine_command,
             engine_address=arguments.engine_address,
         )
@@ -98,7 +86,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
     with _ended_by_signals(), ExitStack() as scope:
         scope.enter_context(listener)
         settings = _start_engine(settings, scope)
-        return _serve(settings, listener, scope)
+        _serve(settings, listener)
+    return 0
 
 
 def raise_descriptor_limit(settings: Settings) -> None:
@@ -112,8 +101,7 @@ def raise_descriptor_limit(settings: Settings) -> None:
         with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit than it tells
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-    connections = -(-settings.max_connections // settings.workers)
-    needed = connections + settings.slots_per_worker + SPARE_DESCRIPTORS
+    needed = settings.max_connections + settings.slots + SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < needed:
         logger.warning(
             "this process may open %d files, but GATEWAY_MAX_CONNECTIONS needs %d: raise the "
@@ -182,36 +170,13 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _serve(settings: Settings, listener: socket.socket, scope: ExitStack) -> int:
-    """Serve with one worker in this process, or with several in their own."""
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve in this process until a signal."""
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    if settings.workers == 1:
-        _run_server(settings, listener)
-        return 0
-    # The Prometheus client looks at this variable when it is imported, in each worker.
-    folder = scope.enter_context(tempfile.TemporaryDirectory(prefix="speech-gateway-"))
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    workers = Workers(
-        partial(run_worker, settings, _shared_flags(len(settings.upstreams))),
-        settings.workers,
-        listener,
-        settings.drain_seconds,
-        partial(forget_live_gauges, folder),
-    )
-    return workers.run()
-
-
-def _run_server(
-    settings: Settings,
-    listener: socket.socket,
-    beat: Callable[[], None] | None = None,
-    drained: MutableSequence[int] | None = None,
-) -> None:
-    """Serve in this process until a signal; `beat` is given by a parent that watches."""
     drain = Drain()
     config = uvicorn.Config(
-        partial(_app, settings, drain, drained),
+        partial(create_app, settings, drain),
         factory=True,
         log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,
@@ -221,39 +186,7 @@ def _run_server(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    server = DrainingServer(
-        config, drain, settings.drain_seconds, beat=beat, hurry_at_second_signal=beat is None
-    )
-    server.run(sockets=[listener])
-
-
-def _app(settings: Settings, drain: Drain, drained: MutableSequence[int] | None) -> ASGIApp:
-    from gateway.app import create_app  # noqa: PLC0415  (the Prometheus client, see _serve)
-
-    return create_app(settings, drain, drained)
-
-
-def _shared_flags(count: int) -> Any:
-    """One byte for each upstream in memory that all workers share: see `Pool`."""
-    return multiprocessing.get_context("spawn").RawArray(ctypes.c_ubyte, count)
-
-
-def run_worker(
-    settings: Settings,
-    drained: MutableSequence[int],
-    place: int,
-    heart: Heart,
-    listener: socket.socket,
-) -> None:
-    """Be one worker of several; a worker of a dead parent ends itself."""
-    logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
-    keep_counters_of(place)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(
-            target=_stop_after, args=(parent.sentinel,), name="parent-watch", daemon=True
-        ).start()
-    _run_server(settings, listener, heart.beat, drained)
+    DrainingServer(config, drain, settings.drain_seconds).run(sockets=[listener])
 
 
 def stop_at_end_of_stdin() -> None:
@@ -265,11 +198,6 @@ def stop_at_end_of_stdin() -> None:
         _stop_self()
 
     threading.Thread(target=watch, name="stdin-watch", daemon=True).start()
-
-
-def _stop_after(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    _stop_self()
 
 
 def _stop_self() -> None:

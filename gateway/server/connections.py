@@ -1,4 +1,4 @@
-"""What all connections of a worker process share: their bounds, and what they hold together."""
+"""What all client connections share: their bounds, and the bytes that they hold together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one worker process allows; see the settings of the same names."""
+    """The bounds of the connections; see the settings of the same names."""
 
     max_connections: int
     head_timeout_seconds: float
@@ -20,13 +20,13 @@ class Bounds:
 
 
 def bounds_of(settings: Settings) -> Bounds:
-    """A worker's share of what the operator allows."""
+    """The bounds that the settings state."""
     return Bounds(
-        max_connections=-(-settings.max_connections // settings.workers),
+        max_connections=settings.max_connections,
         head_timeout_seconds=settings.head_timeout_seconds,
         send_timeout_seconds=settings.send_timeout_seconds,
         max_body_bytes=settings.max_body_bytes,
-        max_held_body_bytes=-(-settings.max_held_body_bytes // settings.workers),
+        max_held_body_bytes=settings.max_held_body_bytes,
     )
 
 
@@ -39,7 +39,7 @@ class Waiting(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Crowd:
-    """All connections of a worker process together.
+    """All connections of clients together.
 
     Attributes:
         bounds: What they may do.

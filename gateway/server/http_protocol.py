@@ -41,8 +41,7 @@ _QUIET_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # cheap: they run no gen
 def bounded_protocol(crowd: Crowd) -> type[asyncio.Protocol]:
     """What uvicorn is given as `http`: it calls it once for every connection.
 
-    uvicorn asks for a class and does nothing with it but call it; a partial object can also be
-    sent to worker processes, each of which then has a crowd of its own.
+    uvicorn asks for a class and does nothing with it but call it.
     """
     return cast("type[asyncio.Protocol]", partial(BoundedProtocol, crowd))
 

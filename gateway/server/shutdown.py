@@ -1,4 +1,4 @@
-"""How one worker process ends: nothing new begins, what runs may finish, the rest is cut honestly.
+"""How the gateway ends: nothing new begins, what runs may finish, the rest is cut honestly.
 
 Closing the listener at once is what a load balancer understands best: a refused connection has
 begun nothing, so that it goes to another gateway, whereas a 503 would go to the client.
@@ -23,7 +23,6 @@ from gateway.telemetry.request_log import current_record
 LOOK_EVERY_SECONDS = 0.05
 CUT_SECONDS = 1.0  # for what was cut off to give its engine and its client notice
 GIVE_BACK_SECONDS = 3.0  # for the application to give back what it holds; the process ends anyway
-BEAT_EVERY_TICKS = 10  # uvicorn ticks ten times a second
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -33,7 +32,7 @@ def stop_signals() -> list[signal.Signals]:
 
 
 class Drain:
-    """Where a worker stands between serving and gone.
+    """Where the gateway stands between serving and gone.
 
     Attributes:
         begun: No new request is taken.
@@ -107,25 +106,12 @@ class DrainingServer(uvicorn.Server):
         config: uvicorn's own.
         drain: What the application looks at.
         drain_seconds: Time that running answers get.
-        beat: Called about once a second while the event loop turns.
-        hurry_at_second_signal: A second signal ends the drain. A worker must not: systemd and a
-            terminal signal every process, and the parent passes on what it got.
     """
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        drain: Drain,
-        drain_seconds: float,
-        *,
-        beat: Callable[[], None] | None = None,
-        hurry_at_second_signal: bool = True,
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, drain_seconds: float) -> None:
         super().__init__(config)
         self._drain = drain
         self._drain_seconds = drain_seconds
-        self._beat = beat
-        self._hurry = hurry_at_second_signal
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -141,14 +127,8 @@ class DrainingServer(uvicorn.Server):
         """Begin the drain; at the second signal, end it."""
         del sig, frame
         self._drain.begun = True  # from here on it is not ready; the rest follows in the loop
-        self.force_exit = self.should_exit and self._hurry
+        self.force_exit = self.should_exit
         self.should_exit = True
-
-    async def on_tick(self, counter: int) -> bool:
-        """Show that the event loop turns."""
-        if self._beat is not None and counter % BEAT_EVERY_TICKS == 0:
-            self._beat()
-        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let what runs finish, cut the rest, and give everything back."""

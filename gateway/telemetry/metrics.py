@@ -6,7 +6,6 @@ rules (base units, `_total` on counters alone).
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
     generate_latest,
-    multiprocess,
 )
 
 from gateway import __version__
@@ -89,8 +87,8 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return BoundCounter(name, text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str, *labels: str, mode: str = "livesum") -> Gauge:
-            return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
@@ -192,26 +190,22 @@ class Metrics:
             "gateway_upstream_healthy",
             "1 while the upstream has produced audio and answers.",
             "upstream",
-            mode="livemin",
         )
         self.container_running = gauge(
             "gateway_container_running",
             "1 while the engine's container runs; only where GATEWAY_CONTAINER names it.",
             "container",
-            mode="mostrecent",
         )
         self.container_restarts = gauge(
             "gateway_container_restarts",
             "Times that Docker has restarted the engine's container.",
             "container",
-            mode="mostrecent",
         )
         gauge(
             "gateway_start_time_seconds",
-            "Unix time at which the newest worker started.",
-            mode="livemax",
+            "Unix time at which the gateway started.",
         ).set(time.time())
-        gauge("gateway_build_info", "Versions.", "version", "python", mode="max").labels(
+        gauge("gateway_build_info", "Versions.", "version", "python").labels(
             __version__, platform.python_version()
         ).set(1)
 
@@ -221,29 +215,12 @@ class Metrics:
         gauge.set(0)
         return gauge.set
 
-    def _whole(self) -> CollectorRegistry:
-        """The registry to read: in multiprocess mode one that sums over all workers."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return self.registry
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return registry
-
-    def generations(self) -> dict[str, int]:
-        """Generations that run on each upstream that ever had one, for all workers."""
-        return {
-            sample.labels["upstream"]: int(sample.value)
-            for family in self._whole().collect()
-            for sample in family.samples
-            if sample.name == "gateway_upstream_in_flight"
-        }
-
     def render(self) -> bytes:
-        """The exposition text, summed over all workers in multiprocess mode."""
-        return generate_latest(self._whole())
+        """The exposition text."""
+        return generate_latest(self.registry)
 
     def totals(self) -> Totals:
-        """What has been served so far, all workers together."""
+        """What has been served so far."""
         sums = self.sums()
         prefix = "gateway_requests_total:"
         outcomes = {name: value for name, value in sums.items() if name.startswith(prefix)}
@@ -263,7 +240,7 @@ class Metrics:
         A sample with an outcome stands as `name:outcome`. Histograms' buckets are left out.
         """
         sums: dict[str, float] = {}
-        for family in self._whole().collect():
+        for family in self.registry.collect():
             for sample in family.samples:
                 if sample.name.endswith("_bucket"):
                     continue

@@ -118,7 +118,7 @@ def _sentences(window: str) -> list[str]:
         found: list[str] = sentencex.segment("en", plain)
     except BaseException as panic:
         # A panic in Rust is no Exception, and has no class that could be imported; a client's
-        # text must not end a worker.
+        # text must not end the gateway.
         if type(panic).__name__ != "PanicException":
             raise
         return [window]

@@ -7,7 +7,7 @@ what runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, MutableSequence, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -34,8 +34,7 @@ class Upstream:
         models: Ids that it lists.
         voices: Presets that it lists.
         context_tokens: Its max_model_len.
-        flags: Shared by all workers: 1 at `place` keeps new generations away.
-        place: Its own place in `flags`.
+        draining: An operator keeps new generations away; what runs goes on.
     """
 
     address: str
@@ -49,13 +48,7 @@ class Upstream:
     models: tuple[str, ...] = ()
     voices: tuple[str, ...] = ()
     context_tokens: int = field(default=8192)
-    flags: MutableSequence[int] = field(default_factory=lambda: bytearray(1), repr=False)
-    place: int = 0
-
-    @property
-    def draining(self) -> bool:
-        """An operator keeps new generations away; what runs goes on."""
-        return bool(self.flags[self.place])
+    draining: bool = False
 
     @property
     def state(self) -> str:
@@ -103,18 +96,14 @@ def choose(
 
 
 class Pool:
-    """All upstreams of one worker process.
+    """All upstreams.
 
     Args:
         addresses: Base addresses.
-        flags: One byte for each, shared with the other workers, or None: see `Upstream`.
     """
 
-    def __init__(self, addresses: Sequence[str], flags: MutableSequence[int] | None = None) -> None:
-        flags = bytearray(len(addresses)) if flags is None else flags
-        self.upstreams = tuple(
-            Upstream(address, flags=flags, place=place) for place, address in enumerate(addresses)
-        )
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.upstreams = tuple(Upstream(address) for address in addresses)
 
     def __repr__(self) -> str:
         """State, for tests and logs."""
@@ -161,9 +150,9 @@ class Pool:
         return next((u for u in self.upstreams if u.address == wanted), None)
 
     def drain(self, upstream: Upstream, *, drain: bool) -> None:
-        """Keep new generations away from an upstream, in every worker, or let them come again."""
+        """Keep new generations away from an upstream, or let them come again."""
         if upstream.draining != drain:
-            upstream.flags[upstream.place] = int(drain)
+            upstream.draining = drain
             logger.info("upstream %s %s", upstream.address, "drains" if drain else "takes part")
 
     @contextmanager

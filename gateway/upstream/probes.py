@@ -37,7 +37,7 @@ def pause_before_probe(failures: int, interval_seconds: float, chance: float) ->
     """Seconds before an upstream that failed so often in a row is tried again.
 
     They double from 0.1 s up to the interval; the chance (0 to 1) moves them by a fifth either
-    way, so that the workers of many gateways do not knock together.
+    way, so that the probes of many gateways do not coincide.
     """
     pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 16), interval_seconds)
     return pause * (0.8 + 0.4 * chance)

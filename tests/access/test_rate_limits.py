@@ -23,9 +23,9 @@ def clock() -> Clock:
     return Clock()
 
 
-def callers(clock: Clock, *, workers: int = 1, **limits: float) -> Callers:
+def callers(clock: Clock, *, replicas: int = 1, **limits: float) -> Callers:
     """Callers who all have the same limits."""
-    return Callers(Limits(**limits), Metrics(), workers=workers, now=clock)
+    return Callers(Limits(**limits), Metrics(), replicas=replicas, now=clock)
 
 
 def refused(ask: Callable[[], object]) -> float:
@@ -76,11 +76,11 @@ def test_a_keys_own_limit_goes_before_everybodys(clock: Clock) -> None:
     assert all_callers.get("b", Limits(0, 1)).limits == Limits(0, 1)
 
 
-def test_workers_share_a_limit(clock: Clock) -> None:
-    """N workers together let in no more than one would, even where each has less than one."""
+def test_replicas_share_a_limit(clock: Clock) -> None:
+    """N replicas together let in no more than one would, even where each has less than one."""
     allowed = 0
     for _ in range(4):
-        caller = callers(clock, workers=4, requests_per_minute=8).get("alice")
+        caller = callers(clock, replicas=4, requests_per_minute=8).get("alice")
         for _ in range(8):
             try:
                 caller.charge_request()
@@ -88,7 +88,7 @@ def test_workers_share_a_limit(clock: Clock) -> None:
                 break
             allowed += 1
     assert allowed == 8
-    caller = callers(clock, workers=4, requests_per_minute=1).get("alice")
+    caller = callers(clock, replicas=4, requests_per_minute=1).get("alice")
     caller.charge_request()
     assert refused(caller.charge_request) == pytest.approx(240)
 

@@ -69,27 +69,6 @@ def test_sigkill_of_the_gateway_leaves_no_orphan() -> None:
         wait_until(lambda: all(gone(child) for child in left), "no child is left", 10)
 
 
-def test_sigkill_of_the_parent_of_two_workers_leaves_no_orphan() -> None:
-    """Neither workers nor engine outlive the parent; one engine serves both workers."""
-    with running_serve("--workers", "2") as serve:
-        left = children(serve)
-        assert sum("engine" in child.cmdline() for child in left) == 1
-        assert speak(serve).status_code == 200
-        serve.process.kill()
-        serve.process.wait(10)
-        wait_until(lambda: all(gone(child) for child in left), "no child is left", 15)
-
-
-def test_metrics_are_summed_over_two_workers() -> None:
-    """A scrape of one worker tells of all."""
-    with running_serve("--workers", "2") as serve:
-        for _ in range(6):
-            with httpx.Client() as client:  # a new connection: another worker may take it
-                client.post(serve.url + "/v1/audio/speech", json={"input": "."}, timeout=30)
-        line = 'gateway_requests_total{outcome="ok",surface="openai"} 6.0'
-        wait_until(lambda: line in httpx.get(serve.url + "/metrics").text, "six are counted", 10)
-
-
 def test_a_taken_port_is_one_clear_line() -> None:
     """No traceback, status 2."""
     port = free_port()

@@ -14,14 +14,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import aiohttp
 import httpx
 import pytest
 
 from engines.simulator.waveform import expected_pcm
-from loadtest.processes import engine_state, free_port, running_serve
+from loadtest.processes import engine_state, free_port
 from tests.running import Gateway, answers, running_gateway, wait_until
 
 CLIENTS = 100
@@ -253,44 +252,3 @@ def test_when_all_fail_the_budget_ends_the_retries(engines: list[Engine]) -> Non
     # The reserve (10), a fifth of the requests (12), one a second.
     assert asked < attempts < 1.8 * asked
     assert exhausted > 0
-
-
-def test_a_drain_holds_in_every_worker(engines: list[Engine]) -> None:
-    """The operator's call reaches one worker; none of them sends anything there any more."""
-    upstreams = ",".join(engine.address for engine in engines[:2])
-    with running_serve(
-        *("--workers", "2"), upstreams=upstreams, log_level="error", max_in_flight=200
-    ) as serve:
-
-        def upstreams_now() -> list[dict[str, Any]]:
-            answer = httpx.get(serve.url + "/admin/upstreams", timeout=5)
-            listed = answer.json()["upstreams"]
-            assert isinstance(listed, list)
-            return listed
-
-        def states() -> list[str]:
-            return [upstream["state"] for upstream in upstreams_now()]
-
-        # Each connection may come to another worker.
-        wait_until(lambda: all(states() == ["ready"] * 2 for _ in range(12)), "both are ready")
-        drain = {"upstream": engines[0].address}
-        body = {"input": TEXT.format(1) * 6, "voice": "belinda", "response_format": "pcm"}
-        with ExitStack() as scope:
-            heard = []
-            for _ in range(2):  # on whichever engines, by whichever workers
-                answer = scope.enter_context(
-                    httpx.stream("POST", serve.url + "/v1/audio/speech", json=body, timeout=30)
-                )
-                heard.append(answer.iter_raw())
-                next(heard[-1])
-            # Whichever worker is asked: it knows what the other one has in hand.
-            told = [sum(u["in_flight"] for u in upstreams_now()) for _ in range(6)]
-            assert told == [2] * 6
-        httpx.post(serve.url + "/admin/upstreams/drain", json=drain).raise_for_status()
-        assert all(states() == ["draining", "ready"] for _ in range(12))
-        before = [engine.generations() for engine in engines[:2]]
-        endings = asyncio.run(crowd(serve.url, engines[0], signal.SIGCONT))
-        assert {ending for _, ending in endings} == {WHOLE}
-        after = [engine.generations() for engine in engines[:2]]
-        assert after[0] == before[0]
-        assert after[1] >= before[1] + CLIENTS

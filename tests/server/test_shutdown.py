@@ -28,7 +28,6 @@ from tests.running import namespaces_can_be_made, running_gateway
 
 VOICE = "belinda"
 SENTENCE = "It was a bright cold day in April, and the clocks of the town were striking one."
-WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +94,11 @@ class Stream:
         assert not self._thread.is_alive()
 
 
-@WORKERS
 def test_at_sigterm_new_clients_are_refused_and_a_running_stream_is_finished(
-    engine: str, workers: int
+    engine: str,
 ) -> None:
-    """The listener closes at once, also the parent's own; who listens hears the end."""
-    with running_serve("--workers", str(workers), upstreams=engine) as serve:
+    """The listener closes at once; a client that listens hears the end."""
+    with running_serve(upstreams=engine) as serve:
         stream = Stream(serve, SENTENCE * 2)
         serve.process.send_signal(signal.SIGTERM)
         wait_until(lambda: refuses(serve), "no new client is taken", 10)
@@ -111,11 +109,10 @@ def test_at_sigterm_new_clients_are_refused_and_a_running_stream_is_finished(
         assert serve.process.wait(30) == 0
 
 
-@WORKERS
-def test_what_is_not_done_when_the_drain_is_over_is_cut_honestly(engine: str, workers: int) -> None:
+def test_what_is_not_done_when_the_drain_is_over_is_cut_honestly(engine: str) -> None:
     """A begun answer breaks off, one that has not begun is a 503, and the engine is told."""
     with (
-        running_serve("--workers", str(workers), upstreams=engine, drain_seconds=0.3) as serve,
+        running_serve(upstreams=engine, drain_seconds=0.3) as serve,
         ThreadPoolExecutor() as threads,
     ):
         wait_until(lambda: engine_state(engine)["running"] == 0, "the warm-ups are over")
@@ -138,7 +135,7 @@ def test_what_is_not_done_when_the_drain_is_over_is_cut_honestly(engine: str, wo
 def test_those_who_wait_in_line_are_told_at_once(engine: str) -> None:
     """They could try another gateway meanwhile; who has a slot keeps it."""
     with (
-        running_serve("--workers", "2", upstreams=engine, max_in_flight=2) as serve,
+        running_serve(upstreams=engine, max_in_flight=2) as serve,
         ThreadPoolExecutor() as threads,
     ):
         answers = [threads.submit(ask, serve, SENTENCE) for _ in range(6)]
@@ -185,11 +182,11 @@ def test_a_long_text_is_spoken_to_its_end_during_the_drain() -> None:
         assert serve.process.wait(30) == 0
 
 
-@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
-def test_a_second_signal_ends_at_once(engine: str, workers: int, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(engine: str, number: signal.Signals) -> None:
     """Whoever asks twice does not want to wait."""
     with (
-        running_serve("--workers", str(workers), upstreams=engine, drain_seconds=600) as serve,
+        running_serve(upstreams=engine, drain_seconds=600) as serve,
         ThreadPoolExecutor() as threads,
     ):
         wait_until(lambda: engine_state(engine)["running"] == 0, "the warm-ups are over")
@@ -203,21 +200,6 @@ def test_a_second_signal_ends_at_once(engine: str, workers: int, number: signal.
         assert answer.exception(15) is not None or answer.result().status_code == 503
         wait_until(lambda: engine_state(engine)["running"] == 0, "the engine runs nothing", 10)
         wait_until(lambda: not any(child.is_running() for child in left), "nothing is left", 10)
-
-
-def test_signals_to_the_whole_group_drain_all_the_same(engine: str) -> None:
-    """A terminal's Ctrl-C and systemd's stop reach every process, workers and engine alike."""
-    with running_serve("--workers", "2", upstreams=engine) as serve:
-        stream = Stream(serve, SENTENCE)
-        for process in (
-            *psutil.Process(serve.process.pid).children(recursive=True),
-            psutil.Process(serve.process.pid),
-        ):
-            process.send_signal(signal.SIGTERM)
-        stream.join()
-        assert stream.error is None
-        assert bytes(stream.heard) == expected_pcm(SENTENCE, VOICE)
-        assert serve.process.wait(30) == 0
 
 
 def test_while_it_drains_it_is_not_ready_and_takes_no_speech(engine: str) -> None:
@@ -254,7 +236,7 @@ def test_a_refused_port_is_no_success() -> None:
 def test_as_process_1_of_a_container_it_drains_and_ends_with_status_0(engine: str) -> None:
     """Process 1 gets only signals that it handles."""
     port = free_port()
-    inner = f"{sys.executable} -m gateway serve --port {port} --workers 2"
+    inner = f"{sys.executable} -m gateway serve --port {port}"
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *inner.split()]
     environment = {**os.environ, "GATEWAY_UPSTREAMS": engine}
     with subprocess.Popen(command, env=environment) as process:

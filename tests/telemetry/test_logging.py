@@ -213,11 +213,11 @@ def test_forged_lines_stay_inside_of_their_own() -> None:
 
 
 def test_the_format_is_a_setting(engine: str, tmp_path: Path) -> None:
-    """GATEWAY_LOG_FORMAT=json makes every line an object, also uvicorn's and the workers'."""
+    """GATEWAY_LOG_FORMAT=json makes every line an object, also uvicorn's."""
     log = tmp_path / "log"
     with (
         log.open("wb") as file,
-        running_serve("--workers", "2", upstreams=engine, log_format="json", stderr=file) as serve,
+        running_serve(upstreams=engine, log_format="json", stderr=file) as serve,
     ):
         speak(serve.url, "mine")
         assert serve.stop() == 0

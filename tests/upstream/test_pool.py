@@ -190,14 +190,6 @@ def test_a_draining_upstream_gets_nothing_new_even_when_it_is_the_last() -> None
     assert choose(pool.upstreams, "belinda") is first
 
 
-def test_workers_share_what_is_drained() -> None:
-    """An operator's call reaches one worker and means all of them."""
-    flags = bytearray(2)
-    here, there = (Pool(["http://a", "http://b"], flags) for _ in range(2))
-    here.drain(here.upstreams[1], drain=True)
-    assert [u.state for u in there.upstreams] == ["starting", "draining"]
-
-
 @pytest.mark.parametrize(
     ("failures", "least", "most"),
     [(0, 0.08, 0.12), (1, 0.16, 0.24), (4, 1.28, 1.92), (9, 4.0, 6.0), (10_000, 4.0, 6.0)],
@@ -205,6 +197,6 @@ def test_workers_share_what_is_drained() -> None:
 def test_the_pause_before_a_probe_doubles_up_to_the_interval(
     failures: int, least: float, most: float
 ) -> None:
-    """A sick engine is not knocked on all the time, and workers do not knock together."""
+    """A sick engine is not knocked on all the time, and gateways do not probe together."""
     assert pause_before_probe(failures, 5.0, 0.0) == pytest.approx(least)
     assert pause_before_probe(failures, 5.0, 1.0) == pytest.approx(most)

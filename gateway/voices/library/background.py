@@ -1,4 +1,4 @@
-"""The library within a worker process: its changes one at a time, in a thread of their own.
+"""The library within a running gateway: its changes one at a time, in a thread of their own.
 
 A change decodes a stranger's file and may wait for another process; streams that need the codecs'
 threads must not wait with it.

@@ -251,16 +251,3 @@ def test_what_is_out_of_range_is_refused_by_name(
     answer = client.request(method, BASE + path, **request_)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][1] == field
-
-
-def test_several_processes_offer_no_jobs(gateway: Gateway) -> None:
-    """One process alone would know a job: the refusal says so."""
-    address = gateway.runtime.settings.upstreams[0]
-    with (
-        running_gateway(upstreams=address, workers=2) as several,
-        httpx.Client(base_url=several.url, timeout=30) as client,
-    ):
-        for method, path in (("POST", ""), ("GET", ""), ("GET", "/x"), ("GET", "-history")):
-            answer = client.request(method, BASE + path)
-            assert answer.status_code == 404
-            assert "GATEWAY_WORKERS" in answer.json()["error"]["message"]

@@ -28,7 +28,7 @@ from gateway.api.chatterbox.travisvn.paths import paths_of
 from gateway.api.chatterbox.travisvn.speech import TravisvnBody, TravisvnSpeech
 from gateway.api.endpoint import STREAM_HEADERS
 from gateway.api.multipart import Form
-from gateway.errors import GatewayError, InvalidRequest, NoLongJobs, WrongJobState
+from gateway.errors import GatewayError, InvalidRequest, WrongJobState
 from gateway.speech.jobs.job import ACTIVE, FINAL, Job, State
 from gateway.speech.jobs.jobs import LongJobs
 from gateway.speech.request import RESPONSE_FORMATS
@@ -52,7 +52,7 @@ class TravisvnLong:
 
     def __init__(self, service: SpeechService, jobs: LongJobs, speech: TravisvnSpeech) -> None:
         self._settings = service.settings
-        self._all = jobs
+        self._jobs = jobs
         self._speech = speech
 
     def routes(self) -> list[BaseRoute]:
@@ -78,15 +78,6 @@ class TravisvnLong:
             for method, primary, endpoint in table
             for path in paths_of(primary)
         ]
-
-    @property
-    def _jobs(self) -> LongJobs:
-        if self._settings.workers > 1:
-            raise NoLongJobs(
-                "Jobs are known to one process alone, and this gateway runs several "
-                "(GATEWAY_WORKERS). Long texts may be sent to /v1/audio/speech."
-            )
-        return self._all
 
     def _job(self, request: Request) -> Job:
         return self._jobs.get(request.path_params["job_id"])
@@ -273,7 +264,7 @@ class TravisvnLong:
     async def _pieces(self, job: Job) -> AsyncIterator[bytes]:
         """A file's bytes; it holds nothing between two of them."""
         start = 0
-        while data := await self._all.read(job, start, READ_BYTES):
+        while data := await self._jobs.read(job, start, READ_BYTES):
             start += len(data)
             yield data
 

@@ -1,0 +1,130 @@
+"""Which frames of a growing stream of codes are decoded next, and when: pure decisions.
+
+A window holds `context` frames more than it gives sound for, on each side where the stream has
+them, so the joins are exactly those of one whole decode. Its length is one of a few sizes, because
+each size is a CUDA graph; padding would change the sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FRAMES_PER_SECOND = 25
+FIRST_FRAMES = 4  # sound of the first chunk: 0.16 s, heard after 21 steps of the decoder
+MOST_FRAMES = 50  # of one chunk: 71 % of its window is new sound
+GROWTH = 2
+# A chunk is made this long before the player has used up the last one, or sooner.
+MARGIN_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of frames to decode.
+
+    Attributes:
+        start, stop: Frames that are decoded.
+        sound_from, sound_to: Those among them whose sound is new and exact.
+    """
+
+    start: int
+    stop: int
+    sound_from: int
+    sound_to: int
+
+    @property
+    def frames(self) -> int:
+        """Length of the window."""
+        return self.stop - self.start
+
+    @property
+    def new_frames(self) -> int:
+        """Frames of sound that it gives."""
+        return self.sound_to - self.sound_from
+
+
+def window_sizes(context: int) -> tuple[int, ...]:
+    """The lengths that windows have: for the first 4 new frames, and up to 50 later ones."""
+    return (
+        FIRST_FRAMES + context,
+        2 * context + FIRST_FRAMES,
+        2 * context + 20,
+        2 * context + MOST_FRAMES,
+    )
+
+
+def next_window(
+    sent: int, ready: int, *, finished: bool, context: int, sizes: Sequence[int]
+) -> Window | None:
+    """The window that gives the most new sound, the shortest of these; None where none can.
+
+    Args:
+        sent: Frames whose sound has been sent.
+        ready: Frames whose codes are known.
+        finished: Whether no frame follows.
+        context: Frames of context that exact sound needs on either side.
+        sizes: Lengths that windows may have, ascending. The end of a short stream may need another.
+    """
+    left = max(0, sent - context)
+    if finished and ready - left <= sizes[-1]:
+        if sent >= ready:
+            return None
+        size = next((s for s in sizes if ready - left <= s <= ready), ready - left)
+        return Window(ready - size, ready, sent, ready)
+    best = None
+    for size in sizes:
+        if size <= ready:
+            start = min(left, ready - size)
+            window = Window(start, start + size, sent, start + size - context)
+            if window.new_frames > (best.new_frames if best else 0):
+                best = window
+    return best
+
+
+def frames_wanted(sent: int, new_frames: int, *, context: int, sizes: Sequence[int]) -> int:
+    """How many frames must be ready for a window with so many new ones.
+
+    Args:
+        sent, context, sizes: As in `next_window`.
+        new_frames: At most what the longest window gives; more is cut to that.
+    """
+    left = max(0, sent - context)
+    new_frames = min(new_frames, left + sizes[-1] - context - sent)
+    needed = sent + new_frames + context
+    return min(max(size, needed) for size in sizes if left + size >= needed)
+
+
+@dataclass(slots=True)
+class Pace:
+    """How a stream's chunks grow, and when the next one is due.
+
+    Attributes:
+        first_frames: Sound of the first chunk.
+        sent: Frames sent so far.
+        chunk_frames: Sound of the last chunk.
+        began_seconds: When the first chunk was sent; a player starts then.
+    """
+
+    first_frames: int = FIRST_FRAMES
+    sent: int = 0
+    chunk_frames: int = 0
+    began_seconds: float | None = None
+
+    def wanted_frames(self) -> int:
+        """New frames that the next chunk should have, unless time is short."""
+        if self.began_seconds is None:
+            return self.first_frames
+        return max(FIRST_FRAMES, min(GROWTH * self.chunk_frames, MOST_FRAMES))
+
+    def due_seconds(self) -> float:
+        """When the next chunk must be made, however small; infinite before the first one."""
+        if self.began_seconds is None:
+            return float("inf")
+        return self.began_seconds + self.sent / FRAMES_PER_SECOND - MARGIN_SECONDS
+
+    def advance(self, frames: int, now_seconds: float) -> None:
+        """Note that a chunk was sent."""
+        if self.began_seconds is None:
+            self.began_seconds = now_seconds
+        self.sent += frames
+        self.chunk_frames = frames

@@ -1,0 +1,312 @@
+"""The thread that turns the codes of all streams into PCM while they are generated.
+
+Windows of equal length are decoded together, one CUDA graph for each number of rows and length, on
+a CUDA stream of its own. The generation loop only raises a counter and sets an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines.higgs.codec import Codec
+from engines.higgs.codec_windows import Pace, Window, frames_wanted, next_window, window_sizes
+
+logger = logging.getLogger(__name__)
+
+FULL_SCALE = 32767
+MOST_ROWS = 32
+BATCH_FRAMES = 1280  # of one batch: 0.6 GiB of activations at full size
+RUNNING_PER_FIRST_FRAME = 8  # a crowd delays the second chunk, so the first one is longer
+IDLE_SECONDS = 60.0
+
+
+class Codes(Protocol):
+    """What the worker reads of a generation (engines/higgs/generation.py).
+
+    Attributes:
+        codes: int16 [frames, codebooks]; those below `ready` are valid.
+        ready: Frames so far.
+        end: None while more may follow.
+    """
+
+    codes: NDArray[np.int16]
+    ready: int
+
+    @property
+    def end(self) -> Any:
+        """Why it ended."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class CodecStream:
+    """One generation on its way to PCM.
+
+    Attributes:
+        source: Its codes.
+        deliver: Called on the worker's thread with s16le PCM; then once with None at the end, or
+            with an exception.
+        whole: Wait for the end, then decode everything: for answers that are not streamed.
+        pace: When its chunks are due.
+        wanted: Frames that must be ready for the next chunk.
+        closed: Nobody listens any more.
+    """
+
+    source: Codes
+    deliver: Callable[[bytes | None | Exception], None]
+    whole: bool = False
+    pace: Pace = field(default_factory=Pace)
+    wanted: int = 0
+    closed: bool = False
+
+    def due(self, now: float) -> bool:
+        """Whether a chunk should be made now."""
+        if self.source.end is not None:
+            return True
+        if self.whole:
+            return False
+        return self.source.ready >= self.wanted or now >= self.pace.due_seconds()
+
+
+class BatchDecoder:
+    """Decodes batches of equally long windows: CUDA graphs on a GPU, plain calls on the CPU.
+
+    Args:
+        codec: On its device.
+        batch_frames: Bound of rows x frames, which bounds the memory.
+        most_rows: Rows of one batch; 1 makes a stream's sound independent of its neighbours.
+    """
+
+    def __init__(
+        self, codec: Codec, *, batch_frames: int = BATCH_FRAMES, most_rows: int = MOST_ROWS
+    ) -> None:
+        self.sizes = window_sizes(codec.context)
+        self._codec = codec
+        self._device = codec.offset.device
+        self._batch_frames = max(batch_frames, self.sizes[-1])
+        self._most_rows = most_rows
+        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self._cuda = self._device.type == "cuda"
+        self._stream = torch.cuda.Stream(self._device) if self._cuda else None
+
+    def most_rows(self, frames: int) -> int:
+        """Rows of one batch of windows of so many frames."""
+        return max(1, min(self._most_rows, self._batch_frames // frames))
+
+    @torch.inference_mode()
+    def capture(self) -> None:
+        """Record a graph for each size and each power of two of rows; nothing on the CPU."""
+        if self._stream is None:
+            return
+        shapes = [
+            (rows, frames)
+            for frames in self.sizes
+            for rows in (1, 2, 4, 8, 16, 32)
+            if rows <= self.most_rows(frames)
+        ]
+        pool = None
+        with torch.cuda.stream(self._stream):
+            for rows, frames in sorted(shapes, key=lambda shape: -shape[0] * shape[1]):
+                codes = torch.zeros(
+                    rows, self._codec.books, frames, dtype=torch.int64, device=self._device
+                )
+                self._pcm(codes)
+                self._stream.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                    pcm = self._pcm(codes)
+                pool = graph.pool()
+                self._graphs[rows, frames] = graph, codes, pcm
+
+    @torch.inference_mode()
+    def decode(self, codes: NDArray[np.int16]) -> NDArray[np.int16]:
+        """Decode windows of equal length.
+
+        Args:
+            codes: [rows, codebooks, frames]; at most `most_rows` rows.
+
+        Returns:
+            PCM [rows, samples].
+
+        Raises:
+            ArithmeticError: The codec gave no finite sound.
+        """
+        rows, _, frames = codes.shape
+        batch = torch.from_numpy(codes.astype(np.int64))
+        if self._stream is None:
+            return _checked(self._pcm(batch).numpy())
+        with torch.cuda.stream(self._stream):
+            bucket = 1 << (rows - 1).bit_length()
+            recorded = self._graphs.get((bucket, frames))
+            if recorded is None:
+                pcm = self._pcm(batch.to(self._device))
+            else:
+                graph, given, pcm = recorded
+                given[:rows].copy_(batch.pin_memory(), non_blocking=True)
+                graph.replay()
+            result = torch.empty(rows, pcm.shape[1], dtype=pcm.dtype, pin_memory=True)
+            result.copy_(pcm[:rows], non_blocking=True)
+            self._stream.synchronize()
+        return _checked(result.numpy())
+
+    def _pcm(self, codes: Tensor) -> Tensor:
+        """Samples as int16; a row that is not finite is marked by its first sample, -32768."""
+        samples = self._codec.decode(codes).float()
+        pcm = (samples.clamp(-1, 1) * FULL_SCALE).round().to(torch.int16)
+        finite = samples.isfinite().all(dim=1)
+        pcm[:, 0] = torch.where(finite, pcm[:, 0], -FULL_SCALE - 1)
+        return pcm
+
+
+def _checked(pcm: NDArray[np.int16]) -> NDArray[np.int16]:
+    if (pcm[:, 0] == -FULL_SCALE - 1).any():
+        raise ArithmeticError("the codec's sound is not finite")
+    return pcm
+
+
+class CodecWorker:
+    """Decodes the streams that are handed to it until `stop`.
+
+    Args:
+        codec: On its device.
+        decoder: Its batches.
+    """
+
+    def __init__(self, codec: Codec, decoder: BatchDecoder) -> None:
+        self._codec = codec
+        self._decoder = decoder
+        self._streams: list[CodecStream] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="higgs-codec", daemon=True)
+        self.notify = self._wake.set  # for the generation loop: frames are ready
+
+    def start(self) -> None:
+        """Record the graphs, which takes some seconds on a GPU, and start the thread."""
+        self._decoder.capture()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; streams that are open get an error."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def open(
+        self,
+        source: Codes,
+        deliver: Callable[[bytes | None | Exception], None],
+        *,
+        whole: bool = False,
+    ) -> CodecStream:
+        """Decode a generation's frames as they come; arguments as in `CodecStream`."""
+        stream = CodecStream(source, deliver, whole)
+        with self._lock:
+            stream.pace.first_frames += len(self._streams) // RUNNING_PER_FIRST_FRAME
+            self._streams.append(stream)
+        self._want(stream)
+        self._wake.set()
+        return stream
+
+    def close(self, stream: CodecStream) -> None:
+        """Forget a stream whose client left; nothing is delivered for it afterwards."""
+        stream.closed = True
+        self._wake.set()
+
+    def _want(self, stream: CodecStream) -> None:
+        stream.wanted = frames_wanted(
+            stream.pace.sent,
+            stream.pace.wanted_frames(),
+            context=self._codec.context,
+            sizes=self._decoder.sizes,
+        )
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            with self._lock:
+                self._streams = [stream for stream in self._streams if not stream.closed]
+                streams = list(self._streams)
+            try:
+                busy = self._step(streams)
+            except Exception as error:  # whatever broke, the clients must hear of it
+                logger.exception("the codec failed")
+                for stream in streams:
+                    self._end(stream, error)
+                continue
+            if not busy:
+                self._wake.wait(self._seconds_until_due(streams))
+        for stream in self._streams:
+            self._end(stream, RuntimeError("the engine is stopping"))
+
+    def _seconds_until_due(self, streams: Iterable[CodecStream]) -> float:
+        now = time.monotonic()
+        due = min((stream.pace.due_seconds() for stream in streams), default=now + IDLE_SECONDS)
+        # A stream that is overdue waits for frames, and these set the event.
+        return due - now if now < due < now + IDLE_SECONDS else IDLE_SECONDS
+
+    def _step(self, streams: Iterable[CodecStream]) -> bool:
+        """Decode one batch of the streams that are due; whether there was one."""
+        now = time.monotonic()
+        windows: dict[int, list[tuple[CodecStream, Window]]] = {}
+        for stream in streams:
+            if not stream.closed and stream.due(now):
+                window = self._window(stream)
+                if window is not None:
+                    windows.setdefault(window.frames, []).append((stream, window))
+        if not windows:
+            return False
+        # The streams nearest to silence first; those that have sent nothing before all others.
+        urgent = min(
+            (pair for pairs in windows.values() for pair in pairs), key=lambda pair: _urgency(pair)
+        )
+        frames = urgent[1].frames
+        chosen = sorted(windows[frames], key=_urgency)[: self._decoder.most_rows(frames)]
+        codes = np.stack([s.source.codes[w.start : w.stop].T for s, w in chosen])
+        pcm = self._decoder.decode(codes)
+        hop, now = self._codec.hop_samples, time.monotonic()
+        for (stream, window), samples in zip(chosen, pcm, strict=True):
+            begin, end = window.sound_from - window.start, window.sound_to - window.start
+            stream.pace.advance(window.new_frames, now)
+            self._want(stream)
+            if not stream.closed:
+                stream.deliver(samples[begin * hop : end * hop].tobytes())
+        return True
+
+    def _window(self, stream: CodecStream) -> Window | None:
+        """The stream's next window; at its end the stream is closed."""
+        finished = stream.source.end is not None  # read before `ready`, which it makes final
+        ready = stream.source.ready
+        window = next_window(
+            stream.pace.sent,
+            ready,
+            finished=finished,
+            context=self._codec.context,
+            sizes=self._decoder.sizes,
+        )
+        if window is None and finished:
+            self._end(stream, None)
+        return window
+
+    def _end(self, stream: CodecStream, error: Exception | None) -> None:
+        if not stream.closed:
+            stream.closed = True
+            stream.deliver(error)
+
+
+def _urgency(pair: tuple[CodecStream, Window]) -> float:
+    stream, _ = pair
+    due = stream.pace.due_seconds()
+    return due if stream.pace.began_seconds is not None else -1.0

@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import DacModel, HiggsAudioV2TokenizerConfig, HubertModel
 from transformers.models.dac.modeling_dac import Snake1d
 
-from engines.higgs.snake import snake
+from engines.higgs.kernels.snake import snake
 
 RATIOS = [8, 5, 4, 2, 3]
 BANDWIDTHS = [0.5, 1, 1.5, 2]  # the last one gives 8 codebooks: bosonai/higgs-audio-v2-tokenizer
@@ -132,8 +132,8 @@ class _SemanticEncoder(nn.Module):
         self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, bias=False)
         sizes = [width, *(int(width * ratio) for ratio in config.channel_ratios)]
         self.conv_blocks = nn.ModuleList(
-            _SemanticBlock(*ends, stride, config.unit_kernel_size, config.block_dilations)
-            for *ends, stride in zip(sizes, sizes[1:], config.strides, strict=False)
+            _SemanticBlock(inside, outside, stride, config.unit_kernel_size, config.block_dilations)
+            for inside, outside, stride in zip(sizes, sizes[1:], config.strides, strict=False)
         )
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -85,8 +85,10 @@ def frames_wanted(sent: int, new_frames: int, *, context: int, sizes: Sequence[i
     """How many frames must be ready for a window with so many new ones.
 
     Args:
-        sent, context, sizes: As in `next_window`.
+        sent: Frames whose sound has been sent.
         new_frames: At most what the longest window gives; more is cut to that.
+        context: Frames of context on either side.
+        sizes: Lengths that windows may have, ascending.
     """
     left = max(0, sent - context)
     new_frames = min(new_frames, left + sizes[-1] - context - sent)

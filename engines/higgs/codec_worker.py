@@ -63,7 +63,7 @@ class CodecStream:
     """
 
     source: Codes
-    deliver: Callable[[bytes | None | Exception], None]
+    deliver: Callable[[bytes | Exception | None], None]
     whole: bool = False
     pace: Pace = field(default_factory=Pace)
     wanted: int = 0
@@ -207,7 +207,7 @@ class CodecWorker:
     def open(
         self,
         source: Codes,
-        deliver: Callable[[bytes | None | Exception], None],
+        deliver: Callable[[bytes | Exception | None], None],
         *,
         whole: bool = False,
     ) -> CodecStream:
@@ -269,9 +269,7 @@ class CodecWorker:
         if not windows:
             return False
         # The streams nearest to silence first; those that have sent nothing before all others.
-        urgent = min(
-            (pair for pairs in windows.values() for pair in pairs), key=lambda pair: _urgency(pair)
-        )
+        urgent = min((pair for pairs in windows.values() for pair in pairs), key=_urgency)
         frames = urgent[1].frames
         chosen = sorted(windows[frames], key=_urgency)[: self._decoder.most_rows(frames)]
         codes = np.stack([s.source.codes[w.start : w.stop].T for s, w in chosen])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from engines.higgs.kernels.triton_import import tl, triton
+
 BLOCK = 1024
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # a CPU build of torch
-    triton = None
 
 
 def snake_reference(hidden: Tensor, alpha: Tensor) -> Tensor:
@@ -37,16 +32,12 @@ def snake(hidden: Tensor, alpha: Tensor) -> Tensor:
     return result
 
 
-if triton is not None:
-
-    @triton.jit
-    def _kernel(  # type: ignore[no-untyped-def]
-        hidden, alpha, result, channels, samples, BLOCK: tl.constexpr  # noqa: N803
-    ) -> Any:
-        line = tl.program_id(0).to(tl.int64)
-        place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        inside = place < samples
-        a = tl.load(alpha + line % channels).to(tl.float32)
-        x = tl.load(hidden + line * samples + place, mask=inside).to(tl.float32)
-        s = tl.sin(a * x)
-        tl.store(result + line * samples + place, x + s * s / (a + 1e-9), mask=inside)
+@triton.jit
+def _kernel(hidden, alpha, result, channels, samples, BLOCK: tl.constexpr):
+    line = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < samples
+    a = tl.load(alpha + line % channels).to(tl.float32)
+    x = tl.load(hidden + line * samples + place, mask=inside).to(tl.float32)
+    s = tl.sin(a * x)
+    tl.store(result + line * samples + place, x + s * s / (a + 1e-9), mask=inside)

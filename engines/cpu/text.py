@@ -149,6 +149,11 @@ def pieces(text: str) -> Iterator[Piece]:
         yield held
 
 
+def has_sound(text: str) -> bool:
+    """Whether a piece has a letter or a number: the voice would name some lone signs ("arrow")."""
+    return any(character.isalnum() for character in text)
+
+
 def cut(text: str, first_limit: int = PIECE_CHARACTERS) -> Iterator[tuple[str, float]]:
     """Yield (piece, pause after it in seconds); joined again, no character but space is missing.
 

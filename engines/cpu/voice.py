@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from engines.cpu.pitch import UnreadableAudioError, reference_pitch_hz
 from engines.cpu.presets import Cast, Timbre
 from engines.cpu.synth import CpuSynthesiser, CpuVoiceUnavailableError
-from engines.cpu.text import Piece, pieces, readable, refusal
+from engines.cpu.text import Piece, has_sound, pieces, readable, refusal
 from engines.voice import BYTES_PER_TOKEN, OVERHEAD_TOKENS, PRESETS, Job, UnspeakableError
 from gateway.text.cuts import SPEAKER_TAG
+
+SILENCE_TOKENS = 8  # 0.32 s, for a text without a sound
 
 __all__ = ["CpuVoice", "CpuVoiceUnavailableError"]
 
@@ -90,8 +92,7 @@ class CpuVoice:
 
         Raises:
             UnspeakableError: Before the first item: the text is (in more than a small part) of a
-                script that the voice cannot say, nothing in it has a sound, or a reference is no
-                readable audio.
+                script that the voice cannot say, or a reference is no readable audio.
         """
         if self._pool is None or self._synthesiser is None:
             raise RuntimeError("CpuVoice.start() comes before generate()")
@@ -143,11 +144,9 @@ class _Stream:
             if pcm:
                 self._silent = False
                 return pcm
-        if self._silent and self._left_bytes > 0:
-            raise UnspeakableError(
-                "There is nothing in this text that the CPU voice can say: it has no word or number"
-                " in English."
-            )
+        if self._silent:  # emoji, arrows, decoration: nothing to pronounce is no fault
+            self._silent = False
+            return bytes(min(SILENCE_TOKENS * BYTES_PER_TOKEN, max(0, self._left_bytes)))
         return b""
 
     def drop(self) -> None:
@@ -183,4 +182,4 @@ def _prepare(job: Job) -> Iterator[tuple[Piece, Timbre]]:
     # The first reference of a speaker holds: those behind it are context of a long dialogue.
     by_speaker = dict(zip(reversed(numbers), reversed(pitches_hz), strict=True))
     cast = Cast(job.preset, job.system_prompt, by_speaker)
-    return ((piece, cast.timbre(piece.speaker)) for piece in pieces(text))
+    return ((piece, cast.timbre(piece.speaker)) for piece in pieces(text) if has_sound(piece.text))

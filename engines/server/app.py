@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -37,13 +37,14 @@ from engines.server.contract import (
     SpeechFields,
     check_model,
     in_stream_error,
+    most_tokens,
     parse_json,
     prompt_too_long,
     reference_tokens,
     validate,
 )
 from engines.server.metrics import CONTENT_TYPE, Counters
-from engines.server.presets import PresetFolder
+from engines.server.presets import Preset, PresetFolder
 from engines.server.requests import EngineLimits, audio_seconds, chat_job, speech_job
 from engines.voice import EngineFailureError, Job, PromptTooLongError, UnspeakableError, Voice
 from gateway import __version__
@@ -62,12 +63,14 @@ class EngineOptions:
         api_key: Bearer key of every `/v1` path, or None.
         context_tokens: max_model_len.
         presets: A folder of voices that replaces the voice's own presets, or None.
+        count_tokens: The tokenizer: how many tokens a text has.
     """
 
     model_id: str | None = None
     api_key: str | None = None
     context_tokens: int = CONTEXT_TOKENS
     presets: PresetFolder | None = None
+    count_tokens: Callable[[str], int] = most_tokens
 
 
 class Engine:
@@ -90,7 +93,7 @@ class Engine:
         self.voice = voice
         self.options = options
         self.model_id = options.model_id or voice.model_id
-        self.limits = EngineLimits(options.context_tokens, self.preset_tokens)
+        self.limits = EngineLimits(options.context_tokens, self.preset_tokens, options.count_tokens)
         self.counters = Counters()
 
     # -- small answers ---------------------------------------------------------------------
@@ -146,9 +149,11 @@ class Engine:
         fields: SpeechFields = validate(SpeechFields, parse_json(await read_body(receive)))
         check_model(fields.model, self.model_id)
         request_id = self._request_id(scope, "audiospeech")
-        job = speech_job(fields, self.voice.presets, self.limits, request_id)
-        if self.options.presets is not None:
-            job = with_preset(job, self.options.presets, fields.voice)
+        preset = load_preset(self.options.presets, fields.voice)
+        text = preset.system_prompt or preset.transcript if preset else None
+        job = speech_job(fields, self.voice.presets, self.limits, request_id, text)
+        if preset is not None:
+            job = with_preset(job, preset)
         async with watch_disconnect(receive) as watch:
             job = await self.admit(job, scope, fields)
             chunks = self.generate(job)
@@ -250,16 +255,20 @@ class Engine:
             await chunks.aclose()
 
 
-def with_preset(job: Job, presets: PresetFolder, name: str) -> Job:
-    """The job spoken by a voice of a folder.
+def load_preset(presets: PresetFolder | None, name: str) -> Preset | None:
+    """A voice of the folder, or None where there is no folder.
 
     Raises:
         ContractError: 500, as from the container, where the folder is not sound.
     """
     try:
-        preset = presets.load(name)
+        return presets.load(name) if presets is not None else None
     except (LookupError, TypeError, OSError) as error:
         raise ContractError(500, "Internal Server Error") from error
+
+
+def with_preset(job: Job, preset: Preset) -> Job:
+    """The job spoken by a voice of a folder."""
     if preset.system_prompt:
         return replace(job, preset=None, system_prompt=preset.system_prompt)
     seconds = audio_seconds(preset.audio)

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-CHARACTERS_PER_TOKEN = 4  # a stand-in for the tokenizer, which cannot be had without the weights
 TEMPLATE_TOKENS = 40  # what the chat template and the default scene add
+# Template and transcript of the longest of the container's own presets, docs/contract.md section 2.
+PRESET_TEXT_TOKENS = 92
 REFERENCE_TOKENS_PER_SECOND = 25  # docs/contract.md section 4, also the next line
 REFERENCE_OVERHEAD_TOKENS = 9
 ERROR_TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
@@ -153,9 +154,9 @@ def check_encodable(text: str) -> None:
         raise ContractError(500, "Internal Server Error") from None
 
 
-def text_tokens(text: str) -> int:
-    """Prompt tokens of a text."""
-    return TEMPLATE_TOKENS + len(text) // CHARACTERS_PER_TOKEN
+def most_tokens(text: str) -> int:
+    """Tokens of a text where there is no tokenizer: its bytes, which byte-level BPE only merges."""
+    return len(text.encode())
 
 
 def reference_tokens(seconds: float) -> int:

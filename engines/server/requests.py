@@ -8,20 +8,23 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import soundfile as sf
 
 from engines.server.contract import (
+    PRESET_TEXT_TOKENS,
+    TEMPLATE_TOKENS,
     ChatFields,
     ContractError,
     SpeechFields,
     bound_tokens,
     check_encodable,
     check_sampling,
+    most_tokens,
     reference_tokens,
-    text_tokens,
 )
 from engines.voice import DEFAULT_CHUNK_TOKENS, Job
 
@@ -36,19 +39,36 @@ class EngineLimits:
     Attributes:
         context_tokens: max_model_len.
         preset_tokens: Prompt tokens of a preset's own reference; 0 where a preset needs none.
+        count_tokens: The tokenizer: how many tokens a text has.
     """
 
     context_tokens: int
     preset_tokens: int = 0
+    count_tokens: Callable[[str], int] = most_tokens
 
 
 def speech_job(
-    fields: SpeechFields, presets: tuple[str, ...], limits: EngineLimits, request_id: str
+    fields: SpeechFields,
+    presets: tuple[str, ...],
+    limits: EngineLimits,
+    request_id: str,
+    preset_text: str | None = None,
 ) -> Job:
-    """The job of a speech request; an unknown voice is the first preset's, without a word."""
+    """The job of a speech request; an unknown voice is the first preset's, without a word.
+
+    Args:
+        fields: The body.
+        presets: The voice's own.
+        limits: What the process is set up for.
+        request_id: In the log.
+        preset_text: Transcript or scene of a preset from a folder, which stands in the prompt.
+    """
     check_sampling(fields.temperature, fields.top_p, fields.top_k)
     check_encodable(fields.input)
-    prompt_tokens = text_tokens(fields.input)
+    prompt_tokens = PRESET_TEXT_TOKENS
+    if preset_text is not None:
+        prompt_tokens = TEMPLATE_TOKENS + limits.count_tokens(preset_text)
+    prompt_tokens += limits.count_tokens(fields.input)
     return Job(
         text=fields.input,
         preset=fields.voice if fields.voice in presets else presets[0],
@@ -73,10 +93,10 @@ def chat_job(fields: ChatFields, limits: EngineLimits, request_id: str) -> Job:
         raise ContractError(400, "Stream options can only be defined when `stream=True`.")
     check_sampling(fields.temperature, fields.top_p, fields.top_k)
     system, text, references = read_messages(fields.messages)
-    words = (system or "") + text + "".join(transcript for transcript, _ in references)
-    check_encodable(words)
+    written = [system or "", text, *(transcript for transcript, _ in references)]
+    check_encodable("".join(written))
     seconds = [audio_seconds(audio) for _, audio in references]
-    prompt_tokens = text_tokens(words)
+    prompt_tokens = TEMPLATE_TOKENS + sum(map(limits.count_tokens, written))
     asked = fields.max_completion_tokens
     asked = fields.max_tokens if asked is None else asked
     # Without a stream the audio is decoded in one piece; the knobs are for streams.

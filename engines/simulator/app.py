@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -60,6 +60,11 @@ def add_simulator_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--fault-rate", type=float, default=1.0, help="share that meets a fault")
     group.add_argument("--fault-seed", type=int, default=0, help="of the choice")
+    group.add_argument(
+        "--tokenizer",
+        metavar="FILE",
+        help="tokenizer.json that counts text, with the package tokenizers; else a byte is a token",
+    )
     group.add_argument("--voice-list", help="what /v1/audio/voices answers instead")
     group.add_argument(
         "--crash-on-special-tokens",
@@ -258,6 +263,21 @@ def _shortened(value: Any) -> Any:
     return [_shortened(entry) for entry in value] if isinstance(value, list) else value
 
 
+def load_tokenizer(path: str) -> Callable[[str], int]:
+    """A function that counts the tokens of a text like the model that this tokenizer belongs to.
+
+    Raises:
+        ValueError: The package is missing, or the file is no tokenizer.
+    """
+    try:
+        from tokenizers import Tokenizer  # noqa: PLC0415  (the extra `test`)
+
+        tokenizer = Tokenizer.from_file(path)
+    except Exception as error:  # the package raises nothing more precise
+        raise ValueError(f"--tokenizer: {error}") from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
 def create_simulator(
     arguments: argparse.Namespace, options: EngineOptions
 ) -> tuple[ASGIApp, Simulator]:
@@ -279,6 +299,8 @@ def create_simulator(
         prefill_tokens_per_second=arguments.prefill_tokens_per_second,
         crash_on_special_tokens=arguments.crash_on_special_tokens,
     )
+    if arguments.tokenizer:
+        options = replace(options, count_tokens=load_tokenizer(arguments.tokenizer))
     voice_list = VoiceList(arguments.voice_list) if arguments.voice_list is not None else None
     simulator = Simulator(voice, options, faults, voice_list)
     routes = (

@@ -31,7 +31,7 @@ from gateway.api.speakers import cast_voices
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.server.disconnect import ClientGone, watch_disconnect
 from gateway.speech.request import Reference, Sampling, SpeechRequest
-from gateway.speech.service import SpeechService, segments_of
+from gateway.speech.service import SpeechService, prepared, segments_of
 from gateway.telemetry.metrics import Totals
 from gateway.text.dialogue import is_dialogue
 from gateway.text.prompt import system_prompt_for
@@ -190,7 +190,9 @@ class GenerateSurface:
             "X-Concurrent-Requests": str(self._service.in_flight + 1),
         }
         if is_dialogue(body.text):
-            headers["X-Chunks"] = str(sum(1 for _ in segments_of(request)))
+            headers["X-Chunks"] = str(
+                sum(1 for _ in segments_of(prepared(self._service.settings, request)))
+            )
         return Spoken(request, label, headers, duration_header="X-Generation-Time")
 
     async def _reference(self, body: GenerateBody) -> Reference:

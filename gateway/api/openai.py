@@ -31,8 +31,8 @@ from gateway.speech.request import (
     SpeechRequest,
 )
 from gateway.speech.service import SpeechService
-from gateway.text.estimate import estimate_input_tokens
 from gateway.text.expression import Expression, expression_of, knob_of
+from gateway.text.tokens import estimate_input_tokens
 from gateway.upstream.pool import Pool
 from gateway.voices.references import make_reference, reference_of
 

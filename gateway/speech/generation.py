@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.audio.runaway import RunawayGuard
 from gateway.errors import InvalidRequest, UpstreamTimeout
 from gateway.settings import Settings
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, SpeechRequest
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, Reference, SpeechRequest
 from gateway.telemetry.metrics import Metrics
-from gateway.text.estimate import (
+from gateway.text.estimate import speech_seconds
+from gateway.text.tokens import (
+    CONTEXT_TOKENS,
     DEFAULT_PROMPT_TOKENS,
     OVERHEAD_TOKENS,
     TOKENS_PER_SECOND,
+    fits_context,
     max_tokens,
-    speech_seconds,
+    text_tokens,
 )
 from gateway.upstream.client import Timeouts
 from gateway.upstream.dialect import (
@@ -35,9 +38,9 @@ from gateway.upstream.dialect import (
 from gateway.upstream.retry import Running, TooShort
 
 REFERENCE_OVERHEAD_TOKENS = 16
-# A request's own prompt takes at most this much of the engine's 8,192 tokens: what remains holds
-# a segment's text, the audio of earlier segments that goes along, and the audio to be made.
-MOST_PROMPT_TOKENS = 3072
+# A request's own prompt takes at most this share of the engine's context: what remains holds a
+# segment's text, the audio of earlier segments that goes along, and the audio to be made.
+MOST_PROMPT_SHARE = 0.5
 
 
 class Source(Protocol):
@@ -108,46 +111,84 @@ def plan_timeouts(settings: Settings, chunking: Chunking) -> Timeouts:
 
 
 def prompt_tokens(request: SpeechRequest) -> int:
-    """Tokens of everything in the prompt but the text, counted generously.
+    """The most tokens that everything in the prompt but the text can take.
 
     A reference takes 25 tokens a second and 9 around it (docs/contract.md section 4).
     """
     written = [request.system_prompt or "", *(r.transcript for r in request.references)]
-    tokens = DEFAULT_PROMPT_TOKENS + sum(len(part.encode()) // 3 + 1 for part in written)
+    tokens = DEFAULT_PROMPT_TOKENS + sum(map(text_tokens, written))
     for reference in request.references:
         tokens += math.ceil(reference.seconds * TOKENS_PER_SECOND) + REFERENCE_OVERHEAD_TOKENS
     return tokens
 
 
-def check_prompt(request: SpeechRequest) -> None:
+def check_prompt(request: SpeechRequest, context_tokens: int = CONTEXT_TOKENS) -> None:
     """Refuse a prompt that leaves the engine no room: it would only answer an error.
+
+    Args:
+        request: With its scene and references.
+        context_tokens: max_model_len of the engine.
 
     Raises:
         InvalidRequest: Scene, samples and their texts are too long together.
     """
     tokens = prompt_tokens(request)
-    if tokens > MOST_PROMPT_TOKENS:
+    most_tokens = int(context_tokens * MOST_PROMPT_SHARE)
+    if tokens > most_tokens:
         raise InvalidRequest(
-            f"The scene and the voice samples take {tokens} tokens of the engine's context; at "
-            f"most {MOST_PROMPT_TOKENS} are allowed. Shorten the prompt, the samples or their "
-            "texts."
+            f"The scene and the voice samples take up to {tokens} tokens of the engine's context; "
+            f"at most {most_tokens} are allowed. Shorten the prompt, the samples or their texts."
         )
 
 
-def plan_take(settings: Settings, request: SpeechRequest, text: str) -> Plan:
+def with_context(
+    request: SpeechRequest,
+    text: str,
+    context: tuple[Reference, ...],
+    context_tokens: int = CONTEXT_TOKENS,
+) -> SpeechRequest:
+    """The request with as many earlier segments as references as leave room for the text.
+
+    Args:
+        request: Whose text it is.
+        text: The segment.
+        context: Earlier segments, the most important first.
+        context_tokens: max_model_len of the engine.
+    """
+    for count in range(len(context), 0, -1):
+        longer = replace(request, references=(*request.references, *context[:count]))
+        tokens = prompt_tokens(longer)
+        if fits_context(text, context_tokens=context_tokens, prompt_tokens=tokens):
+            return longer
+    return request
+
+
+def plan_take(
+    settings: Settings, request: SpeechRequest, text: str, context_tokens: int = CONTEXT_TOKENS
+) -> Plan:
     """Decide what the upstream is asked for and what it may answer.
 
     Args:
         settings: Bounds.
         request: Whose text it is.
         text: The text, or one segment of it, sanitised.
+        context_tokens: max_model_len of the engine.
+
+    Raises:
+        InvalidRequest: Prompt and text leave no room for audio.
     """
     chunking = BUFFERED if request.buffered else PROFILES[settings.stream_profile]
     tokens = max_tokens(
         text,
         seconds_per_character_factor=settings.plausible_length_factor,
+        context_tokens=context_tokens,
         prompt_tokens=prompt_tokens(request),
     )
+    if tokens <= OVERHEAD_TOKENS:
+        raise InvalidRequest(
+            f"The engine's context of {context_tokens} tokens is too short for this text.",
+            param="input",
+        )
     asked = request.sampling.max_tokens
     bounded_by_client = asked is not None and asked < tokens
     if asked is not None:

@@ -39,6 +39,7 @@ from gateway.speech.generation import (
     collect,
     plan_take,
     prompt_tokens,
+    with_context,
 )
 from gateway.speech.long_text import Context, LookAhead, SegmentedSource
 from gateway.speech.request import Reference, SpeechRequest
@@ -77,8 +78,15 @@ def context_of(request: SpeechRequest) -> Context:
     return Context.FIRST
 
 
+def prepared(settings: Settings, request: SpeechRequest) -> SpeechRequest:
+    """The request with its text as it is spoken: before it is measured, split or judged silent."""
+    if not settings.normalise_text:
+        return request
+    return replace(request, text=normalise(request.text))
+
+
 def segments_of(request: SpeechRequest) -> Iterator[Segment]:
-    """What each generation of a request says, lazily; those that are silent are left out."""
+    """What each generation of a prepared request says, lazily; silent ones are left out."""
     return (
         segment
         for segment in _all_segments(request)
@@ -167,17 +175,18 @@ class SpeechService:
         check_text(request.text, self.settings.max_input_characters)
         check_prompt(request)
         self.metrics.input_characters.inc(len(request.text))
+        spoken = prepared(self.settings, request)
         with ExitStack() as scope:
-            likely_seconds = speech_seconds(request.text).likely_seconds
+            likely_seconds = speech_seconds(spoken.text).likely_seconds
             charge = scope.enter_context(audio_charged(likely_seconds))
             entry = scope.enter_context(self.activity.note(request, voice_label, likely_seconds))
-            if looks_silent(sanitise_text(request.text)):
+            if looks_silent(sanitise_text(spoken.text)):
                 source: Source = Recording(silence(SILENT_TEXT_SECONDS))
                 waited = 0.0
             else:
                 self.pool.require_ready()
                 waited = record.queue_wait_seconds = await self._admit(scope)
-                source = await self._start(request)
+                source = await self._start(spoken)
                 scope.callback(source.close)
                 record.first_audio_seconds = time.monotonic() - arrived
                 self.metrics.time_to_first_audio.observe(record.first_audio_seconds)
@@ -340,10 +349,9 @@ class SpeechService:
     def _plan(self, request: SpeechRequest, text: str, context: tuple[Reference, ...]) -> Plan:
         """The plan of one segment: its text as the engine gets it, sanitised last."""
         if self.settings.normalise_text:
-            text = normalise(text)
-        if context:
-            request = replace(request, references=(*request.references, *context))
-        return plan_take(self.settings, request, sanitise_text(text))
+            text = normalise(text)  # a segment ends with a stop, too
+        text = sanitise_text(text)
+        return plan_take(self.settings, with_context(request, text, context), text)
 
     def _segmented(self, request: SpeechRequest, segments: Iterator[Segment]) -> SegmentedSource:
         return SegmentedSource(

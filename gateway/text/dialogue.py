@@ -12,17 +12,17 @@ from itertools import groupby
 
 from gateway.text.boundary import Boundary
 from gateway.text.cuts import SPEAKER_TAG
-from gateway.text.estimate import DEFAULT_PROMPT_TOKENS
 from gateway.text.split import (
     LIKELY_SECONDS_BUDGET,
     SHORTEST_WHOLE_CHARACTERS,
+    Measure,
     Piece,
     Segment,
-    fits_context,
     measure_share,
     pack,
     pieces,
 )
+from gateway.text.tokens import CONTEXT_TOKENS, DEFAULT_PROMPT_TOKENS, fits_context
 
 FIRST_SPEAKER = 0
 
@@ -82,6 +82,7 @@ def iter_generations(
     first_likely_seconds_budget: float | None = None,
     shortest_whole_characters: int = SHORTEST_WHOLE_CHARACTERS,
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
+    context_tokens: int = CONTEXT_TOKENS,
     one_turn_each: bool = False,
 ) -> Iterator[Segment]:
     """Regroup turns into generations; the arguments are those of `iter_segments`.
@@ -93,18 +94,20 @@ def iter_generations(
         likely_seconds_budget: Most likely seconds of audio of a generation.
         first_likely_seconds_budget: A smaller budget for the first generation.
         shortest_whole_characters: A dialogue up to this length is one generation, if it fits.
-        prompt_tokens: What the prompt takes of the context, references included.
+        prompt_tokens: What the prompt takes of the context at most, references included.
+        context_tokens: max_model_len of the engine.
         one_turn_each: Every turn begins a generation of its own, so that the pauses between
             turns, and their voices, are the gateway's to set.
     """
     whole = dialogue_text(turns)
     is_short = len(whole) <= shortest_whole_characters
-    if is_short and not one_turn_each and fits_context(whole, prompt_tokens=prompt_tokens):
+    fits = fits_context(whole, context_tokens=context_tokens, prompt_tokens=prompt_tokens)
+    if is_short and not one_turn_each and fits:
         if whole:
             yield Segment(whole, Boundary.PARAGRAPH)
         return
     first_share = (first_likely_seconds_budget or likely_seconds_budget) / likely_seconds_budget
-    found = _turn_pieces(turns, likely_seconds_budget)
+    found = _turn_pieces(turns, measure_share(likely_seconds_budget, context_tokens, prompt_tokens))
     runs: Iterable[Iterable[_TurnPiece]] = [found]
     if one_turn_each:
         runs = (run for _, run in groupby(found, key=lambda piece: piece.turn))
@@ -116,15 +119,14 @@ def iter_generations(
             first_share = 1.0
 
 
-def _turn_pieces(turns: Iterable[Turn], likely_seconds_budget: float) -> Iterator[_TurnPiece]:
-    share = measure_share(likely_seconds_budget)
+def _turn_pieces(turns: Iterable[Turn], share: Measure) -> Iterator[_TurnPiece]:
     for number, turn in enumerate(turns):
         tag_share = share(dialogue_text([Turn(turn.speaker, "")]))
         turn_share = share(turn.text) + tag_share
         if turn_share <= 1.0:
             found: Iterable[Piece] = [Piece(turn.text, turn_share, Boundary.TURN)]
         else:
-            found = pieces(turn.text, likely_seconds_budget, end=Boundary.TURN)
+            found = pieces(turn.text, share, end=Boundary.TURN)
         for piece in found:
             # Any piece of a turn may become the first of its generation and get the tag.
             piece_share = max(piece.share, min(1.0, piece.share + tag_share))

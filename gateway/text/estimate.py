@@ -6,22 +6,14 @@ must never be cut and a quick one never be refused.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-TOKENS_PER_SECOND = 25  # docs/contract.md section 2
-OVERHEAD_TOKENS = 11  # tokens used = frames + 11, same section
-CONTEXT_TOKENS = 8192  # max_model_len, docs/contract.md section 1: prompt and audio together
-# What the default scene prompt and the chat template take of the context, rounded up.
-DEFAULT_PROMPT_TOKENS = 96
-
 SHORTEST_SECONDS = 0.04  # one audio token
 LONGEST_BASE_SECONDS = 5.0  # breath, pauses and a sigh around the shortest text
-SLOW_FACTOR = 3.0  # the longest bound is three slow readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +33,39 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds that one character of a kind takes to say: read hastily, ordinarily, slowly."""
+    """Seconds that one character of a kind takes to say: hastily, ordinarily, at the longest."""
 
     hasty: float
     likely: float
-    slow: float
+    longest: float
 
 
 def _letters(per_second: float) -> Pace:
-    """A script's pace: nobody reads four times as fast as usual, a slow reader takes twice."""
-    return Pace(0.25 / per_second, 1 / per_second, 2 / per_second)
+    """A script's pace: nobody reads four times as fast as usual, or four times as slowly."""
+    return Pace(0.25 / per_second, 1 / per_second, 4 / per_second)
 
 
 # Ordinary rates are characters a second of read-aloud text: about 150 words a minute of English,
 # 4 to 5 syllables a second where a character is a syllable, 7 to 8 where it is a mora.
 LATIN = _letters(14)
-CAPITAL = Pace(LATIN.hasty, LATIN.likely, 0.4)  # may be spelled: "W" takes 0.5 s
+CAPITAL = Pace(LATIN.hasty, LATIN.likely, 0.75)  # may be spelled: "W" takes 0.5 s
 ALPHABET = _letters(13)  # Cyrillic, Greek, Armenian, Georgian
 ABJAD = _letters(9)  # Arabic, Hebrew: short vowels are not written
 INDIC = _letters(11)  # and Thai, Lao, Burmese, Khmer: vowel signs are characters of their own
 KANA = _letters(7.5)
-HAN = Pace(0.055, 0.23, 0.6)  # one syllable in Chinese, up to four morae in Japanese
+HAN = Pace(0.055, 0.23, 0.9)  # one syllable in Chinese, up to four morae in Japanese
 SYLLABLE = _letters(4.5)  # Hangul, Ethiopic and every script not named here
-# "7" may be "seven hundred"; 1,000,000,000 is "one billion".
-DIGIT = Pace(0.03, 0.35, 1.0)
-SYMBOL = Pace(0.0, 0.25, 0.6)  # "%", "€", an emoji: named or skipped
-PAUSE = Pace(0.0, 0.06, 0.15)  # white space and punctuation
-LINE_END = Pace(0.0, 0.3, 0.7)
+# A digit of a telephone number takes 0.4 s; of a price up to 0.75 s ("$1,234.56" has 62 letters
+# when it is read out). 1,000,000,000 is "one billion".
+DIGIT = Pace(0.03, 0.4, 0.75)
+SYMBOL = Pace(0.0, 0.25, 0.75)  # "%", "€", "+": named or skipped
+PAUSE = Pace(0.0, 0.06, 0.45)  # white space, punctuation, emoji and other decoration
+LINE_END = Pace(0.0, 0.3, 2.0)
 NOTHING = Pace(0.0, 0.0, 0.0)
 
 # A sound event (laughter, a line of music) is as long as the model likes; a speaker tag is a turn.
-EVENT = Pace(0.0, 2.0, 8.0)
-TURN = Pace(0.0, 0.3, 1.0)
+EVENT = Pace(0.0, 2.0, 12.0)
+TURN = Pace(0.0, 0.3, 3.0)
 
 _PACES_BY_NAME = {
     "LATIN": LATIN,
@@ -107,10 +100,20 @@ _WIDTHS = ("FULLWIDTH ", "HALFWIDTH ")
 
 _EVENTS = re.compile(r"</?SE(?:_[se])?>\[\w+\]</?SE(?:_[se])?>|\[[a-z]+(?: start| end)?\]")
 _SPEAKERS = re.compile(r"\[SPEAKER\d{1,3}\]")
-_RUNS = re.compile(r"(.)\1{3,}")
-# Punctuation that is read out, and symbols that are not: rules, boxes, bullets, lone accents.
-_SPOKEN_PUNCTUATION = frozenset("%‰&@#§")
-_UNSPOKEN_SYMBOLS = frozenset("~|^`") | {chr(code) for code in range(0x2500, 0x2600)}
+# "=====": a rule is not read sign by sign.
+_RULES = re.compile(r"([^\w\s])\1{3,}")
+
+# What a hasty reading leaves out: repetition ("nooooo", "hahaha", a chorus) beyond three times,
+# and the rest of what is no word ("https://…", a key in base64).
+_GROUPS = re.compile(r"(\w{1,12}?)\1{3,}")
+_MOST_REPEATS = 3
+_NO_WORD = re.compile(r"([!-~]{32})[!-~]+")
+_BETWEEN_WORDS = re.compile(r"[^\w\u0300-\u036f\u0590-\u1cff\ua8e0-\uabff]+|_+")
+
+_SPOKEN_SYMBOLS = frozenset("%‰&@#§°©®™")  # those of maths and money besides
+_ASCII_GRAVE_AND_BARS = frozenset("~|^`")
+# Letters by their category that have neither shape nor sound: fillers of Hangul syllables.
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")
 
 
 @lru_cache(maxsize=8192)
@@ -124,11 +127,16 @@ def _pace(character: str) -> Pace:
             return DIGIT
         case "L" | "M":
             return _letter_pace(character, category)
-        case "S":
-            return PAUSE if _is_silent(character) else SYMBOL
-        case "P" | "Z":
-            return PAUSE if _is_silent(character) else SYMBOL
+        case "S" | "P" | "Z":
+            return SYMBOL if _has_name(character, category) else PAUSE
     return PAUSE if character == "\t" else NOTHING
+
+
+def _has_name(character: str, category: str) -> bool:
+    """Whether a reader may name this sign, such as "percent"."""
+    if character in _SPOKEN_SYMBOLS:
+        return True
+    return category in {"Sc", "Sm"} and character not in _ASCII_GRAVE_AND_BARS
 
 
 def _letter_pace(character: str, category: str) -> Pace:
@@ -142,29 +150,21 @@ def _letter_pace(character: str, category: str) -> Pace:
 
 
 @lru_cache(maxsize=8192)
-def _is_silent(character: str) -> bool:
-    """Whether nobody would read this character out."""
-    if character in _SPOKEN_PUNCTUATION:
-        return False
-    category = unicodedata.category(character)
-    if category == "Sk" or character in _UNSPOKEN_SYMBOLS:
-        return True
-    return category[0] not in "LNS"
+def _is_spoken(character: str) -> bool:
+    """Whether a character has a sound of its own: a letter or a number of any script."""
+    return unicodedata.category(character)[0] in "LN" and character not in _FILLERS
 
 
-def _sums(text: str) -> tuple[float, float, float]:
-    """Hasty, likely and slow seconds of a text, its tags included."""
-    text, events = _EVENTS.subn("", text)
-    text, turns = _SPEAKERS.subn("", text)
-    # "nooooo" is one long vowel: a hasty reading has no more than three of a kind in a row.
-    hasty = sum(_pace(char).hasty * n for char, n in Counter(_RUNS.sub(r"\1\1\1", text)).items())
-    likely = events * EVENT.likely + turns * TURN.likely
-    slow = events * EVENT.slow + turns * TURN.slow
-    for char, n in Counter(text).items():
-        pace = _pace(char)
-        likely += pace.likely * n
-        slow += pace.slow * n
-    return hasty, likely, slow
+def _hasty_seconds(text: str) -> float:
+    """The quickest reading: each word and each group within a word at most three times."""
+    text = _NO_WORD.sub(r"\1", text)
+    # One character less than four times, so that more text never counts less.
+    text = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], text)
+    words = Counter(_BETWEEN_WORDS.split(text.casefold()))
+    return sum(
+        min(count, _MOST_REPEATS) * sum(_pace(character).hasty for character in word)
+        for word, count in words.items()
+    )
 
 
 def speech_seconds(text: str, *, seconds_per_character_factor: float = 1.0) -> Estimate:
@@ -174,53 +174,25 @@ def speech_seconds(text: str, *, seconds_per_character_factor: float = 1.0) -> E
         text: What is said, as the engine gets it; event tags in either spelling.
         seconds_per_character_factor: Widens (or narrows) the longest bound.
     """
-    hasty, likely, slow = _sums(text)
-    longest = LONGEST_BASE_SECONDS + SLOW_FACTOR * slow * seconds_per_character_factor
-    shortest = max(SHORTEST_SECONDS, hasty)
+    text, events = _EVENTS.subn(" ", text)
+    text, turns = _SPEAKERS.subn(" ", text)
+    text = _RULES.sub(r"\1\1\1", text)
+    likely = events * EVENT.likely + turns * TURN.likely
+    longest = events * EVENT.longest + turns * TURN.longest
+    for character, count in Counter(text).items():
+        pace = _pace(character)
+        likely += pace.likely * count
+        longest += pace.longest * count
+    shortest = max(SHORTEST_SECONDS, _hasty_seconds(text))
     likely = max(shortest, likely)
+    longest = LONGEST_BASE_SECONDS + longest * seconds_per_character_factor
     return Estimate(shortest, likely, max(likely, longest))
 
 
-def max_tokens(
-    text: str,
-    *,
-    seconds_per_character_factor: float = 1.0,
-    ceiling: int = CONTEXT_TOKENS,
-    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
-) -> int:
-    """The bound of a generation: audio tokens of the longest plausible reading, plus overhead.
-
-    The container refuses a request whose prompt and bound together exceed its context
-    (docs/contract.md section 2), so the text's own tokens are left free, counted generously.
-
-    Args:
-        text: What is said.
-        seconds_per_character_factor: As in `speech_seconds`.
-        ceiling: Tokens of the engine's context.
-        prompt_tokens: Tokens of everything in the prompt but the text.
-    """
-    estimate = speech_seconds(text, seconds_per_character_factor=seconds_per_character_factor)
-    wanted = math.ceil(TOKENS_PER_SECOND * estimate.longest_seconds) + OVERHEAD_TOKENS
-    free = ceiling - prompt_tokens - -(-_utf8_bytes(text) // 3)
-    return max(OVERHEAD_TOKENS + TOKENS_PER_SECOND, min(wanted, free))
-
-
 def looks_silent(text: str) -> bool:
-    """Whether nothing in the text is ever read out: white space, punctuation, rules, bullets.
+    """Whether nothing in the text can be pronounced: it has no letter and no number.
 
-    An emoji is not silent: the engine decides whether it has a sound for it.
+    Punctuation, rules, emoji, arrows and lone signs ("$$") are silent; speaker tags do not count,
+    and a sound event is no silence.
     """
-    return all(_is_silent(character) for character in set(_SPEAKERS.sub("", text)))
-
-
-def estimate_input_tokens(text: str) -> int:
-    """A text's tokens for usage reports: one for every four bytes of UTF-8, at least one.
-
-    The gateway has no tokenizer; Llama 3's takes about four letters of English, two of Cyrillic
-    and somewhat more than one Chinese character a token, which is four bytes each.
-    """
-    return max(1, -(-_utf8_bytes(text) // 4))
-
-
-def _utf8_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+    return not any(_is_spoken(character) for character in set(_SPEAKERS.sub("", text)))

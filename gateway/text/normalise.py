@@ -39,6 +39,8 @@ _PUNCTUATION = str.maketrans(
         "「": '"',
         "」": '"',
         "『": '"',
+        "\u2028": "\n",
+        "\u2029": "\n\n",
         "』": '"',
     }
 )
@@ -63,6 +65,7 @@ EVENT_TAGS = {
     "[cough]": "<SE>[Cough]</SE>",
 }
 _EVENT = re.compile("|".join(re.escape(tag) for tag in EVENT_TAGS))
+_BLANK_LINES = re.compile("\n{3,}")
 _FINAL = (".", "!", "?", ",", ";", '"', "'", "</SE_e>", "</SE>")
 
 
@@ -70,13 +73,14 @@ def normalise(text: str) -> str:
     """Write a text the way the model's official script gives it to the model.
 
     Punctuation becomes ASCII, round brackets go, temperatures are spelled out, white space
-    collapses, blank lines vanish, event tags become the model's own, and a text without a final
-    stop gets one. A second pass changes nothing; blank text gives the empty string.
+    collapses, event tags become the model's own, and a text without a final stop gets one. One
+    blank line stays between paragraphs, which the script joins: a reader pauses there. A second
+    pass changes nothing; blank text gives the empty string.
     """
     text = text.translate(_PUNCTUATION)
     text = _DEGREES.sub(lambda match: _SCALES[match[1]], text)
     # Before the event tags, so that `[music  start]` is one too.
-    lines = (" ".join(line.split()) for line in text.split("\n"))
-    text = "\n".join(line for line in lines if line)
+    text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
+    text = _BLANK_LINES.sub("\n\n", text.strip("\n"))
     text = _EVENT.sub(lambda match: EVENT_TAGS[match[0]], text)
     return text if not text or text.endswith(_FINAL) else text + "."

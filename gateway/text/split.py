@@ -21,24 +21,25 @@ from gateway.text.cuts import (
     turn_cuts,
     word_cuts,
 )
-from gateway.text.estimate import (
+from gateway.text.estimate import speech_seconds
+from gateway.text.tokens import (
     CONTEXT_TOKENS,
     DEFAULT_PROMPT_TOKENS,
     OVERHEAD_TOKENS,
-    TOKENS_PER_SECOND,
-    speech_seconds,
+    fits_context,
+    free_tokens,
+    likely_tokens,
+    text_tokens,
 )
 
 # 60 s are 1,500 audio tokens of a context of 8,192 (docs/contract.md section 1): a reading four
 # times slower than the likely one still fits beside 30 s of reference.
 LIKELY_SECONDS_BUDGET = 60.0
-# Bounds text that is hardly spoken (symbols, white space). A token has at least one byte, so this
-# many leave half of the context for audio.
+# Bounds text that is hardly spoken (symbols, white space): at most this, and half of what a prompt
+# leaves of the context.
 MOST_SEGMENT_BYTES = 4000
 # Up to here a text is said in one breath, if the context allows.
 SHORTEST_WHOLE_CHARACTERS = 1000
-# How much longer than likely the audio of an undivided text may be and still fit the context.
-WHOLE_MARGIN = 1.2
 
 # Shares of a segment's budget. A piece above the first is divided further; the cut nearest to the
 # aim is made at the strongest boundary that leaves at least its share on either side.
@@ -85,21 +86,6 @@ AnyPiece = TypeVar("AnyPiece", bound=Piece)
 Measure = Callable[[str], float]
 
 
-def split_text(
-    text: str,
-    *,
-    likely_seconds_budget: float = LIKELY_SECONDS_BUDGET,
-    shortest_whole_characters: int = SHORTEST_WHOLE_CHARACTERS,
-) -> list[str]:
-    """All segments of a text at once; see `iter_segments`."""
-    segments = iter_segments(
-        text,
-        likely_seconds_budget=likely_seconds_budget,
-        shortest_whole_characters=shortest_whole_characters,
-    )
-    return [segment.text for segment in segments]
-
-
 def iter_segments(
     text: str,
     *,
@@ -107,29 +93,35 @@ def iter_segments(
     first_likely_seconds_budget: float | None = None,
     shortest_whole_characters: int = SHORTEST_WHOLE_CHARACTERS,
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
+    context_tokens: int = CONTEXT_TOKENS,
 ) -> Iterator[Segment]:
     """Split a text, lazily: about two segments' worth is looked at before the first comes.
 
-    No segment is likely to take longer than the budget, or has more than MOST_SEGMENT_BYTES of
-    UTF-8; a single character or event that takes longer alone stands alone. Blank text gives none.
+    No segment is likely to take longer than the budget, has more than MOST_SEGMENT_BYTES of UTF-8,
+    or exceeds the context with its prompt and likely audio; a single character or event that does
+    so alone stands alone. Blank text gives none.
 
     Args:
-        text: As the client sent it; normalise and sanitise the segments, not the text before.
+        text: Normalised, because that may lengthen a text.
         likely_seconds_budget: Most likely seconds of audio of a segment.
         first_likely_seconds_budget: A smaller budget for the first segment, where the others wait
             for its audio; raised to a quarter of the other budget.
         shortest_whole_characters: A text up to this length is one segment, if it fits a context.
-        prompt_tokens: What the prompt takes of the context, references included.
+        prompt_tokens: What the prompt takes of the context at most, references included.
+        context_tokens: max_model_len of the engine.
     """
     text = text.strip()
     if not text:
         return
-    if len(text) <= shortest_whole_characters and fits_context(text, prompt_tokens=prompt_tokens):
+    if len(text) <= shortest_whole_characters and fits_context(
+        text, context_tokens=context_tokens, prompt_tokens=prompt_tokens
+    ):
         yield Segment(text, Boundary.PARAGRAPH)
         return
     first_share = (first_likely_seconds_budget or likely_seconds_budget) / likely_seconds_budget
     before = Boundary.PARAGRAPH
-    for group in pack(pieces(text, likely_seconds_budget), first_share=first_share):
+    share = measure_share(likely_seconds_budget, context_tokens, prompt_tokens)
+    for group in pack(pieces(text, share), first_share=first_share):
         segment = "".join(piece.text for piece in group).strip()
         if segment:
             yield Segment(segment, before)
@@ -138,32 +130,37 @@ def iter_segments(
             before = max(before, group[-1].end)
 
 
-def fits_context(text: str, *, prompt_tokens: int = DEFAULT_PROMPT_TOKENS) -> bool:
-    """Whether one generation can say the text with room to spare.
+def measure_share(
+    likely_seconds_budget: float,
+    context_tokens: int = CONTEXT_TOKENS,
+    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
+) -> Measure:
+    """A function that tells which part of a segment's budget a text takes.
 
-    Three bytes of UTF-8 count as a token, as in `gateway.text.estimate.max_tokens`.
+    Args:
+        likely_seconds_budget: Most likely seconds of audio of a segment.
+        context_tokens: max_model_len of the engine.
+        prompt_tokens: What the prompt takes of it at most, references included.
     """
-    audio_tokens = TOKENS_PER_SECOND * speech_seconds(text).likely_seconds * WHOLE_MARGIN
-    text_tokens = len(text.encode("utf-8", "surrogatepass")) / 3
-    return prompt_tokens + OVERHEAD_TOKENS + audio_tokens + text_tokens <= CONTEXT_TOKENS
-
-
-def measure_share(likely_seconds_budget: float) -> Measure:
-    """A function that tells which part of a segment's budget a text takes."""
+    free = free_tokens("", context_tokens=context_tokens, prompt_tokens=prompt_tokens)
+    room = max(1, free - OVERHEAD_TOKENS)
+    most_bytes = min(MOST_SEGMENT_BYTES, max(1, room // 2))
 
     def share(text: str) -> float:
         seconds = speech_seconds(text).likely_seconds
-        size_bytes = len(text.encode("utf-8", "surrogatepass"))
-        return max(seconds / likely_seconds_budget, size_bytes / MOST_SEGMENT_BYTES)
+        size = text_tokens(text)
+        return max(
+            seconds / likely_seconds_budget,
+            size / most_bytes,
+            (size + likely_tokens(text) - OVERHEAD_TOKENS) / room,
+        )
 
     return share
 
 
-def pieces(
-    text: str, likely_seconds_budget: float, *, end: Boundary = Boundary.PARAGRAPH
-) -> Iterator[Piece]:
+def pieces(text: str, share: Measure, *, end: Boundary = Boundary.PARAGRAPH) -> Iterator[Piece]:
     """The parts of a text between which segments may be cut, lazily; `end` is behind it all."""
-    return _divide(text, 0, end, measure_share(likely_seconds_budget))
+    return _divide(text, 0, end, share)
 
 
 # Strongest first. Turns, paragraphs and sentences are always told apart, because the best place

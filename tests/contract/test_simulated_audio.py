@@ -139,7 +139,7 @@ def test_a_lone_surrogate_is_500_in_plain_text(engine: Simulator) -> None:
 def test_text_that_fits_only_without_its_reference_is_an_error_in_a_200(short: Simulator) -> None:
     """A preset stands for a reference, whose tokens nobody counted before."""
     key = {"Authorization": "Bearer Secret"}
-    answer = short.post(SPEECH, speech_body(model="higgs", input="x" * 4 * 192), **key)
+    answer = short.post(SPEECH, speech_body(model="higgs", input="x" * 140), **key)
     assert answer.status_code == 200
     assert answer.content == (
         b'{"error": {"object": "error", "message": "Prompt length of 434 is longer than the '
@@ -147,7 +147,7 @@ def test_text_that_fits_only_without_its_reference_is_an_error_in_a_200(short: S
     )
     text = "fault-runaway " + TEXT
     answer = short.post(SPEECH, speech_body(model="higgs", input=text), **key)
-    prompt_tokens = 40 + len(text) // 4 + 202
+    prompt_tokens = 92 + len(text) + 202
     assert len(answer.content) == (400 - prompt_tokens - 8) * BYTES_PER_TOKEN
 
 

@@ -72,7 +72,7 @@ def test_a_natural_end_is_one_event_a_token(engine: Simulator) -> None:
     events = shapes(engine.chat(LONG, stream=True, stream_options={"include_usage": True}))
     assert events[0] == ("role", {"role": "assistant", "content": ""})
     assert events[1] == ("token", {"content": "", "audio": None})
-    assert events[-2:] == [("finish", "stop"), usage_of(40 + len(LONG) // 4, 132)]
+    assert events[-2:] == [("finish", "stop"), usage_of(40 + len(LONG), 132)]
     assert len(events) == 1 + 132 + 1
     places = [number for number, kind in enumerate(kinds(events)) if kind == "audio"]
     assert places == [33, 69, 94, 119, 131]  # one later than in speech
@@ -153,7 +153,7 @@ def test_a_whole_answer_carries_one_file(engine: Simulator, name: str) -> None:
     assert rate_hz == 24_000
     assert len(samples) / 960 == pytest.approx(FRAMES, abs=0 if name != "mp3" else 4)
     assert choice["finish_reason"] == "stop"
-    assert body["usage"] == usage_of(40 + len(TEXT) // 4, FRAMES + 11)[1]
+    assert body["usage"] == usage_of(40 + len(TEXT), FRAMES + 11)[1]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from gateway.text.normalise import EVENT_TAGS, normalise
         ('He said "no"', 'He said "no"'),
         ("First,", "First,"),
         ("Note:", "Note:."),
-        ("  two   words \n\n\n next\tline  ", "two words\nnext line."),
+        ("  two   words \n \n\n next\tline  ", "two words\n\nnext line."),
+        ("one\n\ntwo\u2029three\u2028four", "one\n\ntwo\n\nthree\nfour."),
         ("a (small) aside", "a small aside."),
         ("你好，世界。", "你好, 世界."),
         ("你好：这是（测试）！", "你好:这是 测试 !"),
@@ -73,5 +74,5 @@ def test_a_second_pass_changes_nothing(text: str) -> None:
     """Text that is already normal stays, so it does not matter how often it passes."""
     once = normalise(text)
     assert normalise(once) == once
-    assert "\n\n" not in once
+    assert "\n\n\n" not in once
     assert once == once.strip()

@@ -106,9 +106,9 @@ def test_zero_chunk_knobs_mean_the_default() -> None:
 
 def test_max_tokens_defaults_to_the_rest_of_the_context() -> None:
     """Which is five minutes of audio when the model misses its end."""
-    assert speech().max_tokens == 8192 - 41
+    assert speech().max_tokens == 8192 - 92 - len("Hello.")
     assert speech(max_tokens=100).max_tokens == 100
-    assert speech().prompt_tokens == 41 + 202
+    assert speech().prompt_tokens == 92 + len("Hello.") + 202
 
 
 def test_the_context_bounds_text_and_answer_together() -> None:
@@ -133,7 +133,7 @@ def test_messages_become_scene_references_and_text() -> None:
     assert (job.system_prompt, job.text) == ("A hall.", "Say this.")
     assert [transcript for transcript, _ in job.references] == ["One.", "Two."]
     assert job.reference_seconds == pytest.approx(3, abs=0.1)
-    words = 40 + len("A hall.Say this.One.Two.") // 4
+    words = 40 + len("A hall.Say this.One.Two.")
     assert job.prompt_tokens == pytest.approx(words + 3 * 25 + 2 * 9, abs=3)
 
 

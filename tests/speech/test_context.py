@@ -1,0 +1,51 @@
+"""Ordinary texts get through an engine that counts with the model's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from loadtest.processes import engine_state
+from tests.running import Gateway, running_engine, running_gateway
+from tests.tokenizer import TEXTS, TOKENIZER, count, tokenizer
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[str]:
+    """A fast simulated engine with the real tokenizer."""
+    tokenizer()  # skips where it is not installed
+    arguments = ("--voice", "simulated", "--tokens-per-second", "20000")
+    with running_engine(*arguments, "--tokenizer", str(TOKENIZER)) as supervisor:
+        yield supervisor.address
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: str) -> Iterator[Gateway]:
+    """A gateway in front of it that asks once: a refusal shows."""
+    with running_gateway(upstreams=engine) as running:
+        yield running
+
+
+@pytest.mark.parametrize("times", [1, 6])
+@pytest.mark.parametrize("name", TEXTS)
+def test_ordinary_texts_are_never_refused_for_the_context(
+    gateway: Gateway, name: str, times: int
+) -> None:
+    """Numbers, prices and rare scripts, short and long, with a preset: 200 and audio."""
+    body = {"input": TEXTS[name] * times, "voice": "belinda", "response_format": "pcm"}
+    answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
+    assert (answer.status_code, answer.headers.get("content-type")) == (200, "audio/pcm")
+    assert len(answer.content) > 2 * 24_000
+
+
+def test_the_simulator_counts_with_the_tokenizer(gateway: Gateway, engine: str) -> None:
+    """The prompt's length is what the model's tokenizer makes of the text."""
+    text = TEXTS["Amharic"].strip()
+    body = {"input": text, "voice": "belinda", "response_format": "pcm"}
+    httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60).raise_for_status()
+    asked = next(
+        r for r in engine_state(engine)["requests"][::-1] if r["text"].startswith("\u1230")
+    )
+    assert asked["prompt_tokens"] == 92 + count(asked["text"]) + 202

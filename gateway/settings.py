@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.access.keys import KeyRing, parse_file, parse_keys, read_key_file
+from gateway.access.loopback import is_loopback
 from gateway.access.rate_limits import Limits
 from gateway.voices.aliases import OPENAI_VOICES
 
@@ -56,6 +57,15 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8888, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    published_address: str | None = Field(
+        None,
+        description="Address on which clients reach the gateway where that is not GATEWAY_HOST, as "
+        "with a container's published port; it decides whether keys are needed.",
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Let the gateway start without keys on an address that other machines reach.",
+    )
     replicas: int = Field(
         1,
         ge=1,
@@ -335,6 +345,7 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
+        "published_address",
         "engine_command",
         "upstream_model",
         "upstream_api_key",
@@ -376,6 +387,16 @@ class Settings(BaseSettings):
     def guarded(self) -> bool:
         """Whether speech needs a key."""
         return self.api_keys is not None or self.api_keys_file is not None
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether speech needs no key."""
+        return not self.guarded or "speech" in self.unauthenticated
+
+    @property
+    def exposed(self) -> bool:
+        """Whether clients on other machines can reach the gateway."""
+        return not is_loopback(self.published_address or self.host)
 
     @property
     def limits(self) -> Limits:

@@ -20,7 +20,6 @@ from types import FrameType
 
 import uvicorn
 
-from gateway.access.loopback import is_loopback
 from gateway.app import create_app
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
@@ -64,6 +63,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
             engine_command=arguments.engine_command,
             engine_address=arguments.engine_address,
         )
+        logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
+        check_exposure(settings)
         listener = _listen(settings)
     except (SettingsError, OSError) as error:
         print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
@@ -76,10 +77,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return STATUS_USAGE
-    logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
     for name in unknown_variables(os.environ):
         logger.warning("%s is not a setting of this version and has no effect", name)
-    warn_of_exposure(settings)
     raise_descriptor_limit(settings)
     if arguments.exit_with_parent:
         stop_at_end_of_stdin()
@@ -127,18 +126,24 @@ def _start_engine(settings: Settings, scope: ExitStack) -> Settings:
     return settings.model_copy(update={"upstreams": addresses})
 
 
-def warn_of_exposure(settings: Settings) -> None:
-    """Say loudly who may use this gateway that the operator may not have thought of."""
+def check_exposure(settings: Settings) -> None:
+    """Refuse, or where that was allowed log, anonymous use from other machines.
+
+    Raises:
+        SettingsError: Other machines reach the gateway, it asks for no key, and nothing allows it.
+    """
     if settings.guarded and not settings.key_ring().keys:
         logger.warning("keys are needed but there is none: nobody may use this gateway")
-    open_to_all = not settings.guarded or "speech" in settings.unauthenticated
-    if open_to_all and not is_loopback(settings.host):
-        logger.warning(
-            "ANYBODY WHO REACHES %s:%d MAY USE THIS GATEWAY: it listens beyond this machine and "
-            "asks for no key; set GATEWAY_API_KEYS or GATEWAY_API_KEYS_FILE",
-            settings.host,
-            settings.port,
+    if not (settings.exposed and settings.anonymous):
+        return
+    where = settings.published_address or settings.host
+    if not settings.allow_anonymous:
+        raise SettingsError(
+            f"other machines reach {where} and no key would be asked for: make one with "
+            "`speech-gateway keys new NAME --file keys.txt`, set GATEWAY_API_KEYS_FILE=keys.txt, "
+            "or set GATEWAY_ALLOW_ANONYMOUS=true"
         )
+    logger.warning("ANYBODY WHO REACHES %s MAY USE THIS GATEWAY without a key", where)
 
 
 def _listen(settings: Settings) -> socket.socket:

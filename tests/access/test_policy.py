@@ -9,9 +9,9 @@ import pytest
 from gateway.access.loopback import is_local
 from gateway.access.middleware import Need, Policy, credentials_of, group_of
 from gateway.api.error_bodies import SHAPES, shape_of
-from gateway.commands.serve import warn_of_exposure
+from gateway.commands.serve import check_exposure
 from gateway.settings import SettingsError, load_settings
-from tests.asking import ADMIN, KEY
+from tests.asking import KEY
 
 EVERYTHING = ("health", "metrics", "stats", "docs", "voices", "speech", "voice changes", "admin")
 
@@ -145,26 +145,41 @@ def test_routes_cannot_be_open_and_for_administrators() -> None:
         load_settings(unauthenticated="metrics", admin_routes="metrics")
 
 
+EXPOSED: list[dict[str, str]] = [
+    {"host": "0.0.0.0"},
+    {"host": "::"},
+    {"host": "192.0.2.7"},
+    {"host": "gateway.example"},
+    {"published_address": "0.0.0.0"},
+    {"host": "::", "api_keys": KEY, "unauthenticated": "speech"},
+]
+
+
+@pytest.mark.parametrize("settings", EXPOSED)
+def test_an_open_gateway_beyond_this_machine_does_not_start_unless_it_is_allowed(
+    settings: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody opens their GPU to the world by accident."""
+    with pytest.raises(SettingsError, match=r"keys new.*GATEWAY_ALLOW_ANONYMOUS"):
+        check_exposure(load_settings(**settings))
+    check_exposure(load_settings(**settings, allow_anonymous=True))
+    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    assert "ANYBODY" in caplog.text
+
+
 @pytest.mark.parametrize(
-    ("settings", "warned"),
+    "settings",
     [
-        ({"host": "0.0.0.0"}, True),
-        ({"host": "::"}, True),
-        ({"host": "192.0.2.7"}, True),
-        ({"host": "::", "admin_keys": ADMIN}, True),
-        ({"host": "::", "api_keys": KEY, "unauthenticated": "speech"}, True),
-        ({"host": "::", "api_keys": KEY}, False),
-        ({"host": "127.0.0.1"}, False),
-        ({"host": "localhost"}, False),
-        ({"host": "::1"}, False),
+        {"host": "::", "api_keys": KEY},
+        {"host": "127.0.0.1"},
+        {"host": "localhost"},
+        {"host": "::1"},
+        {"host": "0.0.0.0", "published_address": "127.0.0.1"},
     ],
 )
-def test_an_open_gateway_beyond_this_machine_is_warned_of(
-    settings: dict[str, str],
-    warned: bool,  # noqa: FBT001
-    caplog: pytest.LogCaptureFixture,
+def test_a_gateway_with_keys_or_on_this_machine_alone_starts_in_silence(
+    settings: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody should open their GPU to the world without having been told."""
-    warn_of_exposure(load_settings(**settings))
-    assert [r.levelno for r in caplog.records] == [logging.WARNING] * warned
-    assert ("ANYBODY" in caplog.text) is warned
+    """Also in a container whose port is published on loopback."""
+    check_exposure(load_settings(**settings))
+    assert caplog.records == []

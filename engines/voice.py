@@ -5,9 +5,9 @@ The HTTP app parses and validates; a `Voice` turns a `Job` into PCM, chunk by ch
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 SAMPLE_RATE_HZ = 24_000
 TOKENS_PER_SECOND = 25
@@ -52,6 +52,7 @@ class Job:
         references: (transcript, audio file bytes) pairs in order.
         max_tokens: Bound of tokens, the 11 of overhead included.
         temperature, top_p, top_k: Sampling, as validated.
+        seed: Of the sampling, or None; engines without one ignore it.
         request_id: The engine's own id for it.
         chunk_tokens, overlap_tokens: How the audio shall be cut.
         prompt_tokens: Length of the prompt, references included.
@@ -69,6 +70,7 @@ class Job:
     temperature: float = 1.0
     top_p: float = 0.95
     top_k: int = 50
+    seed: int | None = None
     request_id: str = ""
     chunk_tokens: int = DEFAULT_CHUNK_TOKENS
     overlap_tokens: int = DEFAULT_CHUNK_TOKENS
@@ -88,7 +90,12 @@ class EngineFailureError(Exception):
     Args:
         message: The exception's text, which the container shows.
         buffered: PCM that was generated but not yet sent: it follows the error's text.
+
+    Attributes:
+        status: HTTP status, where none has been sent yet.
     """
+
+    status = 500
 
     def __init__(self, message: str, buffered: bytes = b"") -> None:
         super().__init__(message)
@@ -98,14 +105,47 @@ class EngineFailureError(Exception):
 class PromptTooLongError(EngineFailureError):
     """The text fits the context, but not together with its references."""
 
+    status = 400
+
+
+class EngineBusyError(EngineFailureError):
+    """All slots are taken and the queue is full."""
+
+    status = 429
+
+
+class EngineDownError(EngineFailureError):
+    """The engine cannot generate any more; a restart may help."""
+
+    status = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One sample of an engine's own for `/metrics`.
+
+    Attributes:
+        name: With its prefix, `vllm:` where vLLM has the same metric.
+        kind: `gauge` or `counter`.
+        value: The sample.
+        labels: Further labels, as `name="value"`.
+    """
+
+    name: str
+    kind: str
+    value: float
+    labels: str = ""
+
 
 class Voice(Protocol):
     """A maker of audio. One instance serves all requests of the process.
 
+    Engines inherit from it; what has a default here need not be there.
+
     Attributes:
         model_id: What `/v1/models` lists.
         presets: What `/v1/audio/voices` lists.
-        running: Generations that run now.
+        running: Generations that run or wait now.
         aborted_total: Generations whose client left.
         audio_tokens_total: Audio tokens handed out.
     """
@@ -116,11 +156,33 @@ class Voice(Protocol):
     aborted_total: int
     audio_tokens_total: int
 
+    @property
+    def waiting(self) -> int:
+        """Generations that wait for a place."""
+        return 0
+
+    @property
+    def cache_usage(self) -> float | None:
+        """Share of the room for running generations that is taken; None where there is no bound."""
+        return None
+
     async def start(self) -> None:
         """Load and warm up; called once before the first request."""
 
     async def stop(self) -> None:
         """Release threads and memory; called once at the end."""
+
+    def failure(self) -> str | None:
+        """Why it cannot generate, for `/health`; None while it can."""
+        return None
+
+    def capabilities(self) -> dict[str, Any]:
+        """What it can do beyond the contract, for `/capabilities`."""
+        return {}
+
+    def metrics(self) -> Iterable[Metric]:
+        """Samples of its own for `/metrics`."""
+        return ()
 
     def generate(self, job: Job) -> AsyncGenerator[bytes, None]:
         """Yield PCM (s16le mono 24 kHz) in whole audio tokens: multiples of 1,920 bytes.

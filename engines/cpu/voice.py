@@ -11,12 +11,13 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from engines.cpu.pitch import UnreadableAudioError, reference_pitch_hz
 from engines.cpu.presets import Cast, Timbre
 from engines.cpu.synth import CpuSynthesiser, CpuVoiceUnavailableError
 from engines.cpu.text import Piece, has_sound, pieces, readable, refusal
-from engines.voice import BYTES_PER_TOKEN, OVERHEAD_TOKENS, PRESETS, Job, UnspeakableError
+from engines.voice import BYTES_PER_TOKEN, OVERHEAD_TOKENS, PRESETS, Job, UnspeakableError, Voice
 from gateway.text.cuts import SPEAKER_TAG
 
 SILENCE_TOKENS = 8  # 0.32 s, for a text without a sound
@@ -31,7 +32,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-class CpuVoice:
+class CpuVoice(Voice):
     """A `Voice` (engines/voice.py) that speaks English on the CPU.
 
     Args:
@@ -79,6 +80,10 @@ class CpuVoice:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         self._pool = pool
+
+    def capabilities(self) -> dict[str, Any]:
+        """English, and of a reference only the pitch."""
+        return {"engine": "cpu", "languages": ["en"], "references": "pitch"}
 
     async def stop(self) -> None:
         """Let the pieces in hand end, drop the others, release the model."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 FRAMES_PER_SECOND = 25
 FIRST_FRAMES = 4  # sound of the first chunk: 0.16 s, heard after 21 steps of the decoder
-MOST_FRAMES = 50  # of one chunk: 71 % of its window is new sound
+MOST_FRAMES = 100  # of one chunk: 83 % of its window is new sound
 GROWTH = 2
 # A chunk is made this long before the player has used up the last one, or sooner.
 MARGIN_SECONDS = 0.25
@@ -44,11 +44,12 @@ class Window:
 
 
 def window_sizes(context: int) -> tuple[int, ...]:
-    """The lengths that windows have: for the first 4 new frames, and up to 50 later ones."""
+    """The lengths that windows have: for the first 4 new frames, and up to 100 later ones."""
     return (
         FIRST_FRAMES + context,
         2 * context + FIRST_FRAMES,
         2 * context + 20,
+        2 * context + 50,
         2 * context + MOST_FRAMES,
     )
 

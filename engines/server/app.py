@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -25,6 +25,7 @@ from engines.server.asgi import (
     encode,
     finish,
     get_route,
+    honest_error,
     http_error,
     read_body,
     send_part,
@@ -45,8 +46,16 @@ from engines.server.contract import (
 )
 from engines.server.metrics import CONTENT_TYPE, Counters
 from engines.server.presets import Preset, PresetFolder
-from engines.server.requests import EngineLimits, audio_seconds, chat_job, speech_job
-from engines.voice import EngineFailureError, Job, PromptTooLongError, UnspeakableError, Voice
+from engines.server.requests import MOST_AUDIOS, EngineLimits, audio_seconds, chat_job, speech_job
+from engines.voice import (
+    SAMPLE_RATE_HZ,
+    TOKENS_PER_SECOND,
+    EngineFailureError,
+    Job,
+    PromptTooLongError,
+    UnspeakableError,
+    Voice,
+)
 from gateway import __version__
 from gateway.server.disconnect import watch_disconnect
 
@@ -99,9 +108,28 @@ class Engine:
     # -- small answers ---------------------------------------------------------------------
 
     async def health(self, request: Request) -> Response:
-        """Live, and nothing more."""
+        """Live; 503 with the reason where the voice knows that it cannot generate."""
         del request
-        return Response()
+        failure = self.voice.failure()
+        return PlainTextResponse(failure, 503) if failure else Response()
+
+    async def capabilities(self, request: Request) -> Response:
+        """`/capabilities`, which the container has not: what a gateway need not guess."""
+        del request
+        return JSONResponse(
+            {
+                "model": self.model_id,
+                "version": __version__,
+                "sample_rate_hz": SAMPLE_RATE_HZ,
+                "tokens_per_second": TOKENS_PER_SECOND,
+                "max_model_len": self.options.context_tokens,
+                "languages": None,  # not restricted, or not known
+                "seed": False,
+                "references": True,
+                "most_references": MOST_AUDIOS,
+                **self.voice.capabilities(),
+            }
+        )
 
     async def version(self, request: Request) -> Response:
         """`/version`."""
@@ -132,13 +160,14 @@ class Engine:
     async def metrics(self, request: Request) -> Response:
         """`/metrics` with the container's names; chunked, as there."""
         del request
-        waiting = getattr(self.voice, "waiting", 0)
+        waiting = self.voice.waiting
         text = self.counters.exposition(
             self.model_id,
             running=self.voice.running - waiting,
             waiting=waiting,
             tokens=self.voice.audio_tokens_total,
-            cache_usage=getattr(self.voice, "cache_usage", None),
+            cache_usage=self.voice.cache_usage,
+            more=self.voice.metrics(),
         )
         return StreamingResponse(iter([text]), headers={"Content-Type": CONTENT_TYPE})
 
@@ -180,15 +209,22 @@ class Engine:
         except UnspeakableError as error:
             raise ContractError(400, str(error), UNSPEAKABLE) from None
         except EngineFailureError as error:
-            if not started:
-                started = True
-                await start(send, SPEECH_HEADERS)
-            # The error's text stands inside the audio, and what was buffered follows.
-            await send_part(send, in_stream_error(str(error)))
-            if error.buffered:
-                await send_part(send, encode(error.buffered, response_format))
+            if not self.headers_first:
+                raise honest_error(error, started=started) from error
+            await self._send_failure(error, response_format, send, started=started)
+            return
         if not started:
             await start(send, SPEECH_HEADERS)
+
+    async def _send_failure(
+        self, error: EngineFailureError, response_format: str, send: Send, *, started: bool
+    ) -> None:
+        """As the container: the error's text inside the audio, then what was buffered."""
+        if not started:
+            await start(send, SPEECH_HEADERS)
+        await send_part(send, in_stream_error(str(error)))
+        if error.buffered:
+            await send_part(send, encode(error.buffered, response_format))
 
     # -- chat ------------------------------------------------------------------------------
 
@@ -304,6 +340,7 @@ def create_engine_app(engine: Engine, routes: tuple[Route, ...] = ()) -> Starlet
     return Starlette(
         routes=[
             get_route("/health", engine.health),
+            get_route("/capabilities", engine.capabilities),
             get_route("/version", engine.version),
             get_route("/metrics", engine.metrics),
             get_route("/v1/models", engine.models),

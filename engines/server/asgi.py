@@ -15,12 +15,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engines.server.contract import ContractError
-from engines.voice import SAMPLE_RATE_HZ
+from engines.voice import SAMPLE_RATE_HZ, EngineFailureError
 from gateway.audio.encoders.wav import header
 from gateway.server.disconnect import ClientGone
 
 MOST_BODY_BYTES = 256 * 1024 * 1024  # the container has no bound; a process must
 STATUS_SERVER_ERROR = 500
+STATUS_TOO_MANY = 429
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -82,6 +83,10 @@ def get_route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> 
     return route
 
 
+class AnswerCutError(Exception):
+    """An answer broke off after its head was sent; the connection must not end cleanly."""
+
+
 class JsonEndpoint:
     """A POST endpoint that renders the contract's refusals.
 
@@ -103,15 +108,28 @@ class JsonEndpoint:
             await self._serve(scope, receive, send)
         except ContractError as error:
             await _refusal(error)(scope, receive, send)
-        except ClientGone:
-            return
+        except (ClientGone, AnswerCutError):
+            return  # without the last chunk: uvicorn closes the connection
+
+
+def honest_error(error: EngineFailureError, *, started: bool) -> Exception:
+    """What an engine of ours raises for a failure, where the container puts it into a 200.
+
+    Args:
+        error: The failure.
+        started: Whether the head of a 200 has been sent.
+    """
+    if started:
+        return AnswerCutError(str(error))
+    return ContractError(error.status, str(error))
 
 
 def _refusal(error: ContractError) -> Response:
     if error.status == STATUS_SERVER_ERROR:
         return PlainTextResponse(error.message, error.status)
+    headers = {"Retry-After": "1"} if error.status == STATUS_TOO_MANY else None
     try:
-        return JSONResponse(error.envelope(), error.status)
+        return JSONResponse(error.envelope(), error.status, headers)
     except UnicodeEncodeError:  # the echoed input holds a lone surrogate
         return PlainTextResponse("Internal Server Error", STATUS_SERVER_ERROR)
 

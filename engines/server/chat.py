@@ -16,14 +16,13 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
-from engines.server.asgi import encode, finish, send_part, start
+from engines.server.asgi import encode, finish, honest_error, send_part, start
 from engines.server.contract import ContractError, in_stream_error
 from engines.voice import (
     BYTES_PER_TOKEN,
     OVERHEAD_TOKENS,
     EngineFailureError,
     Job,
-    PromptTooLongError,
     UnspeakableError,
 )
 
@@ -136,6 +135,8 @@ class StreamedChat:
         except UnspeakableError as error:
             raise ContractError(400, str(error), UNSPEAKABLE) from None
         except EngineFailureError as error:
+            if not self._headers_first:
+                raise honest_error(error, started=self._started) from error
             await self._start()
             failure = b"data: " + in_stream_error(str(error)) + b"\n\n"
             await finish(self._send, failure + DONE)
@@ -194,10 +195,10 @@ async def whole_chat(
         pcm = b"".join([chunk async for chunk in chunks])
     except UnspeakableError as error:
         raise ContractError(400, str(error), UNSPEAKABLE) from None
-    except PromptTooLongError as error:
-        raise ContractError(400, str(error)) from None
-    except EngineFailureError:
-        return Response(status_code=500)
+    except EngineFailureError as error:
+        if error.status == EngineFailureError.status:
+            return Response(status_code=error.status)  # the container's 500 has no body
+        raise ContractError(error.status, str(error)) from None
     if not pcm:
         raise ContractError(400, "need at least one array to concatenate")
     if audio_format in FORMATS_UNKNOWN_AT_THE_END:

@@ -7,7 +7,7 @@ messages that echo the input.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +16,14 @@ TEMPLATE_TOKENS = 40  # what the chat template and the default scene add
 PRESET_TEXT_TOKENS = 92
 REFERENCE_TOKENS_PER_SECOND = 25  # docs/contract.md section 4, also the next line
 REFERENCE_OVERHEAD_TOKENS = 9
-ERROR_TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
+ERROR_TYPES = {
+    400: "BadRequestError",
+    404: "NotFoundError",
+    429: "RateLimitError",
+    500: "InternalServerError",
+    503: "ServiceUnavailableError",
+}
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # vLLM's own range
 
 OpenAiVoice = Literal[
     "alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse"
@@ -65,6 +72,7 @@ class SpeechFields(BaseModel):
     max_tokens: int | None = None
     audio_chunk_size: int | None = None
     audio_chunk_overlap_size: int | None = None
+    seed: Seed | None = None  # the container ignores it
 
 
 class AudioFields(BaseModel):
@@ -97,6 +105,7 @@ class ChatFields(BaseModel):
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
+    seed: Seed | None = None
 
 
 def parse_json(body: bytes) -> Any:

@@ -6,7 +6,10 @@ Written by hand: it keeps the Prometheus library out of the engines.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from engines.voice import Metric
 
 FIRST_TOKEN_BUCKETS_SECONDS = (  # those of vLLM's time_to_first_token_seconds
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0),
@@ -37,7 +40,14 @@ class Counters:
         self.first_token_seconds_sum += seconds
 
     def exposition(
-        self, model_id: str, *, running: int, waiting: int, tokens: int, cache_usage: float | None
+        self,
+        model_id: str,
+        *,
+        running: int,
+        waiting: int,
+        tokens: int,
+        cache_usage: float | None,
+        more: Iterable[Metric] = (),
     ) -> str:
         """All of it as Prometheus text.
 
@@ -48,14 +58,15 @@ class Counters:
             tokens: Tokens generated since the start.
             cache_usage: Share of the room for running generations that is taken; None where the
                 voice has no such bound, and then no sample: a zero would look like an idle card.
+            more: The voice's own samples; those of one name follow each other.
         """
         labels = f'engine="0",model_name="{model_id}"'
         lines: list[str] = []
 
         def family(name: str, kind: str, samples: list[tuple[str, str, float]]) -> None:
             lines.append(f"# TYPE vllm:{name} {kind}")
-            for suffix, more, value in samples:
-                lines.append(f"vllm:{name}{suffix}{{{labels}{more}}} {float(value)}")
+            for suffix, labelled, value in samples:
+                lines.append(f"vllm:{name}{suffix}{{{labels}{labelled}}} {float(value)}")
 
         family("num_requests_running", "gauge", [("", "", running)])
         family("num_requests_waiting", "gauge", [("", "", waiting)])
@@ -68,6 +79,13 @@ class Counters:
             [("", f',finished_reason="{why}"', n) for why, n in self.finished.items()],
         )
         family("time_to_first_token_seconds", "histogram", self._first_token_samples())
+        last = None
+        for metric in more:
+            if metric.name != last:
+                lines.append(f"# TYPE {metric.name} {metric.kind}")
+            last = metric.name
+            extra = f",{metric.labels}" if metric.labels else ""
+            lines.append(f"{metric.name}{{{labels}{extra}}} {float(metric.value)}")
         return "\n".join(lines) + "\n"
 
     def _first_token_samples(self) -> list[tuple[str, str, float]]:

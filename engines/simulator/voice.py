@@ -15,7 +15,7 @@ from engines.simulator.chunks import Chunk, Generation, plan_chunks
 from engines.simulator.clock import GpuClock, Stream
 from engines.simulator.connection_drops import CutError
 from engines.simulator.faults import AT_BYTES, ENDLESS, SILENT, Fault, Kind
-from engines.voice import BYTES_PER_TOKEN, PRESETS, EngineFailureError, Job
+from engines.voice import BYTES_PER_TOKEN, PRESETS, EngineFailureError, Job, Voice
 
 MODEL_ID = "higgs-audio-v2-generation-3B-base"
 KILLING_TOKENS = ("<|AUDIO|>", "<|AUDIO_OUT|>")  # docs/contract.md section 6
@@ -37,7 +37,7 @@ def kill_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class SimulatedVoice:
+class SimulatedVoice(Voice):
     """Makes the waveform at a GPU's pace.
 
     Args:

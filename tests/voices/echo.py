@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import io
-import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import uvicorn
 
 from engines.server.app import Engine, EngineOptions, create_engine_app
 from engines.server.presets import PresetFolder
-from engines.voice import BYTES_PER_TOKEN, Job
-from gateway.telemetry.logging import log_config
-from loadtest.processes import DEADLINE_SECONDS, answers, free_port, wait_until
+from engines.voice import BYTES_PER_TOKEN, Job, Voice
+from tests.engines.serving import serving
 from tests.voices.recordings import tone, wav
 
 PIECE_BYTES = 5 * BYTES_PER_TOKEN
@@ -35,7 +32,7 @@ def pcm_of(file: bytes) -> bytes:
     return pcm[: len(pcm) // BYTES_PER_TOKEN * BYTES_PER_TOKEN]
 
 
-class EchoVoice:
+class EchoVoice(Voice):
     """Says the first reference; without one, a tone."""
 
     model_id = "echo"
@@ -76,22 +73,5 @@ class EchoEngine(Engine):
 def running_echo(folder: Path | None = None) -> Iterator[tuple[str, EchoVoice]]:
     """The engine on a loopback port: its address and its voice."""
     engine = EchoEngine(folder)
-    port = free_port()
-    config = uvicorn.Config(
-        create_engine_app(engine),
-        port=port,
-        http="httptools",
-        access_log=False,
-        log_config=log_config("warning"),
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="echo engine", daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: answers(address + "/health"), "the echo engine is live")
+    with serving(create_engine_app(engine)) as address:
         yield address, engine.voice
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_SECONDS)

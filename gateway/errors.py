@@ -196,11 +196,24 @@ class UpstreamProtocolError(UpstreamError):
     code = "upstream_protocol_error"
 
 
+class UpstreamRouteUnknown(UpstreamProtocolError):
+    """The upstream does not know the model or the route that it was asked for."""
+
+
 class UpstreamRejected(UpstreamProtocolError):
-    """The upstream refused this very request (4xx): no other attempt can do better."""
+    """The upstream refused this very request (4xx): no other attempt can do better.
+
+    Args:
+        message: For clients.
+        sentence: The upstream's own words, for the log alone: they may echo the input.
+    """
 
     code = "upstream_rejected"
     retryable = False
+
+    def __init__(self, message: str, sentence: str = "") -> None:
+        super().__init__(message)
+        self.sentence = sentence
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -46,6 +46,8 @@ def _base_address(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
         raise ValueError(f"{address!r} is not an address like http://127.0.0.1:8000")
+    if parts.username or parts.password:  # addresses stand in logs, metrics and /admin
+        raise ValueError("an address holds no password: GATEWAY_UPSTREAM_API_KEY is the key")
     # People paste the base address of an OpenAI client: the dialect adds /v1 itself.
     return address.rstrip("/").removesuffix("/v1")
 
@@ -184,8 +186,8 @@ class Settings(BaseSettings):
         10,
         gt=0,
         le=1000,
-        description="Slowest generation that is still accepted; stretches the first-audio and "
-        "idle timeouts when large chunks are asked for.",
+        description="Slowest generation that is still accepted; bounds the chunks that are asked "
+        "of the upstream for whole answers, so that one comes within half of the timeouts.",
     )
     drain_seconds: float = Field(
         30, ge=0, le=3600, description="Time that running answers get at shutdown."

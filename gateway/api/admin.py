@@ -36,6 +36,8 @@ def describe(upstream: Upstream) -> dict[str, Any]:
         "in_flight": upstream.in_flight,
         "failures": upstream.failures,
         "next_probe_seconds": round(max(0.0, waits), 3),
+        "fault": upstream.fault,
+        "context_tokens": upstream.context_tokens,
         "models": list(upstream.models),
         "voices": list(upstream.voices),
     }

@@ -31,7 +31,7 @@ from gateway.speech.request import (
     SpeechRequest,
 )
 from gateway.speech.service import SpeechService
-from gateway.text.expression import Expression, expression_of, knob_of
+from gateway.text.expression import Expression, chosen_temperature, expression_of, knob_of
 from gateway.text.tokens import estimate_input_tokens
 from gateway.upstream.pool import Pool
 from gateway.voices.references import make_reference, reference_of
@@ -172,7 +172,9 @@ class OpenAISurface:
             raise InvalidRequest("'input' must not be empty.", param="input")
         self._pool.require_ready()
         model = resolve_model(fields.model, self._pool.models)
-        expression = _expression(fields)
+        expression, temperature = _expression(fields), fields.temperature
+        if not fields.model or fields.model.lower().startswith(CHATTERBOX):
+            temperature = chosen_temperature(temperature)
         cast = await self._cast(fields, form.files if form else (), expression.scene)
         request = SpeechRequest(
             surface=self.name,
@@ -187,9 +189,7 @@ class OpenAISurface:
             system_prompt=cast.system_prompt,
             references=cast.references,
             sampling=Sampling(
-                temperature=expression.temperature
-                if fields.temperature is None
-                else fields.temperature,
+                temperature=expression.temperature if temperature is None else temperature,
                 top_p=fields.top_p,
                 top_k=-1 if fields.top_k == 0 else fields.top_k,  # the engine refuses 0
                 max_tokens=fields.max_tokens,

@@ -100,12 +100,15 @@ class OperationsSurface:
     async def ready(self, request: Request) -> Response:
         """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503.
 
-        It is 503 from the moment at which the gateway is asked to stop, too.
+        It is 503 from the moment at which the gateway is asked to stop, too. `faults` says why no
+        upstream is ready, without addresses.
         """
         del request
         if self._pool.ready and not self._drain.begun:
             return JSONResponse({"ready": True})
-        return JSONResponse({"ready": False}, 503, {"Retry-After": "1"})
+        return JSONResponse(
+            {"ready": False, "faults": list(self._pool.faults)}, 503, {"Retry-After": "1"}
+        )
 
     async def metrics(self, request: Request) -> Response:
         """`GET /metrics`: Prometheus' text format."""

@@ -99,15 +99,29 @@ class Plan:
     quiet_limit_seconds: float
 
 
-def plan_timeouts(settings: Settings, chunking: Chunking) -> Timeouts:
-    """Bounds of one attempt: larger chunks take longer to come, at the slowest accepted rate."""
-    extra_tokens = max(0, chunking.size_tokens - PROFILES["standard"].size_tokens)
-    extra_seconds = extra_tokens / settings.slowest_tokens_per_second
+def plan_timeouts(settings: Settings) -> Timeouts:
+    """Bounds of one attempt."""
     return Timeouts(
         connect_seconds=settings.connect_timeout_seconds,
-        first_audio_seconds=settings.first_audio_timeout_seconds + extra_seconds,
-        idle_seconds=settings.idle_timeout_seconds + extra_seconds,
+        first_audio_seconds=settings.first_audio_timeout_seconds,
+        idle_seconds=settings.idle_timeout_seconds,
     )
+
+
+def plan_chunking(settings: Settings, *, buffered: bool) -> Chunking:
+    """How the upstream shall cut its answer.
+
+    A whole answer is cut as rarely as the timeouts allow, because each cut leaves a join: a chunk
+    takes half of the shorter timeout at the slowest rate that is accepted, so an engine that hangs
+    is told apart from one that is slow within the timeouts that the settings name.
+    """
+    standard = PROFILES[settings.stream_profile]
+    if not buffered:
+        return standard
+    patience_seconds = min(settings.first_audio_timeout_seconds, settings.idle_timeout_seconds) / 2
+    size_tokens = int(patience_seconds * settings.slowest_tokens_per_second)
+    least = PROFILES["standard"].size_tokens
+    return replace(BUFFERED, size_tokens=max(least, min(size_tokens, BUFFERED.size_tokens)))
 
 
 def prompt_tokens(request: SpeechRequest) -> int:
@@ -177,7 +191,7 @@ def plan_take(
     Raises:
         InvalidRequest: Prompt and text leave no room for audio.
     """
-    chunking = BUFFERED if request.buffered else PROFILES[settings.stream_profile]
+    chunking = plan_chunking(settings, buffered=request.buffered)
     tokens = max_tokens(
         text,
         seconds_per_character_factor=settings.plausible_length_factor,
@@ -206,7 +220,7 @@ def plan_take(
             chunking=chunking,
             model=request.model,
         ),
-        timeouts=plan_timeouts(settings, chunking),
+        timeouts=plan_timeouts(settings),
         # A client that bounds the tokens itself has asked for a cut.
         shortest_samples=0 if bounded_by_client else shortest_samples,
         longest_samples=longest_samples,

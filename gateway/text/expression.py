@@ -13,9 +13,11 @@ LIVELY_FROM = 0.8
 CALM_TO = 0.3
 FAST_FROM = 0.8
 SLOW_TO = 0.3
-# The engine's default is 1: a lively reading needs some more freedom, a calm one less.
+# The engine's default is 1: a lively reading needs some more freedom. A calm one is told in words
+# alone, because below 1 the container may not find the end (docs/contract.md section 7).
 LIVELY_TEMPERATURE = 1.1
-CALM_TEMPERATURE = 0.8
+# What the forms of both Chatterbox servers show and their clients always send.
+FORM_TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ def knob_of(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def chosen_temperature(temperature: float | None) -> float | None:
+    """The temperature that a Chatterbox client chose, or None where it sent its form's default."""
+    return None if temperature == FORM_TEMPERATURE else temperature
+
+
 def expression_of(exaggeration: float | None, cfg_weight: float | None) -> Expression:
     """The expression that the two knobs ask for; none near the neutral 0.5.
 
@@ -55,7 +62,6 @@ def expression_of(exaggeration: float | None, cfg_weight: float | None) -> Expre
         temperature = LIVELY_TEMPERATURE
     elif exaggeration is not None and exaggeration <= CALM_TO:
         words.append("calm, monotone")
-        temperature = CALM_TEMPERATURE
     if cfg_weight is not None and cfg_weight >= FAST_FROM:
         words.append("fast pace")
     elif cfg_weight is not None and cfg_weight <= SLOW_TO:

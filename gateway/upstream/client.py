@@ -7,6 +7,7 @@ the CPU of httpx's own pool, and the interface would add a copy (docs/decisions/
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -34,6 +35,7 @@ KEEP_ALIVE_SECONDS = 4.0
 READ_BUFFER_BYTES = 64 * 1024
 ERROR_BODY_BYTES = 64 * 1024
 PIECE_BYTES = 64 * 1024
+UNAUTHORIZED = 401
 ANSWER_BODY_BYTES = 1024 * 1024  # /v1/models and /v1/audio/voices
 
 
@@ -47,20 +49,38 @@ class Timeouts:
 
 
 @asynccontextmanager
-async def _translated(address: str) -> AsyncIterator[None]:
-    """Turn aiohttp's errors into the gateway's, by type and never by text."""
+async def _translated() -> AsyncIterator[None]:
+    """Turn aiohttp's errors into the gateway's, by type and never by text.
+
+    The messages reach clients, so none names the address: it may hold a password, and who may ask
+    for speech may not know the inner network.
+    """
     try:
         yield
     except aiohttp.ClientConnectorError as error:
-        raise UpstreamUnreachable(f"The upstream {address} refused the connection.") from error
+        raise UpstreamUnreachable(_connect_failure(error)) from error
+    except aiohttp.ConnectionTimeoutError as error:
+        raise UpstreamTimeout("The upstream does not take connections in time.") from error
     except (aiohttp.ServerTimeoutError, TimeoutError) as error:
-        raise UpstreamTimeout(f"The upstream {address} did not answer in time.") from error
+        raise UpstreamTimeout("The upstream did not answer in time.") from error
     except aiohttp.ClientPayloadError as error:
-        raise UpstreamProtocolError(f"The upstream {address} cut its answer off.") from error
+        raise UpstreamProtocolError("The upstream cut its answer off.") from error
     except aiohttp.ClientConnectionError as error:
-        raise UpstreamUnreachable(f"The upstream {address} reset the connection.") from error
+        raise UpstreamUnreachable("The upstream reset the connection.") from error
     except aiohttp.ClientError as error:
-        raise UpstreamProtocolError(f"The upstream {address} does not speak HTTP.") from error
+        raise UpstreamProtocolError("The upstream does not speak HTTP.") from error
+
+
+def _connect_failure(error: aiohttp.ClientConnectorError) -> str:
+    """Why no connection came about, in a sentence that tells an operator what to mend."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "The upstream's host name does not resolve."
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "The upstream's TLS certificate or protocol is not accepted."
+    if error.errno == errno.ECONNREFUSED:
+        return "The upstream refuses connections: nothing listens at its address and port."
+    name = errno.errorcode.get(error.errno or 0, "no reason given")
+    return f"The upstream cannot be reached ({name})."
 
 
 class PcmStream:
@@ -68,15 +88,13 @@ class PcmStream:
 
     def __init__(
         self,
-        address: str,
         response: aiohttp.ClientResponse,
         parser: Parser,
         timeouts: Timeouts,
         deadline: float,
     ) -> None:
-        self.address = address
+        self.parser = parser
         self._response = response
-        self._parser = parser
         self._timeouts = timeouts
         self._deadline = deadline  # of the first audio, in loop time
         self._started = False
@@ -91,7 +109,7 @@ class PcmStream:
         """
         if self.ended:
             return b""
-        async with _translated(self.address):
+        async with _translated():
             # One deadline for the whole wait: bytes without audio must not keep a stream alive.
             if self._started:
                 scope = asyncio.timeout(self._timeouts.idle_seconds)
@@ -102,8 +120,8 @@ class PcmStream:
                     data = await self._response.content.readany()
                     if not data:
                         self.ended = True
-                        return self._parser.finish()
-                    pcm = self._parser.feed(data)
+                        return self.parser.finish()
+                    pcm = self.parser.feed(data)
                     if pcm:
                         self._started = True
                         return pcm
@@ -174,7 +192,7 @@ class UpstreamClient:
             # The container makes this its own request id, and two alike collide (section 3).
             "X-Request-Id": uuid.uuid4().hex,
         }
-        async with _translated(address):
+        async with _translated():
             async with asyncio.timeout_at(deadline):
                 response = await self._session.post(
                     address + call.path,
@@ -187,8 +205,8 @@ class UpstreamClient:
                     ),
                 )
                 if response.status != 200:  # noqa: PLR2004
-                    raise await _refusal(response)
-        return PcmStream(address, response, call.parser, timeouts, deadline)
+                    raise await self._refusal(response)
+        return PcmStream(response, call.parser, timeouts, deadline)
 
     async def get(self, address: str, path: str, timeout_seconds: float) -> bytes:
         """Fetch a small answer.
@@ -197,17 +215,32 @@ class UpstreamClient:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: also for a status other
                 than 200 and a body above ANSWER_BODY_BYTES.
         """
-        async with _translated(address), asyncio.timeout(timeout_seconds):
+        async with _translated(), asyncio.timeout(timeout_seconds):
             response = await self._session.get(
                 address + path, headers=self._headers, allow_redirects=False
             )
             try:
                 if response.status != 200:  # noqa: PLR2004
-                    raise await _refusal(response)
+                    raise await self._refusal(response)
                 body = await _read_bounded(response, ANSWER_BODY_BYTES)
             finally:
                 response.release()
         return body
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
+        """The exception for an answer whose status is not 200."""
+        if response.status == UNAUTHORIZED and not self._headers:
+            response.release()
+            return UpstreamProtocolError(
+                "The upstream wants an API key, and GATEWAY_UPSTREAM_API_KEY is not set."
+            )
+        try:
+            body = await _read_bounded(response, ERROR_BODY_BYTES)
+        except UpstreamError as error:
+            return error
+        finally:
+            response.release()
+        return parse_error_body(response.status, body)
 
 
 async def _read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
@@ -218,14 +251,3 @@ async def _read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> b
             response.close()
             raise UpstreamProtocolError("The upstream's answer is too long.")
     return bytes(body)
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
-    """The exception for an answer whose status is not 200."""
-    try:
-        body = await _read_bounded(response, ERROR_BODY_BYTES)
-    except UpstreamError as error:
-        return error
-    finally:
-        response.release()
-    return parse_error_body(response.status, body)

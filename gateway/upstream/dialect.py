@@ -40,7 +40,7 @@ PROFILES = {
     "balanced": Chunking(25, SAFE_OVERLAP_TOKENS),
     "low_latency": Chunking(13, SAFE_OVERLAP_TOKENS),
 }
-BUFFERED = Chunking(250, 25)  # fewer joins, and still a sign of life every ten seconds of audio
+BUFFERED = Chunking(250, 25)  # the largest chunks of a whole answer: fewer joins
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Generation:
         sampling: The engine's knobs.
         max_tokens: Bound of the generation, the 11 tokens of overhead included.
         chunking: How the answer shall be cut.
+        prompt_tokens: At most so many tokens of context are taken by the prompt, the text included;
+            0 where it is surely short.
         model: A model that an upstream lists, or None for the configured or the first one.
         goes_on: It goes on with an answer that has begun, which a drain must not cut.
     """
@@ -66,6 +68,7 @@ class Generation:
     sampling: Sampling
     max_tokens: int
     chunking: Chunking
+    prompt_tokens: int = 0
     model: str | None = None
     goes_on: bool = False
 

@@ -37,6 +37,19 @@ def _chunk_fields(generation: Generation) -> dict[str, int]:
     }
 
 
+def _chat_chunk_fields(generation: Generation) -> dict[str, int]:
+    """The knobs inside `audio`, in both spellings: the image of July 2025 knows the short ones.
+
+    Each image ignores the other's names (docs/contract.md section 4).
+    """
+    chunking = generation.chunking
+    return {
+        **_chunk_fields(generation),
+        "chunk_size": chunking.size_tokens,
+        "chunk_overlap_size": chunking.overlap_tokens,
+    }
+
+
 def needs_chat(generation: Generation) -> bool:
     """Whether only the chat route can say this."""
     return (
@@ -74,7 +87,7 @@ class HiggsDialect:
             "messages": self._messages(generation),
             "modalities": ["text", "audio"],
             # The voice must be an OpenAI name and is not used; the format is ignored in streams.
-            "audio": {"format": "wav", "voice": "alloy", **_chunk_fields(generation)},
+            "audio": {"format": "wav", "voice": "alloy", **_chat_chunk_fields(generation)},
             "max_completion_tokens": generation.max_tokens,
             "stop": list(STOP),
             "stream": True,

@@ -17,6 +17,7 @@ from gateway.errors import (
     UnspeakableText,
     UpstreamProtocolError,
     UpstreamRejected,
+    UpstreamRouteUnknown,
 )
 
 # An exception of the engine after the 200 stands in the PCM as `{"error": {"object": "error", …`
@@ -43,7 +44,6 @@ _ERROR_TYPE = re.compile(r"[A-Za-z]{1,40}")
 _RETRYABLE_REFUSALS = {
     401: "The upstream refused the gateway's API key.",
     403: "The upstream refused the gateway's API key.",
-    404: "The upstream does not know the model or the route that it was asked for.",
     408: "The upstream waited too long for its request.",
     429: "The upstream is overloaded.",
 }
@@ -275,12 +275,17 @@ def parse_error_body(status: int, body: bytes) -> GatewayError:
         return UnspeakableText(
             words[:MOST_MESSAGE_CHARACTERS] or "The engine's voice has no sound for this text."
         )
+    if status == 404:  # noqa: PLR2004
+        return UpstreamRouteUnknown(
+            "The upstream does not know the model or the route that it was asked for."
+        )
     if status in _RETRYABLE_REFUSALS:
         return UpstreamProtocolError(_RETRYABLE_REFUSALS[status])
     kind = str(envelope.get("type") or "")
     name = f"{status} {kind}" if _ERROR_TYPE.fullmatch(kind) else str(status)
     if 400 <= status < 500:  # noqa: PLR2004
-        return UpstreamRejected(f"The upstream refused the request ({name}).")
+        sentence = str(envelope.get("message") or envelope.get("detail") or "")
+        return UpstreamRejected(f"The upstream refused the request ({name}).", sentence)
     return UpstreamProtocolError(f"The upstream failed ({name}).")
 
 
@@ -301,6 +306,21 @@ def parse_models(body: bytes) -> tuple[str, ...]:
         UpstreamProtocolError: The body is no such list.
     """
     return _names(_object(_json(body)).get("data"), ("id",))
+
+
+def parse_context_tokens(body: bytes) -> int | None:
+    """The smallest `max_model_len` that `GET /v1/models` tells, or None where none is told.
+
+    Raises:
+        UpstreamProtocolError: The body is no such list.
+    """
+    entries = _object(_json(body)).get("data")
+    told = [
+        entry.get("max_model_len")
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict)
+    ]
+    return min((t for t in told if isinstance(t, int) and t > 0), default=None)
 
 
 def parse_voices(body: bytes) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.errors import NoHealthyUpstream
+from gateway.text.tokens import CONTEXT_TOKENS
 
 logger = logging.getLogger("gateway.pool")
 
 RETRY_AFTER_SECONDS = 5.0
+MOST_FAULTS_TOLD = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -31,9 +33,12 @@ class Upstream:
         probing: A warm-up runs: the one request that tries an ejected upstream.
         failures: Since it was last well for a while; they stretch the pause before a probe.
         next_probe: `time.monotonic()` of the next one.
+        fault: Why it is not ready, in a sentence for operators and clients; None while it is.
         models: Ids that it lists.
         voices: Presets that it lists.
-        context_tokens: Its max_model_len.
+        context_tokens: Its max_model_len, read whenever it comes or comes back.
+        prompt_tokens: Tokens that a voice's prompt took beside the text when the engine last
+            refused a request for its length, by voice.
         draining: An operator keeps new generations away; what runs goes on.
     """
 
@@ -45,9 +50,11 @@ class Upstream:
     probing: bool = False
     failures: int = 0
     next_probe: float = 0.0
+    fault: str | None = "The upstream has not answered yet."
     models: tuple[str, ...] = ()
     voices: tuple[str, ...] = ()
-    context_tokens: int = field(default=8192)
+    context_tokens: int = CONTEXT_TOKENS
+    prompt_tokens: dict[str, int] = field(default_factory=dict)
     draining: bool = False
 
     @property
@@ -60,6 +67,13 @@ class Upstream:
         if not self.spoken:
             return "starting"
         return "half_open" if self.probing else "ejected"
+
+
+def can_serve(upstream: Upstream, voice: str | None, model: str | None) -> bool:
+    """Whether an upstream lists a voice and a model: it would answer others with its own."""
+    return (voice is None or voice in upstream.voices) and (
+        model is None or model in upstream.models
+    )
 
 
 def choose(
@@ -83,10 +97,7 @@ def choose(
     able = [
         u
         for u in upstreams
-        if u.spoken
-        and (goes_on or not u.draining)
-        and (voice is None or voice in u.voices)
-        and (model is None or model in u.models)
+        if u.spoken and (goes_on or not u.draining) and can_serve(u, voice, model)
     ]
     return min(
         able,
@@ -132,13 +143,25 @@ class Pool:
         """Models that an upstream lists, each once, however that upstream does at the moment."""
         return tuple(dict.fromkeys(m for u in self._spoken for m in u.models))
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why upstreams are not ready, each sentence once."""
+        return tuple(dict.fromkeys(u.fault for u in self.upstreams if u.fault))
+
+    def context_tokens(self, voice: str | None, model: str | None) -> int:
+        """The smallest context of the upstreams that can serve this voice and model."""
+        contexts = [u.context_tokens for u in self._spoken if can_serve(u, voice, model)]
+        return min(contexts, default=CONTEXT_TOKENS)
+
+    def unready(self, what: str) -> NoHealthyUpstream:
+        """The refusal of a request that no upstream can take, with what is known of the cause."""
+        sentences = " ".join((what, *self.faults[:MOST_FAULTS_TOLD]))
+        return NoHealthyUpstream(sentences, retry_after_seconds=RETRY_AFTER_SECONDS)
+
     def require_ready(self) -> None:
         """Raise NoHealthyUpstream before any upstream has ever spoken, or while all are drained."""
         if not self._spoken:
-            raise NoHealthyUpstream(
-                "No upstream is ready yet; the engine may still be loading its model.",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+            raise self.unready("No upstream is ready yet.")
         if all(upstream.draining for upstream in self._spoken):
             raise NoHealthyUpstream(
                 "All upstreams are being drained.", retry_after_seconds=RETRY_AFTER_SECONDS
@@ -172,10 +195,7 @@ class Pool:
         upstream = choose(self.upstreams, voice, avoid, model, goes_on=goes_on)
         if upstream is None:
             self.require_ready()
-            raise NoHealthyUpstream(
-                "No upstream has this voice and model at the moment.",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+            raise self.unready("No upstream has this voice and model at the moment.")
         upstream.in_flight += 1
         try:
             yield upstream

@@ -12,12 +12,21 @@ import random
 import time
 from collections.abc import Callable
 
-from gateway.errors import GatewayError, QueueFull, ShuttingDown, UpstreamProtocolError
+from gateway.errors import (
+    GatewayError,
+    QueueFull,
+    ShuttingDown,
+    UpstreamProtocolError,
+    UpstreamRejected,
+    UpstreamRouteUnknown,
+    UpstreamTimeout,
+)
 from gateway.speech.admission import Admission
 from gateway.speech.request import Sampling
+from gateway.text.tokens import CONTEXT_TOKENS
 from gateway.upstream.client import Timeouts, UpstreamClient
 from gateway.upstream.dialect import PROFILES, Dialect, Generation
-from gateway.upstream.parsers import parse_models, parse_voices
+from gateway.upstream.parsers import parse_context_tokens, parse_models, parse_voices
 from gateway.upstream.pool import Upstream
 
 logger = logging.getLogger("gateway.health")
@@ -30,6 +39,11 @@ RECHECK_SECONDS = 15.0  # a warm-up on an engine that has spoken before
 PROBE_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
 LISTS_EVERY_PROBES = 6  # voices and models change rarely
+# An engine that `serve` starts itself listens within two seconds: so many failures, the pauses
+# between which double from 0.1 s, are no news.
+FAILURES_OF_A_START = 6
+LOADING = "The upstream answers, but has made no audio yet: its model may still be loading."
+NO_ENGINE = "The upstream is no speech engine: it does not list models and voices as one does."
 STEADY_PROBES = 3  # so many good ones in a row, and earlier failures are forgotten
 
 
@@ -77,6 +91,7 @@ class Prober:
         self._wake = asyncio.Event()
         self._probes = 0
         self._steady = 0
+        self._told: str | None = None  # the fault that the log has told last
 
     def __repr__(self) -> str:
         """State, for tests and logs."""
@@ -91,18 +106,26 @@ class Prober:
         """
         if self._upstream.healthy:
             self._upstream.healthy = False
+            self._upstream.fault = reason
             self._upstream.failures += 1
             self._steady = 0
             self._changed(False)
+            self._told = reason
             logger.warning("upstream %s ejected: %s", self._upstream.address, reason)
             self._wake.set()
 
     def _fail(self, reason: str) -> None:
-        """A probe failed."""
-        if self._upstream.healthy:
+        """A probe failed; a reason is told once, when it is a new one and no matter of a start."""
+        upstream = self._upstream
+        if upstream.healthy:
             self.eject(reason)
-        else:
-            self._upstream.failures += 1
+            return
+        upstream.failures += 1
+        upstream.fault = reason
+        starting = not upstream.spoken and upstream.failures < FAILURES_OF_A_START
+        if reason != self._told and not starting:
+            self._told = reason
+            logger.warning("upstream %s is not ready: %s", upstream.address, reason)
 
     def suspect(self) -> None:
         """A generation hung: look closer at once."""
@@ -171,25 +194,40 @@ class Prober:
         upstream.probing = True
         try:
             await self._refresh_lists()
+            if not upstream.spoken:
+                upstream.fault = LOADING
             await self._warm_up()
         finally:
             upstream.probing = False
         upstream.suspect = False
         upstream.spoken = True
+        upstream.fault = self._told = None
         if not upstream.healthy:
             upstream.healthy = True
             self._changed(True)
             logger.info("upstream %s is ready", upstream.address)
 
     async def _refresh_lists(self) -> None:
-        address = self._upstream.address
-        models = parse_models(await self._client.get(address, "/v1/models", PROBE_SECONDS))
-        voices = parse_voices(await self._client.get(address, "/v1/audio/voices", PROBE_SECONDS))
+        upstream, address = self._upstream, self._upstream.address
+        try:
+            listed = await self._client.get(address, "/v1/models", PROBE_SECONDS)
+            spoken = await self._client.get(address, "/v1/audio/voices", PROBE_SECONDS)
+        except (UpstreamRouteUnknown, UpstreamRejected) as error:
+            raise UpstreamProtocolError(NO_ENGINE) from error
+        try:
+            models, voices = parse_models(listed), parse_voices(spoken)
+            context_tokens = parse_context_tokens(listed) or CONTEXT_TOKENS
+        except UpstreamProtocolError as error:
+            raise UpstreamProtocolError(NO_ENGINE) from error
         if not models or not voices:
-            raise UpstreamProtocolError(f"The upstream {address} lists no model or no voice.")
-        if (models, voices) != (self._upstream.models, self._upstream.voices):
+            raise UpstreamProtocolError("The upstream lists no model or no voice.")
+        if (models, voices) != (upstream.models, upstream.voices):
             logger.info("upstream %s lists %s", address, ", ".join((*models, *voices)))
-        self._upstream.models, self._upstream.voices = models, voices
+        upstream.models, upstream.voices = models, voices
+        if context_tokens != upstream.context_tokens:
+            logger.info("upstream %s has a context of %d tokens", address, context_tokens)
+            upstream.context_tokens = context_tokens
+            upstream.prompt_tokens.clear()
 
     async def _warm_up(self) -> None:
         upstream = self._upstream
@@ -210,8 +248,12 @@ class Prober:
         try:
             async with await self._client.open(upstream.address, call, timeouts) as stream:
                 if not await stream.read():
-                    raise UpstreamProtocolError(f"The upstream {upstream.address} made no audio.")
+                    raise UpstreamProtocolError("The upstream made no audio.")
                 while await stream.read():
                     pass
+        except UpstreamTimeout as error:
+            if upstream.spoken:
+                raise
+            raise UpstreamTimeout(LOADING) from error
         finally:
             self._admission.release()

@@ -7,17 +7,18 @@ the caller, because bytes of this audio may have reached a client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.errors import (
     GatewayError,
-    NoHealthyUpstream,
     UpstreamError,
     UpstreamProtocolError,
+    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -25,9 +26,12 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import current_record
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
 from gateway.upstream.dialect import Dialect, Generation
-from gateway.upstream.pool import RETRY_AFTER_SECONDS, Pool, Upstream
+from gateway.upstream.pool import Pool, Upstream
 from gateway.upstream.probes import Prober
+from gateway.upstream.refusals import context_figures, scrub
 from gateway.upstream.retry_budget import RetryBudget
+
+logger = logging.getLogger("gateway.upstream")
 
 MOST_ATTEMPTS = 3
 MOST_TIMEOUTS = 2  # each costs the client the whole first-audio timeout
@@ -35,6 +39,10 @@ FIRST_PAUSE_SECONDS = 0.1
 # The container sends the end right behind its last chunk: this long is waited for it when the
 # first audio is too short to be a whole first chunk, to tell a cut answer before it is passed on.
 END_GRACE_SECONDS = 0.004
+# Less room for audio than this is no room: the engine shall say so itself.
+LEAST_ROOM_TOKENS = 36
+# No token of Llama 3's is longer on average, in any text.
+MOST_BYTES_A_TOKEN = 16
 
 
 @dataclass(slots=True)
@@ -44,6 +52,7 @@ class History:
     attempts: int = 0
     timeouts: int = 0
     too_short: int = 0
+    shortened: bool = False
 
 
 class TooShort(UpstreamProtocolError):
@@ -69,6 +78,24 @@ def pause_before_retry(error: GatewayError, history: History, upstreams: int) ->
     if history.attempts < upstreams or isinstance(error, TooShort):
         return 0.0
     return FIRST_PAUSE_SECONDS * float(2 ** (history.attempts - upstreams))
+
+
+def fitted(generation: Generation, upstream: Upstream) -> Generation:
+    """The generation with a bound that this upstream's context holds beside the prompt."""
+    prompt_tokens = generation.prompt_tokens
+    learnt = upstream.prompt_tokens.get(generation.voice or "")
+    if learnt is not None:
+        text_bytes = len(generation.text.encode("utf-8", "surrogatepass"))
+        prompt_tokens = max(prompt_tokens, learnt + text_bytes)
+    room = max(LEAST_ROOM_TOKENS, upstream.context_tokens - prompt_tokens)
+    return generation if generation.max_tokens <= room else replace(generation, max_tokens=room)
+
+
+def texts_of(generation: Generation) -> Iterator[str]:
+    """All that a generation says to the engine."""
+    yield generation.text
+    yield generation.system_prompt or ""
+    yield from (reference.transcript for reference in generation.references)
 
 
 class Running:
@@ -173,8 +200,44 @@ class Attempts:
                     return Running(stream, first, scope.pop_all(), on_end)
                 except GatewayError as error:
                     failure = error
+            if isinstance(failure, UpstreamRejected):
+                shorter = self._learn(upstream, generation, failure)
+                if shorter is not None and not history.shortened:
+                    generation, history.shortened = shorter, True
+                    continue
             tried.append(upstream)
             await self._pause(failure, history, upstream)
+
+    def _learn(
+        self, upstream: Upstream, generation: Generation, refusal: UpstreamRejected
+    ) -> Generation | None:
+        """Log a refusal; where it is for length, note the figures and return what fits.
+
+        A preset's transcript counts in the engine's context, and only the engine knows how long it
+        is (docs/contract.md section 2): its first refusal tells.
+        """
+        figures = context_figures(refusal.sentence)
+        if figures is None or generation.voice is None:
+            logger.warning(
+                "upstream %s refused a request that the gateway composed: %s",
+                upstream.address,
+                scrub(refusal.sentence, texts_of(generation)) or refusal.message,
+            )
+            return None
+        context_tokens, prompt_tokens = figures
+        text_bytes = len(generation.text.encode("utf-8", "surrogatepass"))
+        beside = prompt_tokens - text_bytes // MOST_BYTES_A_TOKEN
+        upstream.context_tokens = context_tokens
+        upstream.prompt_tokens[generation.voice] = max(0, beside)
+        room = context_tokens - prompt_tokens
+        logger.info(
+            "upstream %s takes up to %d of its %d tokens for the prompt of voice %s",
+            upstream.address,
+            beside,
+            context_tokens,
+            generation.voice,
+        )
+        return replace(generation, max_tokens=room) if room >= LEAST_ROOM_TOKENS else None
 
     def _note_end(self, upstream: Upstream, error: GatewayError | None) -> None:
         """Count an attempt's end, and tell the prober what it means for the upstream itself."""
@@ -193,6 +256,7 @@ class Attempts:
     async def _open(
         self, upstream: Upstream, generation: Generation, timeouts: Timeouts, scope: ExitStack
     ) -> PcmStream:
+        generation = fitted(generation, upstream)
         model = generation.model or self._model or upstream.models[0]
         call = self._dialect.call(generation, model)
         stream = await self._client.open(upstream.address, call, timeouts)
@@ -221,9 +285,7 @@ class Attempts:
         pause = pause_before_retry(error, history, len(self._pool.upstreams))
         if pause is None or not self.may_repeat(error):
             if isinstance(error, UpstreamUnreachable):
-                raise NoHealthyUpstream(
-                    "No upstream can be reached.", retry_after_seconds=RETRY_AFTER_SECONDS
-                ) from error
+                raise self._pool.unready("No upstream can be reached.") from error
             raise error
         await asyncio.sleep(pause)
 

@@ -45,6 +45,8 @@ def test_the_state_of_an_upstream_is_told_in_full(gateway: Gateway) -> None:
         "state": "ready",
         "in_flight": 0,
         "failures": 0,
+        "fault": None,
+        "context_tokens": 8192,
         "models": list(upstream.models),
     }
 

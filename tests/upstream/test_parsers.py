@@ -16,6 +16,7 @@ from gateway.errors import (
     UnspeakableText,
     UpstreamProtocolError,
     UpstreamRejected,
+    UpstreamRouteUnknown,
 )
 from gateway.upstream.dialect import Parser
 from gateway.upstream.parsers import (
@@ -342,8 +343,8 @@ def test_the_longest_event_that_is_asked_for_is_read() -> None:
         (415, b'{"detail":"Unsupported Media Type: secret"}', UpstreamRejected, False),
         (422, b'{"detail":[{"input":"secret"}]}', UpstreamRejected, False),
         (401, b'{"error":"Unauthorized"}', UpstreamProtocolError, True),
-        (404, FLAT_ERROR, UpstreamProtocolError, True),
-        (404, b'{"detail":"Not Found"}', UpstreamProtocolError, True),
+        (404, FLAT_ERROR, UpstreamRouteUnknown, True),
+        (404, b'{"detail":"Not Found"}', UpstreamRouteUnknown, True),
         (429, b"secret", UpstreamProtocolError, True),
         (500, b"Internal Server Error", UpstreamProtocolError, True),
         (500, b"", UpstreamProtocolError, True),

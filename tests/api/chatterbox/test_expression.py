@@ -24,11 +24,11 @@ from tests.voices.echo import EchoVoice, running_echo
         (0.79, 0.31, None, None),
         (0.8, None, "expressive, energetic", 1.1),
         (2.0, 0.5, "expressive, energetic", 1.1),
-        (0.3, None, "calm, monotone", 0.8),
+        (0.3, None, "calm, monotone", None),
         (None, 0.3, "slow pace", None),
         (None, 0.8, "fast pace", None),
         (0.9, 0.2, "expressive, energetic, slow pace", 1.1),
-        (-50, 50, "calm, monotone, fast pace", 0.8),
+        (-50, 50, "calm, monotone, fast pace", None),
     ],
 )
 def test_knobs_far_from_neutral_become_words(
@@ -97,6 +97,10 @@ def test_the_engine_is_told_in_the_scene(
     assert lively.temperature == pytest.approx(1.1)
     own = job_of(told, path, **fields, exaggeration=0.9, temperature=0.7)
     assert own.temperature == pytest.approx(0.7)
+    form = job_of(told, path, **fields, exaggeration=0.9, temperature=0.8)
+    assert form.temperature == pytest.approx(1.1)
+    assert job_of(told, path, **fields, temperature=0.8).temperature == 1.0
+    assert job_of(told, path, **fields, exaggeration=0.25).temperature == 1.0
 
 
 def test_a_recorded_voice_stays_in_a_scene(told: tuple[httpx.Client, EchoVoice]) -> None:

@@ -32,7 +32,7 @@ from gateway.errors import GatewayError, InvalidRequest, VoiceNotFound, outcome_
 from gateway.server.disconnect import ClientGone
 from gateway.speech.request import Sampling, SpeechRequest
 from gateway.speech.service import SpeechService
-from gateway.text.expression import expression_of
+from gateway.text.expression import chosen_temperature, expression_of
 
 LARGEST_SEED = 2**63 - 1
 # Endings that its clients put behind a voice's name.
@@ -89,7 +89,7 @@ class DevnenSpeech:
             voices={},
             instructions=expression.scene,
         )
-        temperature = fields.temperature if fields.temperature is not None else None
+        temperature = chosen_temperature(fields.temperature)
         ending = fields.output_format or "wav"
         request = SpeechRequest(
             surface=NAME,

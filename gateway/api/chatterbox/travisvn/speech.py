@@ -24,7 +24,7 @@ from gateway.api.speakers import Cast, cast_voices
 from gateway.errors import VoiceNotFound
 from gateway.speech.request import RESPONSE_FORMATS, SPEED_RANGE, Reference, Sampling, SpeechRequest
 from gateway.speech.service import SpeechService
-from gateway.text.expression import expression_of
+from gateway.text.expression import chosen_temperature, expression_of
 from gateway.voices.aliases import fold
 from gateway.voices.library.config_entry import NEUTRAL_TRANSCRIPT
 from gateway.voices.references import reference_of
@@ -129,7 +129,7 @@ class TravisvnSpeech:
         samples = await self._samples(form)
         cast, fell_back = await self._cast(fields, samples, expression.scene)
         response_format = (fields.response_format or "wav").lower()
-        temperature = fields.temperature or expression.temperature
+        temperature = chosen_temperature(fields.temperature) or expression.temperature
         request = SpeechRequest(
             surface=NAME,
             text=fields.input,

@@ -8,12 +8,15 @@ import httpx
 
 from gateway.upstream.probes import WARM_UP_TEXT
 from loadtest.processes import engine_state
+from loadtest.prose import prose
 from tests.running import Gateway
 
 KEY, ADMIN = "sg-for-alice-0123456789", "sg-for-root-0123456789"
 BODY = {"input": "Hello there.", "voice": "alloy", "response_format": "pcm"}
 TEXT = "It was a bright cold day in April, and the clocks of the town were striking one."
 VOICE = "mabel"
+# Half a page, said in one generation of 43 s. Its shortest honest reading takes 8.7 s.
+PAGE = " ".join(prose(100).split())
 TIMEOUT_SECONDS = 60.0
 WHOLE, ABORTED = "whole", "aborted"
 

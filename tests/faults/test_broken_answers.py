@@ -15,13 +15,11 @@ import pytest
 from engines.simulator.waveform import expected_pcm
 from loadtest.processes import engine_state
 from loadtest.prose import prose
-from tests.asking import ABORTED, TEXT, VOICE, WHOLE, Asked, listen, plan_faults, say
+from tests.asking import ABORTED, PAGE, TEXT, VOICE, WHOLE, Asked, listen, plan_faults, say
 from tests.running import Gateway, running_gateway, wait_until
 
-# Half a page in one generation of 43 s. Its shortest honest reading takes 8.7 s, and its end at
-# 5 s comes long behind the first audio, on the edge of an audio token: nothing but the length
-# tells it.
-PAGE = " ".join(prose(100).split())
+# Its end at 5 s comes long behind the first audio, on the edge of an audio token, and is less than
+# PAGE can honestly take: nothing but the length tells it.
 EARLY = "truncate-240000"
 BOUND_SECONDS = 1.5  # of a whole request: time enough for a first audio on a busy machine
 

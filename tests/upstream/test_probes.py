@@ -13,17 +13,12 @@ from gateway.speech.admission import Admission
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.higgs import HiggsDialect
 from gateway.upstream.pool import Upstream
-from gateway.upstream.probes import Prober
+from gateway.upstream.probes import LISTS_EVERY_PROBES, STEADY_PROBES, Prober
+from loadtest.processes import engine_state
+from tests.asking import plan_faults
 from tests.running import running_engine
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """An engine that speaks far faster than real time."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "5000") as supervisor:
-        yield supervisor.address
 
 
 class Probed:
@@ -65,20 +60,20 @@ async def settle(admission: Admission, queued: int) -> None:
 
 
 async def test_what_dies_with_an_upstream_counts_as_one_failure(
-    address: str, caplog: pytest.LogCaptureFixture
+    engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Thirty streams break at once: one line in the log, and the first probe comes soon."""
     client = UpstreamClient(None, 4)
-    probed = Probed(address, client, Admission(1, 0, 5.0))
+    probed = Probed(engine, client, Admission(1, 0, 5.0))
     try:
         await probed.prober.probe()
-        assert repr(probed.prober) == f"<Prober {address} ready, 0 failures>"
+        assert repr(probed.prober) == f"<Prober {engine} ready, 0 failures>"
         for _ in range(30):
             probed.prober.eject("reset")
-        assert repr(probed.prober) == f"<Prober {address} ejected, 1 failures>"
+        assert repr(probed.prober) == f"<Prober {engine} ejected, 1 failures>"
         assert probed.told == [True, False]
         assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-            f"upstream {address} ejected: reset"
+            f"upstream {engine} ejected: reset"
         ]
         await probed.prober.probe()
         assert probed.told == [True, False, True]
@@ -101,11 +96,11 @@ async def test_each_failed_trial_counts() -> None:
         await client.aclose()
 
 
-async def test_a_trial_comes_before_all_who_wait(address: str) -> None:
+async def test_a_trial_comes_before_all_who_wait(engine: str) -> None:
     """In an overload it is the one request that brings relief: no full queue may turn it away."""
     client = UpstreamClient(None, 4)
     admission = Admission(slots=1, places=1, timeout_seconds=30.0)
-    probed = Probed(address, client, admission)
+    probed = Probed(engine, client, admission)
     order: list[str] = []
 
     async def wait_in_line() -> None:
@@ -133,11 +128,11 @@ async def test_a_trial_comes_before_all_who_wait(address: str) -> None:
         await client.aclose()
 
 
-async def test_a_gateway_that_is_busy_or_ends_blames_no_upstream(address: str) -> None:
+async def test_a_gateway_that_is_busy_or_ends_blames_no_upstream(engine: str) -> None:
     """No slot for the trial says nothing about the upstream."""
     client = UpstreamClient(None, 4)
     admission = Admission(slots=1, places=1, timeout_seconds=0.01)
-    probed = Probed(address, client, admission)
+    probed = Probed(engine, client, admission)
     try:
         await probed.prober.probe()
         with taken(admission):
@@ -154,10 +149,10 @@ async def test_a_gateway_that_is_busy_or_ends_blames_no_upstream(address: str) -
         await client.aclose()
 
 
-async def test_an_engine_in_doubt_is_sure_again_once_it_has_spoken(address: str) -> None:
+async def test_an_engine_in_doubt_is_sure_again_once_it_has_spoken(engine: str) -> None:
     """One request's hang is not held against it for longer than a trial takes."""
     client = UpstreamClient(None, 4)
-    probed = Probed(address, client, Admission(1, 0, 5.0))
+    probed = Probed(engine, client, Admission(1, 0, 5.0))
     try:
         await probed.prober.probe()
         probed.prober.suspect()
@@ -166,4 +161,91 @@ async def test_an_engine_in_doubt_is_sure_again_once_it_has_spoken(address: str)
         assert not probed.upstream.suspect
         assert probed.told == [True]
     finally:
+        await client.aclose()
+
+
+async def probed_often(probed: Probed, times: int) -> None:
+    """Ask so many times, one after the other."""
+    for _ in range(times):
+        await probed.prober.probe()
+
+
+async def test_lists_are_read_again_every_few_probes(engine: str) -> None:
+    """A voice that the operator adds works without a restart; one list in six probes is enough."""
+    client = UpstreamClient(None, 4)
+    probed = Probed(engine, client, Admission(1, 0, 5.0))
+    try:
+        await probed.prober.probe()
+        before = probed.upstream.voices
+        assert "newcomer" not in before
+        plan_faults(engine, voices=["belinda", "newcomer"])
+        listed = engine_state(engine)["voice_lists"]
+        await probed_often(probed, LISTS_EVERY_PROBES - 1)
+        assert probed.upstream.voices == before
+        assert engine_state(engine)["voice_lists"] == listed
+        await probed.prober.probe()
+        assert probed.upstream.voices == ("belinda", "newcomer")
+        assert engine_state(engine)["voice_lists"] == listed + 1
+        await probed_often(probed, LISTS_EVERY_PROBES)
+        assert engine_state(engine)["voice_lists"] == listed + 2
+    finally:
+        plan_faults(engine, voices=None)
+        await client.aclose()
+
+
+async def test_failures_are_forgotten_after_good_probes_in_a_row(engine: str) -> None:
+    """Not before: an upstream that comes and goes is knocked on less and less often."""
+    client = UpstreamClient(None, 4)
+    probed = Probed(engine, client, Admission(1, 0, 5.0))
+    try:
+        await probed.prober.probe()
+        for failures in (1, 2):
+            probed.prober.eject("reset")
+            await probed_often(probed, 1 + STEADY_PROBES - 1)
+            assert probed.upstream.failures == failures
+        await probed.prober.probe()
+        assert probed.upstream.failures == 0
+    finally:
+        await client.aclose()
+
+
+async def test_an_ejected_upstream_is_shown_half_open_while_it_is_tried(engine: str) -> None:
+    """An operator sees that one request decides; ejected before, ready after."""
+    client = UpstreamClient(None, 4)
+    admission = Admission(slots=1, places=0, timeout_seconds=30.0)
+    probed = Probed(engine, client, admission)
+    try:
+        await probed.prober.probe()
+        probed.prober.eject("reset")
+        assert probed.upstream.state == "ejected"
+        assert admission.try_acquire()
+        trial = asyncio.create_task(probed.prober.probe())
+        await settle(admission, 1)
+        assert probed.upstream.state == "half_open"
+        admission.release()
+        await trial
+        assert probed.upstream.state == "ready"
+        probed.prober.eject("reset")
+        assert probed.upstream.state == "ejected"
+    finally:
+        await client.aclose()
+
+
+async def test_a_probe_that_fails_ejects_and_a_silent_engine_is_no_engine(engine: str) -> None:
+    """`/health` must answer; a warm-up must make audio."""
+    client = UpstreamClient(None, 4)
+    with running_engine("--voice", "simulated") as dying:
+        probed = Probed(dying.address, client, Admission(1, 0, 5.0))
+        await probed.prober.probe()
+        assert probed.upstream.healthy
+    silent = Probed(engine, client, Admission(1, 0, 5.0))
+    try:
+        await probed.prober.probe()
+        assert not probed.upstream.healthy
+        assert probed.told == [True, False]
+        plan_faults(engine, always="empty")
+        await silent.prober.probe()
+        assert (silent.upstream.spoken, silent.upstream.failures) == (False, 1)
+    finally:
+        plan_faults(engine)
         await client.aclose()

@@ -1,0 +1,88 @@
+"""An answer that is closed while a thread encodes for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from engines.simulator.waveform import expected_pcm
+from gateway.audio.transcoder import Transcoder
+from gateway.errors import EncodingError
+from gateway.speech.activity import Activity
+from gateway.speech.encoded_stream import Answer
+from gateway.speech.generation import Recording
+from gateway.speech.request import SpeechRequest
+from gateway.telemetry.metrics import Metrics
+
+PCM = expected_pcm("Hello there.", "mabel")
+
+
+class Held(Transcoder):
+    """A codec whose work goes on when a test says so.
+
+    Attributes:
+        begun: A thread works with it.
+        go_on: Lets the work go on.
+        made: What the work gave, or why it failed.
+    """
+
+    def __init__(self, response_format: str) -> None:
+        super().__init__(response_format)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.made: bytes | EncodingError = b""
+
+    def feed(self, pcm: bytes) -> bytes:
+        """Encode, in the middle of it waiting for the test."""
+        first = super().feed(pcm[:4800])
+        self.begun.set()
+        assert self.go_on.wait(30)
+        try:
+            self.made = first + super().feed(pcm[4800:])
+        except EncodingError as error:
+            self.made = error
+            raise
+        return self.made
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("response_format", ["mp3", "opus", "aac", "flac"])
+async def test_a_codec_is_freed_when_its_thread_has_done_with_it(response_format: str) -> None:
+    """Freed before, the thread would work in memory that is somebody else's."""
+    request = SpeechRequest("openai", "Hello there.", "mabel", response_format)
+    transcoder = Held(response_format)
+    given_back: list[str] = []
+    scope = ExitStack()
+    scope.callback(given_back.append, "slot")
+    entry = scope.enter_context(Activity().note(request, "mabel", 1.0))
+    with ThreadPoolExecutor(1) as executor:
+        answer = Answer(
+            request,
+            Recording(PCM),
+            transcoder,
+            scope,
+            executor,
+            Metrics(),
+            arrived=time.monotonic(),
+            queue_wait_seconds=0.0,
+            voice_label="mabel",
+            entry=entry,
+        )
+        reading = asyncio.create_task(answer.read())
+        assert await asyncio.to_thread(transcoder.begun.wait, 30)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        answer.close()
+        assert given_back == ["slot"], "the slot waits for no codec"
+        transcoder.go_on.set()
+    assert isinstance(transcoder.made, bytes)
+    assert transcoder.made
+    with pytest.raises(EncodingError):
+        Transcoder.feed(transcoder, PCM)
+    answer.close()
+    assert given_back == ["slot"]

@@ -7,13 +7,14 @@ length that a text allows is the only judge.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.audio.runaway import RunawayGuard
-from gateway.errors import InvalidRequest, UpstreamTimeout
+from gateway.errors import InvalidRequest, UpstreamError, UpstreamTimeout
 from gateway.settings import Settings
 from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, Reference, SpeechRequest
 from gateway.telemetry.metrics import Metrics
@@ -24,6 +25,7 @@ from gateway.text.tokens import (
     OVERHEAD_TOKENS,
     TOKENS_PER_SECOND,
     fits_context,
+    free_tokens,
     max_tokens,
     text_tokens,
 )
@@ -37,10 +39,15 @@ from gateway.upstream.dialect import (
 )
 from gateway.upstream.retry import Running, TooShort
 
+logger = logging.getLogger("gateway.speech")
+
 REFERENCE_OVERHEAD_TOKENS = 16
 # A request's own prompt takes at most this share of the engine's context: what remains holds a
 # segment's text, the audio of earlier segments that goes along, and the audio to be made.
 MOST_PROMPT_SHARE = 0.5
+
+COLD_LENGTH_FACTOR = 1.5
+COLD_BASE_SECONDS = 2.0  # breath and pauses around a short text
 
 
 class Source(Protocol):
@@ -89,6 +96,8 @@ class Plan:
         longest_samples: Audio above this is a runaway.
         bounded_by_client: The client's own max_tokens is the tighter bound.
         quiet_limit_seconds: Near-silence of this length is a runaway.
+        warmer: What is done instead when it runs away: the plan at the engine's own temperature,
+            where a lower one was asked for and nothing is sent before all of it is there.
     """
 
     generation: Generation
@@ -97,6 +106,7 @@ class Plan:
     longest_samples: int
     bounded_by_client: bool
     quiet_limit_seconds: float
+    warmer: Plan | None = None
 
 
 def plan_timeouts(settings: Settings) -> Timeouts:
@@ -192,11 +202,15 @@ def plan_take(
         InvalidRequest: Prompt and text leave no room for audio.
     """
     chunking = plan_chunking(settings, buffered=request.buffered)
+    beside_tokens = prompt_tokens(request)
+    taken_tokens = context_tokens - free_tokens(
+        text, context_tokens=context_tokens, prompt_tokens=beside_tokens
+    )
     tokens = max_tokens(
         text,
         seconds_per_character_factor=settings.plausible_length_factor,
         context_tokens=context_tokens,
-        prompt_tokens=prompt_tokens(request),
+        prompt_tokens=beside_tokens,
     )
     if tokens <= OVERHEAD_TOKENS:
         raise InvalidRequest(
@@ -204,6 +218,13 @@ def plan_take(
             param="input",
         )
     asked = request.sampling.max_tokens
+    cold = request.sampling.temperature is not None and request.sampling.temperature < 1
+    warmer = None
+    if cold:
+        if request.buffered:
+            sampling = replace(request.sampling, temperature=None)
+            warmer = plan_take(settings, replace(request, sampling=sampling), text, context_tokens)
+        tokens = min(tokens, cold_tokens(text))
     bounded_by_client = asked is not None and asked < tokens
     if asked is not None:
         tokens = min(tokens, asked)
@@ -218,6 +239,7 @@ def plan_take(
             sampling=request.sampling,
             max_tokens=tokens,
             chunking=chunking,
+            prompt_tokens=taken_tokens,
             model=request.model,
         ),
         timeouts=plan_timeouts(settings),
@@ -226,7 +248,31 @@ def plan_take(
         longest_samples=longest_samples,
         bounded_by_client=bounded_by_client,
         quiet_limit_seconds=settings.quiet_limit_seconds,
+        warmer=None if bounded_by_client else warmer,
     )
+
+
+def cold_tokens(text: str) -> int:
+    """The bound of a generation below temperature 1, where the container may miss the end.
+
+    Public reports: boson-ai/higgs-audio #126 and #151 (docs/contract.md section 7).
+    """
+    seconds = COLD_LENGTH_FACTOR * speech_seconds(text).likely_seconds + COLD_BASE_SECONDS
+    return OVERHEAD_TOKENS + math.ceil(TOKENS_PER_SECOND * seconds)
+
+
+def plan_again(plan: Plan, error: UpstreamError) -> Plan:
+    """The plan of the next try: at the engine's own temperature where a lower one ran away."""
+    if isinstance(error, RanAwayCold) and plan.warmer is not None:
+        logger.info("a generation below temperature 1 ran away and is made once more at 1.0")
+        return plan.warmer
+    return plan
+
+
+class RanAwayCold(UpstreamError):
+    """A generation below the engine's own temperature did not find its end."""
+
+    code = "upstream_ran_away"
 
 
 class Take:
@@ -251,6 +297,7 @@ class Take:
 
         Raises:
             TooShort: It ended long before its text can have been said.
+            RanAwayCold: It ran away, and its plan knows what to do instead.
             GatewayError: It broke off.
         """
         while not self._ended:
@@ -272,6 +319,9 @@ class Take:
         reason = self._guard.ended
         if reason is None and samples >= self._plan.longest_samples:
             reason = "too_long"  # the engine itself stopped at max_tokens
+        if reason and self._plan.warmer is not None:
+            self._metrics.runaway.labels(reason).inc()
+            raise RanAwayCold("The upstream did not find the end of the text.")
         if reason and not (reason == "too_long" and self._plan.bounded_by_client):
             self._metrics.runaway.labels(reason).inc()
         return self._guard.finish()

@@ -18,7 +18,7 @@ from gateway.audio.encoders.wav import header
 from gateway.audio.join import Joiner
 from gateway.errors import GatewayError, UpstreamError
 from gateway.speech.admission import Admission
-from gateway.speech.generation import Plan, Take
+from gateway.speech.generation import Plan, Take, plan_again
 from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, Reference
 from gateway.telemetry.metrics import Metrics
 from gateway.text import split
@@ -92,6 +92,7 @@ class Segment:
                     raise
                 if not self._may_repeat(error):
                     raise
+                self._plan = plan_again(self._plan, error)
             else:
                 break
 

@@ -37,6 +37,7 @@ from gateway.speech.generation import (
     Take,
     check_prompt,
     collect,
+    plan_again,
     plan_take,
     prompt_tokens,
     with_context,
@@ -51,6 +52,7 @@ from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.normalise import normalise
 from gateway.text.sanitise import check_text, sanitise_text
 from gateway.text.split import Segment, iter_segments
+from gateway.text.tokens import CONTEXT_TOKENS
 from gateway.upstream.pool import Pool
 from gateway.upstream.retry import Attempts
 from gateway.voices.library.background import VoiceKeeper
@@ -85,21 +87,22 @@ def prepared(settings: Settings, request: SpeechRequest) -> SpeechRequest:
     return replace(request, text=normalise(request.text))
 
 
-def segments_of(request: SpeechRequest) -> Iterator[Segment]:
+def segments_of(request: SpeechRequest, context_tokens: int = CONTEXT_TOKENS) -> Iterator[Segment]:
     """What each generation of a prepared request says, lazily; silent ones are left out."""
     return (
         segment
-        for segment in _all_segments(request)
+        for segment in _all_segments(request, context_tokens)
         if not looks_silent(sanitise_text(segment.text))
     )
 
 
-def _all_segments(request: SpeechRequest) -> Iterator[Segment]:
+def _all_segments(request: SpeechRequest, context_tokens: int) -> Iterator[Segment]:
     tokens = prompt_tokens(request)
     if is_dialogue(request.text):
         return iter_generations(
             parse_turns(request.text),
             likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
+            context_tokens=context_tokens,
             prompt_tokens=tokens,
         )
     if context_of(request) is Context.FIRST:
@@ -107,9 +110,10 @@ def _all_segments(request: SpeechRequest) -> Iterator[Segment]:
             request.text,
             likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
             first_likely_seconds_budget=ANCHOR_LIKELY_SECONDS,
+            context_tokens=context_tokens,
             prompt_tokens=tokens,
         )
-    return iter_segments(request.text, prompt_tokens=tokens)
+    return iter_segments(request.text, context_tokens=context_tokens, prompt_tokens=tokens)
 
 
 @dataclass(slots=True)
@@ -173,7 +177,7 @@ class SpeechService:
         record.add_text(request.text, shown=self.settings.log_text)
         record.response_format, record.voice = request.response_format, voice_label
         check_text(request.text, self.settings.max_input_characters)
-        check_prompt(request)
+        check_prompt(request, self._context_tokens(request))
         self.metrics.input_characters.inc(len(request.text))
         spoken = prepared(self.settings, request)
         with ExitStack() as scope:
@@ -327,7 +331,7 @@ class SpeechService:
         # A long text may take as many times longer as it is longer.
         parts = 1 + len(request.text) // CHARACTERS_OF_ONE_TIMEOUT
         deadline = asyncio.get_running_loop().time() + parts * self.settings.request_timeout_seconds
-        segments = segments_of(request)
+        segments = segments_of(request, self._context_tokens(request))
         front = list(itertools.islice(segments, 2))
         try:
             async with asyncio.timeout_at(deadline):
@@ -351,7 +355,12 @@ class SpeechService:
         if self.settings.normalise_text:
             text = normalise(text)  # a segment ends with a stop, too
         text = sanitise_text(text)
-        return plan_take(self.settings, with_context(request, text, context), text)
+        context_tokens = self._context_tokens(request)
+        request = with_context(request, text, context, context_tokens)
+        return plan_take(self.settings, request, text, context_tokens)
+
+    def _context_tokens(self, request: SpeechRequest) -> int:
+        return self.pool.context_tokens(request.voice, request.model)
 
     def _segmented(self, request: SpeechRequest, segments: Iterator[Segment]) -> SegmentedSource:
         return SegmentedSource(
@@ -382,4 +391,5 @@ class SpeechService:
                     raise
                 if not self._attempts.may_repeat(error):
                     raise
+                plan = plan_again(plan, error)
         raise AssertionError("unreachable")

@@ -204,6 +204,7 @@ class Attempts:
                 shorter = self._learn(upstream, generation, failure)
                 if shorter is not None and not history.shortened:
                     generation, history.shortened = shorter, True
+                    self._note_end(upstream, failure)
                     continue
             tried.append(upstream)
             await self._pause(failure, history, upstream)

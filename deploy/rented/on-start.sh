@@ -1,7 +1,8 @@
 #!/bin/bash
 # Start the engine and the gateway in one rented container whose image is bosonai/higgs-audio-vllm.
-# It installs the gateway beside the engine at the first start, checks the GPU, and then runs
-# `speech-gateway serve --engine-command ...` until it is told to stop. See README.md.
+# It checks the GPU, installs the gateway beside the engine and downloads the weights at the first
+# start, and then runs `speech-gateway serve --engine-command ...` until it is told to stop. See
+# README.md.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -86,14 +87,21 @@ seed_voices() {
     "$python" "$here/../../engines/container/seed_voices.py" "$GATEWAY_VOICES_DIR" "$(id -u)"
 }
 
+# By commit, with the image's own huggingface_hub; the engine then needs no hub, and gets folders.
+fetch_weights() {
+    "$python" "$here/../../engines/container/fetch_weights.py"
+    snapshots=${HF_HOME:-$HOME/.cache/huggingface}/snapshots
+    export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+}
+
 # As the engine's makers start it. Its own port stays inside: whoever reached it would need no key.
 engine_command() {
     local words
     read -ra words <<<"${HIGGS_ENGINE_PROGRAM:-python3 -m vllm.entrypoints.bosonai.api_server}"
     words+=(
         --served-model-name "$HIGGS_SERVED_MODEL_NAME"
-        --model "$HIGGS_MODEL"
-        --audio-tokenizer-type "$HIGGS_AUDIO_TOKENIZER"
+        --model "$snapshots/$HIGGS_MODEL_REVISION"
+        --audio-tokenizer-type "$snapshots/$HIGGS_AUDIO_TOKENIZER_REVISION"
         --limit-mm-per-prompt "$HIGGS_LIMIT_MM_PER_PROMPT"
         --max-model-len "$HIGGS_MAX_MODEL_LEN"
         --host 127.0.0.1
@@ -121,6 +129,7 @@ check_keys
 check_gpu
 seed_voices
 install_gateway
+fetch_weights
 exec {alive}> >(watch_gpu)
 # The gateway does not hold the pipe: it ends with this script.
 "$venv/bin/speech-gateway" serve --engine-command "$(engine_command)" \

@@ -13,7 +13,7 @@ def add_container_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env-file", type=Path, help="settings file; default: deploy/vllm.env or vllm.env"
     )
-    parser.add_argument("--name", help="the container's name (GATEWAY_CONTAINER; higgs-audio)")
+    parser.add_argument("--name", default="higgs-audio", help="the container's name")
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     up = actions.add_parser("up", help="start the engine's container and wait until it speaks")
     restart = actions.add_parser("restart", help="restart it and wait until it speaks")

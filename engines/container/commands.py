@@ -69,11 +69,12 @@ def up(client: Any, plan: ContainerPlan, arguments: argparse.Namespace) -> int:
         docker_engine.check_port(plan)
         _check_gpu(client, plan, skip=arguments.skip_gpu_check)
     if container is None:
+        docker_engine.fetch_weights(client, plan, _script("fetch_weights.py"))
         _seed_voices(client, plan)
-        container = docker_engine.create(client, plan)
+        container = docker_engine.create(client, plan, _script("engine_health.py"))
     elif container.status != "running":
         container.start()
-    print(f"{plan.name} runs {plan.image}")
+    print(f"{plan.name} runs {plan.image} ({docker_engine.digest(client, plan)})")
     return _wait(container, plan, arguments.wait_seconds)
 
 
@@ -92,9 +93,13 @@ def _seed_voices(client: Any, plan: ContainerPlan) -> None:
     if plan.voices_folder is None:
         return
     Path(plan.voices_folder).mkdir(parents=True, exist_ok=True)
-    source = importlib.resources.files("engines.container").joinpath("seed_voices.py").read_text()
-    command = ["python3", "-c", source, VOICES_PATH, str(os.getuid())]
+    command = ["python3", "-c", _script("seed_voices.py"), VOICES_PATH, str(os.getuid())]
     print(docker_engine.run_once(client, plan, command, gpu=False, voices=True).strip())
+
+
+def _script(name: str) -> str:
+    """A script of this package, which runs inside the image."""
+    return importlib.resources.files(__package__ or "").joinpath(name).read_text("utf-8")
 
 
 def _wait(container: Any, plan: ContainerPlan, seconds: float) -> int:

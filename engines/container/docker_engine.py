@@ -21,13 +21,22 @@ from tqdm import tqdm
 from engines.container.plan import (
     LABEL,
     MODELS_PATH,
-    MODELS_VOLUME,
     VOICES_PATH,
     ContainerError,
     ContainerPlan,
 )
 
 CALL_TIMEOUT_SECONDS = 60
+# A bridge without masquerading: the host reaches the published port, and the engine reaches nobody
+# (its `audio_url` would fetch any address, and it runs code that came with the weights).
+NETWORK = "speech-gateway-engine"
+NETWORK_OPTIONS = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+HEALTH_NANOSECONDS = {
+    "interval": 10 * 10**9,
+    "timeout": 30 * 10**9,
+    "start_period": 3600 * 10**9,
+}
+NO_TAG = ("manifest unknown", "manifest for", "not found")
 STOP_SECONDS = 20  # the engine stalls open streams at SIGTERM (docs/contract.md section 3)
 NO_DRIVER = "could not select device driver"
 NO_GPU = ("nvidia-container-cli", "nvml", "no nvidia", "cdi")
@@ -157,9 +166,7 @@ def pull(client: Any, plan: ContainerPlan) -> None:
     ):
         for event in client.api.pull(plan.image, stream=True, decode=True):
             if "error" in event:
-                raise ContainerError(
-                    f"The image {plan.image} cannot be pulled: {event['error']}"[:300]
-                )
+                raise ContainerError(not_pulled(plan, str(event["error"])))
             detail = event.get("progressDetail") or {}
             if event.get("status") == "Downloading" and detail.get("total"):
                 layers[event["id"]] = (detail["current"], detail["total"])
@@ -169,6 +176,50 @@ def pull(client: Any, plan: ContainerPlan) -> None:
             elif event.get("status") == "Download complete" and event["id"] in layers:
                 total = layers[event["id"]][1]
                 layers[event["id"]] = (total, total)
+
+
+def not_pulled(plan: ContainerPlan, said: str) -> str:
+    """What to say about an image that cannot be pulled."""
+    if any(mark in said.lower() for mark in NO_TAG):
+        return (
+            f"The registry has no image {plan.image}: set "
+            f"HIGGS_IMAGE={plan.image.rpartition(':')[0]}:latest"
+        )
+    return f"The image {plan.image} cannot be pulled: {said}"[:300]
+
+
+def digest(client: Any, plan: ContainerPlan) -> str:
+    """The digest by which the image can be pinned; its id where no registry has named one."""
+    with translated(plan):
+        image = client.images.get(plan.image)
+        return str((image.attrs.get("RepoDigests") or [image.id])[0])
+
+
+def fetch_weights(client: Any, plan: ContainerPlan, script: str) -> None:
+    """Run the download of the weights in the image and print what it says, as it says it.
+
+    Raises:
+        ContainerError: It failed; its last line is the reason.
+    """
+    last = b""
+    with translated(plan):
+        container = client.containers.create(
+            plan.image,
+            entrypoint=["python3", "-c", script],
+            command=[],
+            environment=dict(plan.weights_environment),
+            volumes={plan.models: {"bind": MODELS_PATH, "mode": "rw"}},
+        )
+        try:
+            container.start()
+            for data in container.logs(stream=True, follow=True):
+                last = data.strip() or last
+                print(data.decode(errors="replace"), end="", flush=True)
+            status = container.wait()["StatusCode"]
+        finally:
+            container.remove(force=True)
+    if status:
+        raise ContainerError(last.decode(errors="replace") or f"it ended with {status}")
 
 
 def run_once(
@@ -207,7 +258,14 @@ def _voices(plan: ContainerPlan) -> dict[str, dict[str, str]]:
     return {plan.voices_folder: {"bind": VOICES_PATH, "mode": "rw"}}
 
 
-def create(client: Any, plan: ContainerPlan) -> Any:
+def _network(client: Any) -> str:
+    """The engine's network, made where it is not there."""
+    if not client.networks.list(names=[f"^{NETWORK}$"]):
+        client.networks.create(NETWORK, driver="bridge", options=NETWORK_OPTIONS)
+    return NETWORK
+
+
+def create(client: Any, plan: ContainerPlan, health_script: str) -> Any:
     """Make the container as its makers document it, and start it.
 
     Raises:
@@ -220,13 +278,17 @@ def create(client: Any, plan: ContainerPlan) -> Any:
             name=plan.name,
             labels={LABEL: plan.fingerprint},
             environment=dict(plan.environment),
+            init=True,
+            healthcheck={"test": ["CMD", "python3", "-c", health_script], **HEALTH_NANOSECONDS},
+            network=_network(client),
             ipc_mode="host",
             shm_size=plan.shared_memory_bytes,
             device_requests=_gpus(),
-            # The server kills itself when its engine dies (docs/contract.md section 3).
+            # The server kills itself when its engine dies, and engine_health.py kills a server
+            # whose engine hangs (docs/contract.md sections 1 and 3).
             restart_policy={"Name": "unless-stopped"},
             ports={f"{plan.port}/tcp": ("127.0.0.1", plan.port)},
-            volumes={MODELS_VOLUME: {"bind": MODELS_PATH, "mode": "rw"}, **_voices(plan)},
+            volumes={plan.models: {"bind": MODELS_PATH, "mode": "rw"}, **_voices(plan)},
             log_config={"type": "json-file", "config": {"max-size": "10m", "max-file": "5"}},
         )
     try:

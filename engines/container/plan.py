@@ -17,24 +17,39 @@ from dotenv import dotenv_values
 
 DEFAULT_FILES = (Path("deploy/vllm.env"), Path("vllm.env"))
 DEFAULT_NAME = "higgs-audio"
-MODELS_VOLUME = "speech-gateway_models"  # the volume that Compose makes: one download for both
+PROJECT = "speech-gateway"  # Compose puts it before its volumes: one download serves both
 MODELS_PATH = "/root/.cache/huggingface"
+SNAPSHOTS_PATH = MODELS_PATH + "/snapshots"  # where fetch_weights.py links each commit
 VOICES_PATH = "/voices"
 LABEL = "speech-gateway.plan"
 SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
-# docs/contract.md: as the engine's makers document it.
+# As the engine's makers document it; image and commits: docs/contract.md section 7.
 DEFAULTS = {
-    "HIGGS_IMAGE": "bosonai/higgs-audio-vllm:latest",
+    "HIGGS_IMAGE": "bosonai/higgs-audio-vllm:v0.8.3-250730",
     "HIGGS_SERVED_MODEL_NAME": "higgs-audio-v2-generation-3B-base",
     "HIGGS_MODEL": "bosonai/higgs-audio-v2-generation-3B-base",
+    "HIGGS_MODEL_REVISION": "10840182ca4ad5d9d9113b60b9bb3c1ef1ba3f84",
     "HIGGS_AUDIO_TOKENIZER": "bosonai/higgs-audio-v2-tokenizer",
+    "HIGGS_AUDIO_TOKENIZER_REVISION": "9d4988fbd4ad07b4cac3a5fa462741a41810dbec",
+    "HIGGS_HUBERT_REVISION": "",
+    "HIGGS_MODELS": "models",
     "HIGGS_LIMIT_MM_PER_PROMPT": "audio=50",
     "HIGGS_MAX_MODEL_LEN": "8192",
     "HIGGS_PORT": "8000",
     "HIGGS_GPU_MEMORY_UTILIZATION": "0.8",
     "HIGGS_SHM_SIZE": "20gb",
 }
+WEIGHTS_VARIABLES = (
+    "HIGGS_MODEL",
+    "HIGGS_MODEL_REVISION",
+    "HIGGS_AUDIO_TOKENIZER",
+    "HIGGS_AUDIO_TOKENIZER_REVISION",
+    "HIGGS_HUBERT_REVISION",
+)
+HUB_VARIABLES = ("HF_TOKEN", "HF_ENDPOINT")  # from the shell, for the download alone
+# The engine loads what was fetched, asks no hub and tells nobody of its use.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
 
 class ContainerError(Exception):
@@ -51,8 +66,10 @@ class ContainerPlan:
         command: Arguments of the engine.
         port: Where it listens, inside and on the host's loopback.
         shared_memory_bytes: Size of /dev/shm.
+        models: Volume, or folder of the host, that is the engine's Hugging Face cache.
         voices_folder: Folder of the host that holds the voices, or None for the image's own.
         environment: Variables of the container.
+        weights_environment: Variables of the download before it.
     """
 
     name: str
@@ -60,8 +77,10 @@ class ContainerPlan:
     command: tuple[str, ...]
     port: int
     shared_memory_bytes: int
+    models: str
     voices_folder: str | None
     environment: Mapping[str, str]
+    weights_environment: Mapping[str, str]
 
     @property
     def address(self) -> str:
@@ -71,7 +90,8 @@ class ContainerPlan:
     @property
     def fingerprint(self) -> str:
         """Tells a container that was made from other settings."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        fields = {**asdict(self), "weights_environment": None}  # its commits stand in the command
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -102,7 +122,7 @@ def read_file(path: Path | None) -> dict[str, str]:
         raise ContainerError(f"There is no settings file {path}.")
     values = dotenv_values(path) if path else {}
     given = {name: value for name, value in values.items() if value}
-    known = given.keys() | DEFAULTS.keys() | {"GATEWAY_VOICES_DIR", "GATEWAY_CONTAINER"}
+    known = given.keys() | DEFAULTS.keys() | {"GATEWAY_VOICES_DIR"}
     return {**given, **{name: os.environ[name] for name in known if os.environ.get(name)}}
 
 
@@ -111,7 +131,7 @@ def make_plan(values: Mapping[str, str], name: str | None = None) -> ContainerPl
 
     Args:
         values: As `read_file` returns them; the documented defaults stand in for missing ones.
-        name: The container's name; else GATEWAY_CONTAINER, else `higgs-audio`.
+        name: The container's name; default: `higgs-audio`.
 
     Raises:
         ContainerError: A value makes no sense.
@@ -121,8 +141,11 @@ def make_plan(values: Mapping[str, str], name: str | None = None) -> ContainerPl
         raise ContainerError(f"HIGGS_PORT: {value['HIGGS_PORT']!r} is not a port.")
     command = [
         *("--served-model-name", value["HIGGS_SERVED_MODEL_NAME"]),
-        *("--model", value["HIGGS_MODEL"]),
-        *("--audio-tokenizer-type", value["HIGGS_AUDIO_TOKENIZER"]),
+        *("--model", f"{SNAPSHOTS_PATH}/{value['HIGGS_MODEL_REVISION']}"),
+        *(
+            "--audio-tokenizer-type",
+            f"{SNAPSHOTS_PATH}/{value['HIGGS_AUDIO_TOKENIZER_REVISION']}",
+        ),
         *("--limit-mm-per-prompt", value["HIGGS_LIMIT_MM_PER_PROMPT"]),
         *("--max-model-len", value["HIGGS_MAX_MODEL_LEN"]),
         *("--port", value["HIGGS_PORT"]),
@@ -133,13 +156,17 @@ def make_plan(values: Mapping[str, str], name: str | None = None) -> ContainerPl
     folder = value.get("GATEWAY_VOICES_DIR")
     if folder:
         command += ["--voice-presets-dir", VOICES_PATH]
-    token = os.environ.get("HF_TOKEN")
+    models = value["HIGGS_MODELS"]
+    hub = {key: os.environ[key] for key in HUB_VARIABLES if os.environ.get(key)}
+    health = {key: value[key] for key in ("HIGGS_PORT", "HIGGS_SERVED_MODEL_NAME")}
     return ContainerPlan(
-        name=name or value.get("GATEWAY_CONTAINER") or DEFAULT_NAME,
+        name=name or DEFAULT_NAME,
         image=value["HIGGS_IMAGE"],
         command=tuple(command),
         port=int(value["HIGGS_PORT"]),
         shared_memory_bytes=size_bytes(value["HIGGS_SHM_SIZE"]),
+        models=str(Path(models).resolve()) if "/" in models else f"{PROJECT}_{models}",
         voices_folder=str(Path(folder).resolve()) if folder else None,
-        environment={"HF_TOKEN": token} if token else {},
+        environment={**OFFLINE, **health},
+        weights_environment={**{key: value[key] for key in WEIGHTS_VARIABLES}, **hub},
     )

@@ -5,10 +5,10 @@ What nvidia-smi prints inside the image decides: that is what the engine will se
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engines.container.plan import ContainerError
-from gateway.commands.gpu_exporter import rows_of
 
 QUERY = [
     "nvidia-smi",
@@ -36,6 +36,14 @@ class Card:
         """For people."""
         gibibytes = self.total_mebibytes / 1024
         return f"{self.name}, {gibibytes:.0f} GiB, compute capability {self.capability:g}"
+
+
+def rows_of(printed: str, columns: int) -> Iterator[list[str]]:
+    """The rows of what nvidia-smi prints as CSV; lines that say something else are left out."""
+    for line in printed.splitlines():
+        row = [cell.strip() for cell in line.split(",")]
+        if len(row) == columns:
+            yield row
 
 
 def read_cards(printed: str) -> list[Card]:

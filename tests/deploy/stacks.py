@@ -16,8 +16,10 @@ CLIENTS = 4
 # What the makers document, and the two options that the compose file adds to it.
 DOCUMENTED_ARGUMENTS = (
     "--served-model-name higgs-audio-v2-generation-3B-base "
-    "--model bosonai/higgs-audio-v2-generation-3B-base "
-    "--audio-tokenizer-type bosonai/higgs-audio-v2-tokenizer "
+    "--model "
+    "/root/.cache/huggingface/snapshots/10840182ca4ad5d9d9113b60b9bb3c1ef1ba3f84 "
+    "--audio-tokenizer-type "
+    "/root/.cache/huggingface/snapshots/9d4988fbd4ad07b4cac3a5fa462741a41810dbec "
     "--limit-mm-per-prompt audio=50 --max-model-len 8192 --port 8000 "
     "--gpu-memory-utilization 0.8 --disable-mm-preprocessor-cache"
 )

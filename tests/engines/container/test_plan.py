@@ -12,8 +12,11 @@ from engines.container.preflight import check_cards, read_cards
 ROOT = Path(__file__).parents[3]
 DOCUMENTED = (
     "--served-model-name higgs-audio-v2-generation-3B-base "
-    "--model bosonai/higgs-audio-v2-generation-3B-base "
-    "--audio-tokenizer-type bosonai/higgs-audio-v2-tokenizer --limit-mm-per-prompt audio=50 "
+    "--model "
+    "/root/.cache/huggingface/snapshots/10840182ca4ad5d9d9113b60b9bb3c1ef1ba3f84 "
+    "--audio-tokenizer-type "
+    "/root/.cache/huggingface/snapshots/9d4988fbd4ad07b4cac3a5fa462741a41810dbec "
+    "--limit-mm-per-prompt audio=50 "
     "--max-model-len 8192 --port 8000 --gpu-memory-utilization 0.8 "
     "--disable-mm-preprocessor-cache --disable-log-requests"
 )
@@ -25,9 +28,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "HIGGS_PORT",
         "HIGGS_IMAGE",
-        "GATEWAY_CONTAINER",
         "GATEWAY_VOICES_DIR",
         "HF_TOKEN",
+        "HF_ENDPOINT",
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -36,7 +39,7 @@ def test_the_shipped_file_gives_the_documented_container() -> None:
     """The arguments of the engine's makers, and not to log what people say."""
     plan = make_plan(read_file(ROOT / "deploy" / "vllm.env"))
     assert " ".join(plan.command) == DOCUMENTED
-    assert plan.image == "bosonai/higgs-audio-vllm:latest"
+    assert plan.image == "bosonai/higgs-audio-vllm:v0.8.3-250730"
     assert plan.shared_memory_bytes == 20 << 30
     assert plan.address == "http://127.0.0.1:8000"
     assert plan == make_plan({}), "the defaults are those of the file"
@@ -50,8 +53,27 @@ def test_the_shell_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     plan = make_plan(read_file(file), "mine")
     assert plan.port == 8002
     assert plan.command[plan.command.index("--max-model-len") + 1] == "4096"
-    assert plan.image == "bosonai/higgs-audio-vllm:latest"
+    assert plan.image == "bosonai/higgs-audio-vllm:v0.8.3-250730"
     assert plan.name == "mine"
+
+
+def test_the_download_alone_gets_the_hubs_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine, which runs code that came with the weights, never sees it and asks no hub."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.local")
+    plan = make_plan({"HIGGS_HUBERT_REVISION": "c" * 40})
+    assert plan.weights_environment["HF_TOKEN"] == "hf_secret"  # noqa: S105
+    assert plan.weights_environment["HF_ENDPOINT"] == "http://hub.local"
+    assert plan.weights_environment["HIGGS_HUBERT_REVISION"] == "c" * 40
+    assert "hf_secret" not in plan.environment.values()
+    assert plan.environment["HF_HUB_OFFLINE"] == plan.environment["TRANSFORMERS_OFFLINE"] == "1"
+    assert plan.fingerprint == make_plan({}).fingerprint, "a token makes no other container"
+
+
+def test_a_cache_of_this_machine_takes_the_volumes_place(tmp_path: Path) -> None:
+    """One that is filled already is not downloaded again."""
+    assert make_plan({}).models == "speech-gateway_models"
+    assert make_plan({"HIGGS_MODELS": str(tmp_path)}).models == str(tmp_path)
 
 
 def test_a_voices_folder_takes_the_place_of_the_images_own(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from docker.errors import APIError, ImageNotFound
 
-from engines.container.docker_engine import translated
+from engines.container.docker_engine import not_pulled, translated
 from engines.container.plan import ContainerError, make_plan
 
 PLAN = make_plan({"HIGGS_PORT": "8000"})
@@ -40,5 +40,13 @@ def test_each_failure_of_the_engine_is_one_sentence(said: str, told: str) -> Non
 
 def test_an_image_that_is_nowhere_is_named() -> None:
     """A typing error in HIGGS_IMAGE, or no network."""
-    with pytest.raises(ContainerError, match=r"vllm:latest.*HIGGS_IMAGE"), translated(PLAN):
+    with pytest.raises(ContainerError, match=r"vllm:v0.8.3-250730.*HIGGS_IMAGE"), translated(PLAN):
         raise ImageNotFound("404", explanation="no such image")
+
+
+def test_a_tag_that_the_registry_does_not_have_gets_the_one_line_to_set() -> None:
+    """One public report names the tag: it may be gone."""
+    said = "manifest for bosonai/higgs-audio-vllm:v0.8.3-250730 not found: manifest unknown"
+    told = not_pulled(PLAN, said)
+    assert told.endswith("set HIGGS_IMAGE=bosonai/higgs-audio-vllm:latest")
+    assert "toomanyrequests" in not_pulled(PLAN, "toomanyrequests: rate limit")

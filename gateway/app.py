@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
-from engines.container.watch import ContainerState, Watcher
 from gateway.access.middleware import AccessMiddleware, Door
 from gateway.api import error_bodies as shapes
 from gateway.api.admin import AdminSurface
@@ -113,7 +112,6 @@ class Runtime:
         )
         drain.at_begin(self.admission.close)
         self.executor = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="codec")
-        self.watcher = self._watcher(settings.container) if settings.container else None
         key = settings.upstream_api_key
         dialect = HiggsDialect()
         connections = settings.slots + PROBE_CONNECTIONS * len(settings.upstreams)
@@ -151,23 +149,11 @@ class Runtime:
         )
         self.jobs = LongJobs(self.service)
 
-    def _watcher(self, name: str) -> Watcher:
-        running = self.metrics.container_running.labels(name)
-        restarts = self.metrics.container_restarts.labels(name)
-
-        def changed(seen: ContainerState) -> None:
-            running.set(seen.state == "running")
-            restarts.set(seen.restarts)
-
-        return Watcher(name, changed)
-
     async def run_probes(self) -> None:
         """Probe every upstream until cancelled."""
         async with asyncio.TaskGroup() as group:
             for prober in self.probers.values():
                 group.create_task(prober.run())
-            if self.watcher is not None:
-                group.create_task(self.watcher.run())
             if self.service.keeper is not None:
                 group.create_task(self.service.keeper.run())
 
@@ -188,7 +174,7 @@ class Mountable(Protocol):
 def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
     """What is mounted, in order: of two routes with one path, the first holds."""
     service, chosen = runtime.service, runtime.settings.surfaces
-    operations = OperationsSurface(service, runtime.drain, runtime.watcher)
+    operations = OperationsSurface(service, runtime.drain)
     yield operations
     yield AdminSurface(runtime.pool)
     if "openai" in chosen:

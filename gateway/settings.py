@@ -88,11 +88,6 @@ class Settings(BaseSettings):
         "http://127.0.0.1:8000",
         description="Where that engine listens, unless GATEWAY_UPSTREAMS names addresses.",
     )
-    container: str | None = Field(
-        None,
-        description="Name of the engine's container on this machine's Docker engine, whose state "
-        "and restarts /health and the metrics then tell; empty asks Docker nothing.",
-    )
     upstream_api_key: SecretStr | None = Field(
         None, description="Bearer key that the upstreams want."
     )
@@ -351,7 +346,6 @@ class Settings(BaseSettings):
         "engine_command",
         "upstream_model",
         "upstream_api_key",
-        "container",
         "api_keys",
         "api_keys_file",
         "admin_keys",

@@ -304,6 +304,15 @@ ENGINE = Row(
     ],
 )  # fmt: skip
 
+
+def gpu(name: str) -> str:
+    """A figure of nvidia_gpu_exporter, by the name that its docs/METRICS.md has.
+
+    The card's index and name stand in a series of their own.
+    """
+    return f"nvidia_smi_{name} * on (instance, uuid) group_left (index, name) nvidia_smi_gpu_info"
+
+
 GPU = Row(
     "GPU",
     [
@@ -311,28 +320,28 @@ GPU = Row(
             "Memory",
             "The engine takes its share at the start and keeps it: a flat line is right.",
             [
-                Query("gateway_gpu_memory_used_bytes", "{{index}} {{name}} used"),
-                Query("gateway_gpu_memory_total_bytes", "{{index}} {{name}} total"),
+                Query(gpu("memory_used_bytes"), "{{index}} {{name}} used"),
+                Query(gpu("memory_total_bytes"), "{{index}} {{name}} total"),
             ],
             unit="bytes", width=12,
         ),
         Panel(
             "Busy",
             "Share of the time in which a kernel ran.",
-            [Query("gateway_gpu_utilization_ratio", "{{index}} {{name}}")],
+            [Query(gpu("utilization_gpu_ratio"), "{{index}} {{name}}")],
             unit="percentunit", width=12, maximum=1,
         ),
         Panel(
             "Temperature",
             "At about 90 °C the card lowers its clock.",
-            [Query("gateway_gpu_temperature_celsius", "{{index}} {{name}}")],
+            [Query(gpu("temperature_gpu"), "{{index}} {{name}}")],
             unit="celsius", width=12,
             thresholds=((None, GREEN), (80, ORANGE), (87, RED)), lines=True,
         ),
         Panel(
             "Power",
             "Idle cards draw a tenth of their limit.",
-            [Query("gateway_gpu_power_watts", "{{index}} {{name}}")],
+            [Query(gpu("power_draw_watts"), "{{index}} {{name}}")],
             unit="watt", width=12,
         ),
     ],

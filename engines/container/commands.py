@@ -171,6 +171,7 @@ def down(client: Any, plan: ContainerPlan, arguments: argparse.Namespace) -> int
         print(f"there is no container {plan.name}")
         return 0
     _remove(container)
+    docker_engine.remove_network(client)
     print(f"{plan.name} is gone; models and voices are kept")
     return 0
 

@@ -265,6 +265,13 @@ def _network(client: Any) -> str:
     return NETWORK
 
 
+def remove_network(client: Any) -> None:
+    """Remove the engine's network, unless another engine is on it."""
+    for network in client.networks.list(names=[f"^{NETWORK}$"]):
+        with contextlib.suppress(APIError):
+            network.remove()
+
+
 def create(client: Any, plan: ContainerPlan, health_script: str) -> Any:
     """Make the container as its makers document it, and start it.
 

@@ -146,7 +146,7 @@ def commit_of(repository: Repository, lock: Mapping[str, str]) -> str:
     if chosen:
         return chosen
     try:
-        return str(HfApi().repo_info(repository.name).sha)
+        return str(HfApi().model_info(repository.name).sha)
     except Exception as error:  # noqa: BLE001  (each version of the library has other ones)
         main = repository.folder / "refs" / "main"
         if main.exists():
@@ -221,7 +221,7 @@ def fetch(repository: Repository, commit: str) -> None:
         WeightsError: There is no room.
         OSError: The hub cannot be reached, or refuses.
     """
-    files = HfApi().repo_info(repository.name, revision=commit, files_metadata=True).siblings
+    files = HfApi().model_info(repository.name, revision=commit, files_metadata=True).siblings
     total = sum(file.size or 0 for file in files or ())
     repository.folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(repository.folder).free

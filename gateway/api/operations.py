@@ -6,7 +6,6 @@ None of them touches an upstream: they answer from what the probes found last.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engines.container.watch import Watcher
 from gateway import __version__
 from gateway.api.chatterbox.travisvn.about import health_fields
 from gateway.api.chatterbox.travisvn.status import chatterbox_statistics
@@ -28,10 +26,7 @@ from gateway.telemetry.process_memory import memory_info
 class OperationsSurface:
     """Health, readiness, metrics and the description of the API."""
 
-    def __init__(
-        self, service: SpeechService, drain: Drain, watcher: Watcher | None = None
-    ) -> None:
-        self._watcher = watcher
+    def __init__(self, service: SpeechService, drain: Drain) -> None:
         self._drain = drain
         self._service = service
         self._pool = service.pool
@@ -70,7 +65,6 @@ class OperationsSurface:
                 }
                 for index, upstream in enumerate(self._pool.upstreams)
             ],
-            **({"container": asdict(self._watcher.state)} if self._watcher else {}),
             # The rest is what clients of Chatterbox read.
             **health_fields(self._service),
             "memory_info": memory_info(),

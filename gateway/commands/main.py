@@ -33,9 +33,6 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("container", help="the engine's container on this machine's GPU")
     )
     add_voices_arguments(commands.add_parser("voices", help="keep the voice library"))
-    exporter = commands.add_parser("gpu-exporter", help="serve nvidia-smi's figures as metrics")
-    exporter.add_argument("--host", default="0.0.0.0", help="address to listen on")
-    exporter.add_argument("--port", type=int, default=9400, help="port to listen on")
     settings = commands.add_parser("settings", help="show every setting, secrets masked")
     settings.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -67,7 +64,6 @@ def run_settings(arguments: argparse.Namespace) -> int:
 _COMMANDS = {
     "container": "engines.container.commands:run_container",
     "engine": "engines.serve:run_from_arguments",
-    "gpu-exporter": "gateway.commands.gpu_exporter:run_exporter",
     "keys": "gateway.commands.keys:run_keys",
     "say": "gateway.commands.say:run_say",
     "serve": "gateway.commands.serve:run_serve",

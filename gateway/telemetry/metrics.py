@@ -191,16 +191,6 @@ class Metrics:
             "1 while the upstream has produced audio and answers.",
             "upstream",
         )
-        self.container_running = gauge(
-            "gateway_container_running",
-            "1 while the engine's container runs; only where GATEWAY_CONTAINER names it.",
-            "container",
-        )
-        self.container_restarts = gauge(
-            "gateway_container_restarts",
-            "Times that Docker has restarted the engine's container.",
-            "container",
-        )
         gauge(
             "gateway_start_time_seconds",
             "Unix time at which the gateway started.",

@@ -6,6 +6,7 @@ A stand-in is made of Debian packages that are installed on this machine.
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 import wave
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,12 @@ from engines.voice import PRESETS
 from tests.deploy.docker_host import BASE_IMAGE, ROOT, Docker, call
 
 PREFIX = "speech-gateway-test"
+HUB_VERSION = "0.34.3"  # of the time of the engine's image
 TOOLS = ("prometheus", "prometheus-alertmanager", "haproxy")
 # Where the real images let their user write, and what they run.
 STAND_INS = {
+    # Nor an exporter of the GPU: it needs a driver.
+    "GPU_EXPORTER_IMAGE": ("/figures", 'CMD ["python3", "-m", "http.server", "9835"]'),
     "PROMETHEUS_IMAGE": ("/prometheus", 'ENTRYPOINT ["prometheus"]'),
     "ALERTMANAGER_IMAGE": ("/alertmanager", 'ENTRYPOINT ["prometheus-alertmanager"]'),
     # There is no Grafana to be had: this one only shows that the service starts as it is written.
@@ -27,14 +31,7 @@ STAND_INS = {
         'CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]',
     ),
 }
-ENGINE_PROGRAM = """
-    import json, os, sys
-    print("argv " + json.dumps(sys.argv[1:]), flush=True)
-    port = sys.argv[sys.argv.index("--port") + 1]
-    name = sys.argv[sys.argv.index("--served-model-name") + 1]
-    os.execlp("speech-gateway", "speech-gateway", "engine", "--voice", "simulated",
-              "--host", "0.0.0.0", "--port", port, "--served-model-name", name)
-"""
+CONTAINER_TESTS = ROOT / "tests" / "engines" / "container"
 
 
 def build_own(docker: Docker, base: str) -> dict[str, str]:
@@ -80,8 +77,11 @@ def build_stand_ins(docker: Docker, folder: Path) -> dict[str, str]:
     return variables
 
 
-def build_engine(docker: Docker, folder: Path, base: str) -> dict[str, str]:
-    """What stands in for the GPU engine's image: it tells its arguments, then simulates."""
+def build_engine(docker: Docker, folder: Path, base: str, python: str) -> dict[str, str]:
+    """What stands in for the GPU engine's image: its checks and presets, then a simulated engine.
+
+    It has huggingface_hub, as the image has, and a hub for the tests that need one.
+    """
     presets = folder / "vllm" / "entrypoints" / "bosonai" / "voice_presets"
     presets.mkdir(parents=True)
     (folder / "vllm" / "__init__.py").write_text("raise ImportError('there is no GPU')\n")
@@ -93,15 +93,20 @@ def build_engine(docker: Docker, folder: Path, base: str) -> dict[str, str]:
             file.writeframes(bytes(4800))
     listing = {name: {"transcript": name, "audio_file": f"{name}.wav"} for name in PRESETS}
     (presets / "config.json").write_text(json.dumps(listing))
-    (folder / "engine.py").write_text(textwrap.dedent(ENGINE_PROGRAM))
+    for name in ("fake_engine.py", "hub.py"):
+        shutil.copyfile(CONTAINER_TESTS / name, folder / name)
     (folder / "Dockerfile").write_text(
         textwrap.dedent(f"""
+            FROM {python} AS library
+            RUN python3 -m venv /venv && /venv/bin/pip install -q --target /packages \
+                huggingface_hub=={HUB_VERSION}
             FROM {base}
             USER 0
-            COPY engine.py /engine.py
+            COPY --from=library /packages /packages
             COPY vllm /packages/vllm
+            COPY fake_engine.py hub.py /
             ENV PYTHONPATH=/packages
-            ENTRYPOINT ["python3", "/engine.py"]
+            ENTRYPOINT ["python3", "/fake_engine.py"]
         """),
     )
     docker.build(f"{PREFIX}/engine", folder)
@@ -119,7 +124,9 @@ def build_all(docker: Docker, folder: Path) -> dict[str, str]:
             others = thread.submit(build_stand_ins, docker, folder)
         variables = build_own(docker, base)
     (folder / "engine").mkdir()
-    variables |= build_engine(docker, folder / "engine", variables["SPEECH_GATEWAY_CPU_IMAGE"])
+    variables |= build_engine(
+        docker, folder / "engine", variables["SPEECH_GATEWAY_CPU_IMAGE"], base
+    )
     return variables | (others.result() if others else {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -136,3 +137,52 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+HUB = """
+services:
+  hub:
+    image: ${HIGGS_IMAGE}
+    profiles: [gpu]
+    entrypoint: [python3, /hub.py, "8080"]
+    stop_signal: SIGKILL
+  weights:
+    depends_on: [hub]
+    environment:
+      HF_ENDPOINT: http://hub:8080
+      WEIGHTS_PAUSE_SECONDS: "1"
+  engine:
+    environment: [FAKE_ENGINE_ARGUMENTS, ENGINE_HEALTH_ANSWER_SECONDS]
+"""
+
+
+class GpuStack(Stack):
+    """The profile gpu on a free port, from an empty data root, with a hub to fetch from.
+
+    Args:
+        docker: The engine.
+        images: The variables that name images.
+        folder: Where the file of the hub goes.
+        project: The project's name.
+        **variables: What the shell would set besides.
+    """
+
+    def __init__(
+        self, docker: Docker, images: dict[str, str], folder: Path, project: str, **variables: str
+    ) -> None:
+        super().__init__(
+            docker,
+            project,
+            **images,
+            COMPOSE_PROFILES="gpu",
+            SPEECH_GATEWAY_ADDRESS="127.0.0.1",
+            SPEECH_GATEWAY_PORT=str(free_port()),
+            **variables,
+        )
+        hub = folder / "hub.yml"
+        hub.write_text(HUB)
+        self.files = [*self.files, hub]
+
+    def ready(self) -> bool:
+        """Whether the gateway is."""
+        return answers(self.url + "/ready")

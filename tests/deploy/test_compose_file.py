@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engines.container.plan import OFFLINE, WEIGHTS_VARIABLES, make_plan
 from gateway import __version__
 from gateway.settings import Settings, variable_name
 from tests.deploy.docker_host import ROOT, call, compose_command
@@ -21,8 +22,9 @@ pytestmark = pytest.mark.docker
 
 ROLLING_FILE = ROOT / "deploy" / "rolling.yml"
 VLLM_ENV = ROOT / "deploy" / "vllm.env"
-SEED = ROOT / "gateway" / "container" / "seed_voices.py"
+SEED = ROOT / "engines" / "container" / "seed_voices.py"
 EVERYTHING = "gpu,cpu,monitoring,load"
+GPU = {"engine", "weights", "voices-seed", "gpu-exporter"}
 MONITORING = {"prometheus", "alertmanager", "grafana"}
 
 
@@ -56,11 +58,11 @@ def variables() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("profiles", "options", "services"),
     [
-        (None, (), {"gateway", "engine", "voices-seed", "gpu-exporter", *MONITORING}),
+        (None, (), {*GPU, "gateway", *MONITORING}),
         ("cpu,monitoring", (), {"gateway", "engine-cpu", *MONITORING}),
         ("cpu", (), {"gateway", "engine-cpu"}),
         (None, ("--profile", "cpu"), {"gateway", "engine-cpu"}),
-        ("gpu", (), {"gateway", "engine", "voices-seed", "gpu-exporter"}),
+        ("gpu", (), {*GPU, "gateway"}),
         ("load", (), {"gateway", "locust"}),
     ],
 )
@@ -74,7 +76,7 @@ def test_each_profile_starts_its_services(
 def test_the_engine_is_started_as_documented_with_two_more_options() -> None:
     """No value is lost between vllm.env and the command line."""
     engine = configuration(None)["services"]["engine"]
-    assert engine["image"] == "bosonai/higgs-audio-vllm:latest"
+    assert engine["image"] == "bosonai/higgs-audio-vllm:v0.8.3-250730"
     assert engine["command"] == f"{DOCUMENTED_ARGUMENTS} {ADDED_ARGUMENTS}".split()
 
 
@@ -95,11 +97,9 @@ def test_every_gateway_line_of_vllm_env_is_a_setting() -> None:
 
 
 def test_images_are_pinned() -> None:
-    """No image of ours or of others moves under a running stack, except the maker's own latest."""
+    """No image of ours or of others moves under a running stack."""
     services = configuration(EVERYTHING)["services"]
     images = {name: service["image"] for name, service in services.items()}
-    for name in ("engine", "voices-seed"):
-        assert images.pop(name) == "bosonai/higgs-audio-vllm:latest"
     assert images["gateway"] == f"speech-gateway:{__version__}"
     assert images["engine-cpu"] == f"speech-gateway:{__version__}-cpu"
     for image in images.values():
@@ -108,16 +108,43 @@ def test_images_are_pinned() -> None:
         assert re.search(r"@sha256:[0-9a-f]{64}$", images[name])
 
 
-def test_only_the_gateway_is_reachable_from_other_machines() -> None:
-    """Pages of operation are published on loopback, engines not at all."""
+def test_nothing_is_reachable_from_other_machines() -> None:
+    """Gateway and pages of operation are published on loopback, engines not at all."""
     services = configuration(EVERYTHING)["services"]
     published = {
         name: {port["host_ip"] for port in service.get("ports", ())}
         for name, service in services.items()
     }
-    assert published.pop("gateway") == {"0.0.0.0"}
-    assert published.pop("engine") == published.pop("engine-cpu") == set()
+    assert published["gateway"] == {"127.0.0.1"}
+    assert published["engine"] == published["engine-cpu"] == set()
     assert set().union(*published.values()) == {"127.0.0.1"}
+
+
+def test_the_engine_reaches_nobody_and_gets_no_token() -> None:
+    """It would fetch any address that a request names, and runs code that came with the weights."""
+    configured = configuration(None)
+    engine = configured["services"]["engine"]
+    assert list(engine["networks"]) == ["engine"]
+    assert configured["networks"]["engine"]["internal"] is True
+    assert engine["environment"].items() >= OFFLINE.items()
+    assert "HF_TOKEN" not in engine["environment"]
+    assert engine["init"] is True
+    weights = configured["services"]["weights"]
+    assert {"HF_TOKEN", "HF_ENDPOINT", *WEIGHTS_VARIABLES} == set(weights["environment"])
+    assert list(weights["networks"]) == ["default"]
+
+
+def test_compose_and_the_container_command_start_the_same_engine() -> None:
+    """Two roads to one container: the file's values and the command's defaults."""
+    plan = make_plan({})
+    services = configuration(None)["services"]
+    engine = services["engine"]
+    assert engine["image"] == plan.image
+    assert engine["command"][: len(plan.command)] == list(plan.command)
+    assert engine["environment"] == plan.environment
+    assert all(
+        services["weights"]["environment"][k] == v for k, v in plan.weights_environment.items()
+    )
 
 
 def test_containers_get_longer_to_stop_than_answers_get_to_finish() -> None:

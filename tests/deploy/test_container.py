@@ -17,12 +17,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtest.processes import free_port, running_serve, wait_until
+from loadtest.processes import free_port
 from tests.deploy.conftest import Workshop
 from tests.deploy.stacks import ADDED_ARGUMENTS, DOCUMENTED_ARGUMENTS
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 
+VOLUME = "speech-gateway_models-of-the-tests"
 NAME = "speech-gateway-test-container"
 A100 = "NVIDIA A100-SXM4-40GB, 40960, 1024, 8.0"
 CARDS = {
@@ -49,7 +50,12 @@ class Command:
 
     def write(self, image: str, **values: str) -> None:
         """Write the settings file."""
-        lines = {"HIGGS_IMAGE": image, "HIGGS_PORT": str(self.port), **values}
+        lines = {
+            "HIGGS_IMAGE": image,
+            "HIGGS_PORT": str(self.port),
+            "HIGGS_MODELS": "models-of-the-tests",
+            **values,
+        }
         self.file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
@@ -93,10 +99,27 @@ def images(workshop: Workshop) -> dict[str, str]:
     return names
 
 
+@pytest.fixture(scope="module")
+def server(workshop: Workshop) -> Iterator[str]:
+    """A hub that other containers reach; its address. Afterwards nothing is left."""
+    docker, name = workshop.docker, f"{NAME}-hub"
+    image = workshop.images["HIGGS_IMAGE"]
+    docker.run("run", "-d", "--name", name, "--entrypoint", "python3", image, "/hub.py", "80")
+    try:
+        template = "{{.NetworkSettings.Networks.bridge.IPAddress}}"
+        yield f"http://{docker.run('inspect', '--format', template, name)}"
+    finally:
+        docker.run("rm", "--force", name)
+        docker.run("volume", "rm", "--force", VOLUME)
+
+
 @pytest.fixture
-def command(workshop: Workshop, images: dict[str, str], tmp_path: Path) -> Iterator[Command]:
+def command(
+    workshop: Workshop, images: dict[str, str], server: str, tmp_path: Path
+) -> Iterator[Command]:
     """The command; whatever it started is removed."""
-    command = Command(workshop.docker.environment, tmp_path, images["fit"])
+    environment = {**workshop.docker.environment, "HF_ENDPOINT": server}
+    command = Command(environment, tmp_path, images["fit"])
     try:
         yield command
     finally:
@@ -119,6 +142,9 @@ def test_up_starts_the_documented_engine_and_waits_until_it_speaks(
     status, printed = command("up")
     assert status == 0, printed
     assert "NVIDIA A100-SXM4-40GB, 40 GiB" in printed
+    assert "Boson Higgs Audio 2 Community License" in printed
+    assert printed.count("is complete") == 3
+    assert "@sha256:" in printed or "sha256:" in printed, "the image can be pinned"
     assert "it speaks at" in printed
     voices = httpx.get(f"http://127.0.0.1:{command.port}/v1/audio/voices", timeout=10).json()
     assert "belinda" in voices
@@ -126,6 +152,9 @@ def test_up_starts_the_documented_engine_and_waits_until_it_speaks(
     documented = DOCUMENTED_ARGUMENTS.replace("--port 8000", f"--port {command.port}")
     disable_log = ADDED_ARGUMENTS.split()[0]
     assert facts["Config"]["Cmd"] == f"{documented} {disable_log}".split()
+    assert facts["HostConfig"]["Init"] is True
+    assert "HF_ENDPOINT" not in str(facts["Config"]["Env"])
+    assert "HF_HUB_OFFLINE=1" in facts["Config"]["Env"]
     assert facts["HostConfig"]["IpcMode"] == "host"
     assert facts["HostConfig"]["ShmSize"] == 20 << 30
     assert facts["HostConfig"]["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
@@ -180,28 +209,6 @@ def test_a_voices_folder_is_seeded_with_the_images_own_presets(
     assert all((folder / voice["audio_file"]).is_file() for voice in listing.values())
     arguments = json.loads(workshop.docker.run("inspect", NAME))[0]["Config"]["Cmd"]
     assert arguments[-2:] == ["--voice-presets-dir", "/voices"]
-
-
-def test_the_gateway_tells_of_the_container(command: Command, workshop: Workshop) -> None:
-    """GATEWAY_CONTAINER: its state and restarts stand in /health and in the metrics."""
-    assert command("up")[0] == 0
-    # The gateway takes its environment from this process.
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in workshop.docker.environment.items():
-            patch.setenv(name, value)
-        with running_serve(
-            upstreams=f"http://127.0.0.1:{command.port}", container=NAME, log_level="error"
-        ) as serve:
-
-            def state() -> str:
-                health = httpx.get(serve.url + "/health", timeout=10).json()
-                return str(health["container"]["state"])
-
-            wait_until(lambda: state() == "running", "the container is seen")
-            metrics = httpx.get(serve.url + "/metrics", timeout=10).text
-            assert f'gateway_container_running{{container="{NAME}"}} 1.0' in metrics
-            workshop.docker.run("rm", "--force", NAME)
-            wait_until(lambda: state() == "missing", "its end is seen")
 
 
 def test_each_failure_is_told_in_one_sentence(command: Command, images: dict[str, str]) -> None:

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from engines.voice import PRESETS
-from loadtest.processes import free_port
 from tests.deploy.conftest import Workshop
 from tests.deploy.docker_host import ROOT, call
 from tests.deploy.images import image_bytes
@@ -24,8 +23,8 @@ from tests.deploy.stacks import (
     CLIENTS,
     DOCUMENTED_ARGUMENTS,
     CpuStack,
+    GpuStack,
     Load,
-    Stack,
 )
 from tests.listen import decode, transcribe, word_error_rate
 from tests.running import answers, wait_until
@@ -131,7 +130,7 @@ def test_a_request_survives_a_pause_of_the_engine(stack: CpuStack) -> None:
 
 def test_the_gateway_tells_of_a_network_cut_and_recovers_from_it(stack: CpuStack) -> None:
     """It stays alive and says that it is not ready; nobody has to restart anything."""
-    network, container = f"{stack.project}_default", stack.container("engine-cpu")
+    network, container = f"{stack.project}_engine", stack.container("engine-cpu")
     stack.docker.run("network", "disconnect", network, container)
     try:
         wait_until(lambda: not stack.ready(), "the gateway is not ready")
@@ -175,27 +174,23 @@ def test_a_client_that_leaves_is_noticed_behind_the_front(front: CpuStack) -> No
 
 
 @pytest.fixture(scope="module")
-def gpu(workshop: Workshop) -> Iterator[Stack]:
-    """The profile gpu without its exporter, which needs a real driver."""
+def gpu(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuStack]:
+    """The whole profile gpu, from an empty data root."""
     if not workshop.gpu:
         pytest.skip("this Docker engine starts no container that asks for a GPU")
-    port = free_port()
-    stack = Stack(
-        workshop.docker,
-        "speech-gateway-test-gpu",
-        **workshop.images,
-        COMPOSE_PROFILES="gpu",
-        SPEECH_GATEWAY_ADDRESS="127.0.0.1",
-        SPEECH_GATEWAY_PORT=str(port),
-    )
+    folder = tmp_path_factory.mktemp("gpu")
+    stack = GpuStack(workshop.docker, workshop.images, folder, "speech-gateway-test-gpu")
+    started = time.monotonic()
     try:
-        stack.compose("up", "--detach", "gateway", "engine")
+        stack.compose("up", "--detach")
+        wait_until(stack.ready, "the gateway is ready")
+        print(f"\ngpu stack from nothing to ready: {time.monotonic() - started:.1f} s")
         yield stack
     finally:
         stack.compose("down", "--volumes", "--timeout", "1")
 
 
-def test_the_engine_gets_the_documented_arguments_and_two_more(gpu: Stack) -> None:
+def test_the_engine_gets_the_documented_arguments_and_two_more(gpu: GpuStack) -> None:
     """Word for word, in this order, and nothing else."""
     wait_until(lambda: gpu.compose("logs", "--no-log-prefix", "engine"), "the engine's first line")
     [argv, *_] = gpu.compose("logs", "--no-log-prefix", "engine").splitlines()
@@ -205,7 +200,7 @@ def test_the_engine_gets_the_documented_arguments_and_two_more(gpu: Stack) -> No
     )
 
 
-def test_the_engine_gets_all_gpus_the_hosts_ipc_and_shared_memory(gpu: Stack) -> None:
+def test_the_engine_gets_all_gpus_the_hosts_ipc_and_shared_memory(gpu: GpuStack) -> None:
     """As `docker run --gpus all --ipc=host --shm-size=20gb` asks for."""
     host = json.loads(gpu.inspect("engine", "{{json .HostConfig}}"))
     [request] = host["DeviceRequests"]
@@ -217,10 +212,40 @@ def test_the_engine_gets_all_gpus_the_hosts_ipc_and_shared_memory(gpu: Stack) ->
     assert {mount["Destination"]: mount["RW"] for mount in mounts} == {
         "/root/.cache/huggingface": True,
         "/voices": False,
+        "/engine_health.py": False,
     }
 
 
-def test_the_presets_of_the_image_are_seeded_once_and_given_to_the_gateway(gpu: Stack) -> None:
+def test_the_weights_are_there_before_the_engine_and_their_log_tells_of_them(
+    gpu: GpuStack,
+) -> None:
+    """Licence, progress and commits; the engine refuses what is not whole."""
+    log = gpu.compose("logs", "--no-log-prefix", "weights")
+    assert "Boson Higgs Audio 2 Community License" in log
+    assert log.count("is complete") == 3
+    assert gpu.inspect("weights", "{{.State.ExitCode}}") == "0"
+    # Compose makes what has already been made no second time.
+    assert "everything is here" in gpu.compose("logs", "--no-log-prefix", "engine")
+
+
+def test_the_engine_has_no_way_out(gpu: GpuStack) -> None:
+    """It reaches its own network alone, by name or address; the gateway reaches the hub."""
+    template = f"{{{{(index .NetworkSettings.Networks \"{gpu.project}_default\").IPAddress}}}}"
+    hub = gpu.inspect("hub", template)
+    connect = (
+        "import socket\n"
+        f"for host in ('hub', {hub!r}):\n"
+        "    try: socket.create_connection((host, 8080), 3).close(); print('reached')\n"
+        "    except OSError: print('not reached')\n"
+    )
+    reached = {
+        name: gpu.compose("exec", "-T", name, "python3", "-c", connect).split("\n")
+        for name in ("engine", "gateway")
+    }
+    assert reached == {"engine": ["not reached"] * 2, "gateway": ["reached"] * 2}
+
+
+def test_the_presets_of_the_image_are_seeded_once_and_given_to_the_gateway(gpu: GpuStack) -> None:
     """The gateway can add a voice to them, and a second start leaves that alone."""
     listing = "import os; print(*sorted(os.listdir('/voices')), os.stat('/voices').st_uid)"
     read = ("exec", "-T", "gateway", "python3", "-c")
@@ -232,9 +257,9 @@ def test_the_presets_of_the_image_are_seeded_once_and_given_to_the_gateway(gpu: 
     assert gpu.compose(*read, "print(open('/voices/config.json').read())") == "{}"
 
 
-def test_the_gateway_speaks_through_the_gpu_service(gpu: Stack) -> None:
+def test_the_gateway_speaks_through_the_gpu_service(gpu: GpuStack) -> None:
     """It finds the engine by the name that both profiles give it."""
-    wait_until(lambda: answers(f"{gpu.url}/ready"), "the gateway is ready")
+    wait_until(gpu.ready, "the gateway is ready")
     body = {"model": "tts-1", "voice": "alloy", "input": "Hello.", "response_format": "pcm"}
     answer = httpx.post(f"{gpu.url}/v1/audio/speech", json=body, timeout=30)
     assert answer.status_code == 200, answer.text

@@ -29,7 +29,7 @@ from loadtest.processes import (
 )
 from tests.monitoring.test_dashboards import boards, expression_of, panels
 from tests.monitoring.watching import (
-    CARD,
+    GPU_METRICS,
     QUEUE_PLACES,
     ROOT,
     SLOTS,
@@ -78,17 +78,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         threading.Thread(target=hook.serve_forever, daemon=True).start()
         scope.callback(hook.server_close)
         scope.callback(hook.shutdown)
-        program = folder / "nvidia-smi"
-        program.write_text(f'#!/bin/sh\necho "{CARD}"\n')
-        program.chmod(0o755)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-            started(
-                scope,
-                *(sys.executable, "-m", "gateway", "gpu-exporter", "--host", "127.0.0.1"),
-                *("--port", str(ports["gpu"])),
-                folder=ROOT, log=folder / "gpu.log",
-            )  # fmt: skip
+        (folder / "metrics").write_text(GPU_METRICS)
+        started(
+            scope,
+            *(sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(ports["gpu"])),
+            folder=folder, log=folder / "gpu.log",
+        )  # fmt: skip
         started(
             scope,
             *("prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"),

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.monitoring.watching import GPU_METRICS
+
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -93,14 +95,22 @@ def test_each_alert_tells_what_to_do(rule: dict[str, Any]) -> None:
 
 def test_the_names_in_rules_are_names_that_there_are() -> None:
     """A renamed metric must not leave a rule that never fires."""
-    from gateway.commands.gpu_exporter import FIGURES  # noqa: PLC0415
     from gateway.telemetry.metrics import Metrics  # noqa: PLC0415
 
     known = {family.name for family in Metrics().registry.collect()}
-    known |= {figure.name for figure in FIGURES}
     used: set[str] = set()
     for name in ("recording.yml", "alerts.yml"):
         text = (PROMETHEUS / "rules" / name).read_text()
         used |= set(re.findall(r"\bgateway_[a-z0-9_]+", text))
     used = {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in used}
     assert used - {re.sub(r"_total$", "", name) for name in known} == set()
+
+
+def test_the_gpus_figures_have_their_exporters_documented_names() -> None:
+    """Of nvidia_gpu_exporter, in rules and dashboards alike."""
+    documented = set(re.findall(r"^nvidia_smi_[a-z_]+", GPU_METRICS, re.MULTILINE))
+    files = [PROMETHEUS / "rules" / "alerts.yml", PROMETHEUS.parent / "grafana" / "generate.py"]
+    text = "".join(file.read_text() for file in files)
+    used = {f"nvidia_smi_{name}" for name in re.findall(r"\bgpu\(\"([a-z_]+)\"\)", text)}
+    used |= set(re.findall(r"nvidia_smi_[a-z_]+[a-z]", text))
+    assert used == documented

@@ -24,7 +24,15 @@ import yaml
 from loadtest.processes import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[2]
-CARD = "0, NVIDIA A100-SXM4-40GB, GPU-11112222, 33000, 40960, 71, 63, 212.50"
+# What nvidia_gpu_exporter answers, taken from its documentation (docs/METRICS.md).
+GPU_METRICS = """\
+nvidia_smi_gpu_info{uuid="11112222",name="NVIDIA A100-SXM4-40GB",index="0"} 1
+nvidia_smi_memory_used_bytes{uuid="11112222"} 3.4603008e+10
+nvidia_smi_memory_total_bytes{uuid="11112222"} 4.294967296e+10
+nvidia_smi_utilization_gpu_ratio{uuid="11112222"} 0.71
+nvidia_smi_temperature_gpu{uuid="11112222"} 63
+nvidia_smi_power_draw_watts{uuid="11112222"} 212.5
+"""
 SLOTS, QUEUE_PLACES = 2, 1
 # rate() over five minutes would need minutes of load.
 WINDOW_SECONDS = 8

@@ -13,9 +13,9 @@ import pytest
 
 import engines.container
 from tests.engines.container import hub
-from tests.container.fake_engine import CODEC_ARGUMENTS, OFFLINE
+from tests.engines.container.fake_engine import CODEC_ARGUMENTS, OFFLINE
 
-SCRIPT = Path(gateway.container.__file__).parent / "fetch_weights.py"
+SCRIPT = Path(engines.container.__file__).parent / "fetch_weights.py"
 FAKE_ENGINE = Path(__file__).parent / "fake_engine.py"
 
 

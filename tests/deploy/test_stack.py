@@ -230,7 +230,7 @@ def test_the_weights_are_there_before_the_engine_and_their_log_tells_of_them(
 
 def test_the_engine_has_no_way_out(gpu: GpuStack) -> None:
     """It reaches its own network alone, by name or address; the gateway reaches the hub."""
-    template = f"{{{{(index .NetworkSettings.Networks \"{gpu.project}_default\").IPAddress}}}}"
+    template = f'{{{{(index .NetworkSettings.Networks "{gpu.project}_default").IPAddress}}}}'
     hub = gpu.inspect("hub", template)
     connect = (
         "import socket\n"

@@ -20,6 +20,7 @@ import pytest
 from gateway.server.engine_process import LONGEST_LINE_BYTES, command_supervisor, relay_output
 from gateway.settings import SettingsError, load_settings
 from loadtest.processes import ServeProcess, free_port, running_serve, wait_until
+from tests.engines.container import hub
 
 SIMULATOR = [sys.executable, "-m", "gateway", "engine", "--voice", "simulated", "--port"]
 
@@ -160,6 +161,7 @@ def test_a_command_that_cannot_be_read_stops_the_start(command: str) -> None:
 
 # The start script for rented machines
 
+FAKE_ENGINE = str(Path(hub.__file__).parent / "fake_engine.py")
 SCRIPT = Path(__file__).parents[2] / "deploy" / "rented" / "on-start.sh"
 
 
@@ -226,8 +228,7 @@ def test_the_start_script_runs_engine_and_gateway_and_ends_both(tmp_path: Path) 
     engine.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
         f"json.dump(sys.argv[1:], open({str(tmp_path / 'arguments')!r}, 'w'))\n"
-        "port = sys.argv[sys.argv.index('--port') + 1]\n"
-        f"os.execv({sys.executable!r}, [*{SIMULATOR!r}, port])\n"
+        f"os.execv({sys.executable!r}, [sys.executable, {FAKE_ENGINE!r}, *sys.argv[1:]])\n"
     )
     engine.chmod(0o755)
     voices = tmp_path / "voices of mine"
@@ -241,11 +242,18 @@ def test_the_start_script_runs_engine_and_gateway_and_ends_both(tmp_path: Path) 
         GATEWAY_VOICES_DIR=str(voices),
         HIGGS_PORT=str(ports[1]),
         HIGGS_ENGINE_PROGRAM=str(engine),
+        HF_HOME=str(tmp_path / "cache"),
         SPEECH_GATEWAY_PYTHON=sys.executable,
         SPEECH_GATEWAY_GPU_LOG_SECONDS="1",
     )
     log = tmp_path / "log"
-    with log.open("wb") as file, subprocess.Popen([str(SCRIPT)], env=settings, stderr=file) as run:
+    with (
+        log.open("wb") as file,
+        hub.running() as server,
+        subprocess.Popen(
+            [str(SCRIPT)], env={**settings, "HF_ENDPOINT": server.url}, stderr=file
+        ) as run,
+    ):
         try:
             serve = ServeProcess(f"http://127.0.0.1:{ports[0]}", run)
             wait_until(lambda: ready(serve) or run.poll() is not None, "it is ready", 40)
@@ -258,8 +266,8 @@ def test_the_start_script_runs_engine_and_gateway_and_ends_both(tmp_path: Path) 
             run.kill()
     assert json.loads((tmp_path / "arguments").read_text()) == [
         *("--served-model-name", "higgs-audio-v2-generation-3B-base"),
-        *("--model", "bosonai/higgs-audio-v2-generation-3B-base"),
-        *("--audio-tokenizer-type", "bosonai/higgs-audio-v2-tokenizer"),
+        *("--model", str(tmp_path / "cache" / "snapshots" / hub.MODEL_COMMIT)),
+        *("--audio-tokenizer-type", str(tmp_path / "cache" / "snapshots" / hub.CODEC_COMMIT)),
         *("--limit-mm-per-prompt", "audio=50"),
         *("--max-model-len", "8192"),
         *("--host", "127.0.0.1"),

@@ -5,15 +5,30 @@ The kernels themselves run only on a GPU; the plain PyTorch twins beside them ru
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
-triton: Any = SimpleNamespace(jit=lambda function: function)
-tl: Any = None
-if find_spec("triton") is not None:
-    triton = importlib.import_module("triton")
-    tl = importlib.import_module("triton.language")
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = SimpleNamespace(jit=lambda function: function)
+    tl = None
 
-__all__ = ["tl", "triton"]
+
+class _Dispatch:
+    """Where the kernels run.
+
+    Attributes:
+        interpret: Also for tensors of a CPU: for tests under TRITON_INTERPRET=1.
+    """
+
+    interpret = False
+
+
+dispatch = _Dispatch()
+
+
+def runs_kernels(tensor: Any) -> bool:
+    """Tell whether the kernels take this tensor; else their twins do."""
+    return bool(tensor.is_cuda) or dispatch.interpret

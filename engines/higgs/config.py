@@ -1,0 +1,175 @@
+"""The model's shape and ids, read from a checkpoint's own files; nothing is guessed.
+
+Two layouts exist: transformers' own (`model_type` higgs_audio_v2, hub revisions since 2026-04-04)
+and Boson's first one (`model_type` higgs_audio).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import HiggsAudioV2Config, LlamaConfig
+from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2RotaryEmbedding
+
+# Boson's layout does not name the delay token; transformers' conversion of it does.
+OLD_LAYOUT_DELAY_TOKEN = 128014
+
+
+class UnsupportedCheckpointError(Exception):
+    """The checkpoint's configuration asks for what this engine does not compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Shape of the decoder and the ids that its loop needs.
+
+    Attributes:
+        inv_freq: Rotary frequencies [head_dim / 2], scaling included; `rotary_scale` multiplies
+            sine and cosine.
+        old_layout: The checkpoint's tensors have Boson's first names.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    codebooks: int
+    codebook_size: int
+    audio_token_id: int
+    audio_delay_token_id: int
+    audio_bos_token_id: int
+    stream_bos: int
+    stream_eos: int
+    inv_freq: tuple[float, ...]
+    rotary_scale: float
+    old_layout: bool = False
+
+    @property
+    def qkv_size(self) -> int:
+        """Rows of the fused query, key and value weight."""
+        return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+    def kv_bytes(self, element_bytes: int) -> int:
+        """Bytes of keys and values of one position, all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
+
+
+def from_transformers(config: Any) -> ModelConfig:
+    """Return the shape that a `HiggsAudioV2Config` describes.
+
+    Raises:
+        UnsupportedCheckpointError: A bias, another activation, a codebook without BOS and EOS, or
+            a rotary type that changes with the length.
+    """
+    if config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
+        raise UnsupportedCheckpointError("biases and activations other than SiLU are unsupported")
+    if config.codebook_size <= max(config.audio_stream_bos_id, config.audio_stream_eos_id):
+        # transformers' default is 1024, which leaves out the stream's BOS and EOS.
+        raise UnsupportedCheckpointError(
+            f"codebook_size {config.codebook_size} has no room for the stream's BOS and EOS codes"
+        )
+    if config.rope_parameters["rope_type"] not in {"default", "linear", "llama3"}:
+        kind = config.rope_parameters["rope_type"]
+        raise UnsupportedCheckpointError(f"rotary embedding of type {kind!r} is unsupported")
+    rotary = HiggsAudioV2RotaryEmbedding(config)
+    return ModelConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        rms_norm_eps=config.rms_norm_eps,
+        codebooks=config.num_codebooks,
+        codebook_size=config.codebook_size,
+        audio_token_id=config.audio_token_id,
+        audio_delay_token_id=config.audio_delay_token_id,
+        audio_bos_token_id=config.audio_bos_token_id,
+        stream_bos=config.audio_stream_bos_id,
+        stream_eos=config.audio_stream_eos_id,
+        inv_freq=tuple(rotary.inv_freq.tolist()),
+        rotary_scale=float(rotary.attention_scaling),
+    )
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read `config.json` of a checkpoint's folder, in either layout.
+
+    Raises:
+        UnsupportedCheckpointError: Another model, or a variant of this one that is not computed.
+    """
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = raw.get("model_type")
+    if kind == "higgs_audio_v2":
+        return from_transformers(HiggsAudioV2Config.from_pretrained(folder))
+    if kind == "higgs_audio":
+        return replace(from_transformers(_from_old_layout(raw)), old_layout=True)
+    raise UnsupportedCheckpointError(f"model_type {kind!r} is not Higgs Audio v2")
+
+
+# Settings of Boson's layout that change the computation, and the value that this engine computes.
+_OLD_LAYOUT_REQUIRED = {
+    "use_delay_pattern": True,
+    "audio_embed_avg": False,
+    "use_audio_out_embed_projector": False,
+    "use_audio_out_self_attention": False,
+    "use_rq_transformer": False,
+    "audio_decoder_proj_num_layers": 0,
+}
+
+
+def _from_old_layout(raw: dict[str, Any]) -> Any:
+    text = raw["text_config"]
+    for name, value in _OLD_LAYOUT_REQUIRED.items():
+        if (raw.get(name) or False) != value:
+            raise UnsupportedCheckpointError(f"{name}={raw.get(name)!r} is unsupported")
+    if sorted(raw["audio_dual_ffn_layers"]) != list(range(text["num_hidden_layers"])):
+        raise UnsupportedCheckpointError("layers without an audio feed-forward net are unsupported")
+    llama = LlamaConfig(**text)  # as Boson's own configuration class reads it
+    return HiggsAudioV2Config(
+        vocab_size=llama.vocab_size,
+        hidden_size=llama.hidden_size,
+        intermediate_size=llama.intermediate_size,
+        num_hidden_layers=llama.num_hidden_layers,
+        num_attention_heads=llama.num_attention_heads,
+        num_key_value_heads=llama.num_key_value_heads,
+        head_dim=llama.head_dim,
+        rms_norm_eps=llama.rms_norm_eps,
+        hidden_act=llama.hidden_act,
+        attention_bias=llama.attention_bias,
+        mlp_bias=llama.mlp_bias,
+        max_position_embeddings=llama.max_position_embeddings,
+        rope_parameters=llama.rope_parameters,
+        num_codebooks=raw["audio_num_codebooks"],
+        codebook_size=raw["audio_codebook_size"] + 2,  # BOS and EOS follow the codes
+        audio_token_id=raw["audio_out_token_idx"],
+        audio_bos_token_id=raw["audio_out_bos_token_id"],
+        audio_delay_token_id=OLD_LAYOUT_DELAY_TOKEN,
+        audio_stream_bos_id=raw["audio_stream_bos_id"],
+        audio_stream_eos_id=raw["audio_stream_eos_id"],
+    )
+
+
+# Widths are multiples of 128, so that 4-bit weights can be tried on it too.
+_TINY = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+}
+
+
+def random_config(*, tiny: bool) -> ModelConfig:
+    """Return the shape of the published model, or a tiny one with the same token ids."""
+    # The classes' defaults are the published model's, apart from the codebook's size.
+    return from_transformers(HiggsAudioV2Config(codebook_size=1026, **(_TINY if tiny else {})))

@@ -1,0 +1,158 @@
+"""What the generation loop takes and gives: requests, their handles, and the reasons of an end.
+
+Plain Python and numpy: the HTTP side imports it without torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+CODEBOOKS = 8
+LEAD_ROWS = CODEBOOKS  # rows before the first frame is complete: all-BOS, then seven of the delay
+LARGEST_CODE = 1023
+MOST_WINDOW_ROWS = 16  # rows of history that repetition-aware sampling can look at
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A tokenized prompt.
+
+    Attributes:
+        token_ids: int32 [positions]; a reference of n frames takes n + 2 audio tokens and 7 delay
+            tokens. Ends with `<|audio_out_bos|>`.
+        audio_rows: int16 [audio positions, 8], the delayed code rows of all references, in order.
+        shared_positions: Leading positions whose keys and values are worth keeping for the next
+            request that begins with the same content.
+    """
+
+    token_ids: npt.NDArray[np.int32] = field(repr=False)
+    audio_rows: npt.NDArray[np.int16] = field(repr=False)
+    shared_positions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How codes are drawn; the defaults are the container's, and transformers' window of 7.
+
+    Attributes:
+        temperature: 0 takes the likeliest code.
+        top_p: 1 is off.
+        top_k: 0 or below is off.
+        seed: None lets the loop draw one, which `Generation.seed` tells.
+        repetition_window: Rows that repetition-aware sampling looks back; 0 is off, 16 the most.
+        repetition_limit: Repeats in the window from which a code is drawn again, from the plain
+            softmax.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int = 50
+    seed: int | None = None
+    repetition_window: int = 7
+    repetition_limit: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One answer to generate: at most `max_frames` frames of 40 ms."""
+
+    prompt: Prompt
+    max_frames: int
+    sampling: Sampling = field(default_factory=Sampling)
+    request_id: str = ""
+
+
+class EndReason(StrEnum):
+    """Why a generation is over."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    REPETITION = "repetition"
+    FAILED = "failed"
+
+
+class QueueFullError(Exception):
+    """All slots are taken and the queue is full."""
+
+
+class LoopDeadError(Exception):
+    """The loop has ended or failed; nothing will be generated."""
+
+
+class PromptTooLongError(Exception):
+    """Prompt and answer do not fit a slot.
+
+    Args:
+        need_positions: Prompt, answer and the delay's rows.
+        have_positions: Positions of a slot.
+    """
+
+    def __init__(self, need_positions: int, have_positions: int) -> None:
+        super().__init__(
+            f"the request needs {need_positions} positions and a slot has {have_positions}"
+        )
+        self.need_positions = need_positions
+        self.have_positions = have_positions
+
+
+class Generation:
+    """Handle of a running request: the loop's thread writes it, any thread may read it.
+
+    Attributes:
+        codes: int16 [max_frames, 8], 0 to 1023, the delay undone; `codes[:ready]` is valid.
+        ready: Complete frames; only grows.
+        end: None while it runs; once set, `ready` is final.
+        error: A sentence where `end` is FAILED.
+        queued_seconds: Wait for a slot, once it has one.
+    """
+
+    def __init__(self, request: GenerationRequest, seed: int, notify: Callable[[], None]) -> None:
+        self.request = request
+        self.seed = seed
+        # The rows at both ends take what the delay holds of frames before and past the answer.
+        self._buffer = np.zeros((request.max_frames + 2 * LEAD_ROWS, CODEBOOKS), np.int16)
+        self.codes = self._buffer[LEAD_ROWS:-LEAD_ROWS]
+        self.ready = 0
+        self.end: EndReason | None = None
+        self.error: str | None = None
+        self.queued_seconds: float | None = None
+        self.wanted_end: EndReason | None = None
+        self._notify = notify
+        self._cut = request.max_frames
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        """Ask for the end; the slot is free at the next step."""
+        self.stop(EndReason.CANCELLED)
+
+    def stop(self, reason: EndReason) -> None:
+        """Ask for the end with a reason; the first call decides."""
+        with self._lock:
+            if self.wanted_end is None and self.end is None:
+                self.wanted_end = reason
+
+    def add_row(self, row_index: int, row: npt.NDArray[np.integer], stream_eos: int) -> None:
+        """Take the delayed row `row_index` (1 is the first after the all-BOS row)."""
+        books = np.arange(CODEBOOKS)
+        self._buffer[row_index - 1 - books + LEAD_ROWS, books] = np.minimum(row, LARGEST_CODE)
+        if row[0] == stream_eos:
+            self._cut = min(self._cut, row_index - 1)
+        self.ready = max(self.ready, min(row_index - CODEBOOKS + 1, self._cut))
+
+    def finish(self, reason: EndReason, error: str | None = None) -> None:
+        """Set the end and tell the reader; the loop's thread calls it once."""
+        with self._lock:
+            self.error = error
+            self.end = reason
+        self._notify()
+
+    def notify(self) -> None:
+        """Tell the reader that frames are ready."""
+        self._notify()

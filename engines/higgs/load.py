@@ -1,0 +1,207 @@
+"""Brings the engine up: finds the checkpoint, checks the card, sizes the slots, loads, starts.
+
+Everything that a card or a checkpoint cannot do is refused here, with what is needed and what is
+there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engines.higgs.config import ModelConfig, random_config, read_config
+from engines.higgs.loop import GenerationLoop, LoopOptions
+from engines.higgs.model import Decoder
+from engines.higgs.weights import CheckpointSource, RandomSource, Source, load_weights, weight_bytes
+
+RANDOM_MODELS = ("random", "random-tiny")
+# What is in a checkpoint's repository and is needed: weights, configurations, the tokenizer.
+_HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
+MOST_SLOTS = 64  # chosen at most where the operator names no number
+# What CUDA's context, the kernels, the graphs and a chunk of prefill take beside weights and
+# slots, measured on an H100.
+_WORKING_BYTES = 1 << 30
+_LEAST_CAPABILITY = (8, 0)  # bf16 in Triton's tl.dot
+
+
+class UnsuitableCardError(Exception):
+    """The device cannot run the engine as asked."""
+
+
+class NotEnoughMemoryError(Exception):
+    """Weights and one slot do not fit the device's free memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """A running loop and what it was made of.
+
+    Attributes:
+        folder: The checkpoint's folder, which holds the tokenizer too; None for random weights.
+        facts: For capabilities and logs: device, precision, slots, context, seconds of loading,
+            bytes of weights and slots.
+    """
+
+    loop: GenerationLoop
+    config: ModelConfig
+    device: torch.device
+    folder: Path | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def load_engine(
+    model: str,
+    *,
+    revision: str | None = None,
+    precision: str = "bf16",
+    slots: int | None = None,
+    context: int = 4096,
+    device: str = "auto",
+    deterministic: bool = False,
+    queue_size: int = 64,
+    codec_bytes: int = 0,
+    progress: Callable[[str, float], None] = lambda _what, _share: None,
+) -> LoadedEngine:
+    """Load a model and start its loop; blocks for seconds to minutes.
+
+    Args:
+        model: A folder, a hub repository, `random` or `random-tiny`.
+        revision: Of the hub repository.
+        precision: bf16, int8 or int4.
+        slots: Generations at once; None takes what fits, 64 at most.
+        context: Positions of a slot.
+        device: auto, cuda or cpu.
+        deterministic: See `LoopOptions`.
+        queue_size: Requests that may wait.
+        codec_bytes: Device memory to leave to the codec.
+        progress: Told what is done, and the share from 0 to 1.
+
+    Raises:
+        UnsuitableCardError: No CUDA device, or one too old.
+        NotEnoughMemoryError: The memory does not hold it.
+        UnsupportedCheckpointError: The checkpoint is another model's, or damaged.
+    """
+    began = time.monotonic()
+    target = choose_device(device)
+    random = model in RANDOM_MODELS
+    folder = None if random else find_checkpoint(model, revision, progress)
+    config = random_config(tiny=model == "random-tiny") if folder is None else read_config(folder)
+    need = weight_bytes(config, precision, target)
+    count = slots_that_fit(
+        config, target, slots=slots, context=context, used_bytes=need + codec_bytes
+    )
+    with ExitStack() as stack:
+        source: Source
+        if folder is None:
+            source = RandomSource(target)
+        else:
+            source = CheckpointSource(folder, stack, old_layout=config.old_layout)
+        weights = load_weights(
+            config, source, precision=precision, device=target, progress=progress
+        )
+    options = LoopOptions(
+        slots=count,
+        context=context,
+        queue_size=queue_size,
+        prefix_positions=_prefix_positions(count, context),
+        deterministic=deterministic,
+        never_stop=random,
+        repetition_guard=not random,
+    )
+    loop = GenerationLoop(Decoder(config, weights, context), options)
+    loop.start(progress)
+    facts = {
+        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
+        "precision": precision,
+        "slots": count,
+        "context": context,
+        "weight_bytes": need,
+        "load_seconds": round(time.monotonic() - began, 1),
+    }
+    return LoadedEngine(loop, config, target, folder, facts)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device, having checked that it can run the kernels.
+
+    Raises:
+        UnsuitableCardError: It cannot.
+    """
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UnsuitableCardError("no CUDA device is visible to PyTorch; --device cpu runs without")
+    target = torch.device("cuda", torch.cuda.current_device())
+    capability = torch.cuda.get_device_capability(target)
+    if capability < _LEAST_CAPABILITY:
+        name, have = torch.cuda.get_device_name(target), ".".join(map(str, capability))
+        raise UnsuitableCardError(
+            f"{name} has compute capability {have}; the kernels need 8.0 (Ampere) or later"
+        )
+    return target
+
+
+def find_checkpoint(
+    model: str, revision: str | None, progress: Callable[[str, float], None]
+) -> Path:
+    """Return the folder of a checkpoint, fetched from the hub if it is not a local folder."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only where there is a hub
+
+    progress("download", 0.0)
+    fetched = Path(snapshot_download(model, revision=revision, allow_patterns=_HUB_PATTERNS))
+    progress("download", 1.0)
+    return fetched
+
+
+def slots_that_fit(
+    config: ModelConfig,
+    device: torch.device,
+    *,
+    slots: int | None,
+    context: int,
+    used_bytes: int,
+) -> int:
+    """Return the number of slots, from the device's free memory.
+
+    Args:
+        config: Shape.
+        device: Where the slots stand.
+        slots: What the operator asks for.
+        context: Positions of a slot.
+        used_bytes: What weights and codec will take.
+
+    Raises:
+        NotEnoughMemoryError: The slots asked for, or one slot, do not fit.
+    """
+    if device.type != "cuda":
+        return slots or 4
+    free = torch.cuda.mem_get_info(device)[0]
+    left = free - used_bytes - _WORKING_BYTES
+    position = config.kv_bytes(2)
+
+    def bytes_of(count: int) -> int:
+        return position * ((count + 1) * context + _prefix_positions(count, context))
+
+    fitting = next((n for n in range(slots or MOST_SLOTS, 0, -1) if bytes_of(n) <= left), 0)
+    if fitting < (slots or 1):
+        need = used_bytes + _WORKING_BYTES + bytes_of(slots or 1)
+        raise NotEnoughMemoryError(
+            f"{slots or 1} slots of {context} positions need {need / 2**30:.1f} GiB with the "
+            f"weights, and {free / 2**30:.1f} GiB are free; fewer --slots, a smaller --context or "
+            "--precision int8 or int4 need less"
+        )
+    return fitting
+
+
+def _prefix_positions(slots: int, context: int) -> int:
+    """Return how many positions of shared prefixes are kept beside this many slots."""
+    return context * max(1, slots // 8)

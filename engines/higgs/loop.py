@@ -1,0 +1,369 @@
+"""The generation loop: one thread that admits requests into slots, prefills and steps.
+
+It alone uses the device for generation. Others talk to it through `submit`, a `Generation`'s flags
+and `stats`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from engines.higgs.generation import (
+    CODEBOOKS,
+    EndReason,
+    Generation,
+    GenerationRequest,
+    LoopDeadError,
+    PromptTooLongError,
+    QueueFullError,
+)
+from engines.higgs.model import Cache, Decoder, to_device
+from engines.higgs.prefill import Prefiller, PrefixStore
+from engines.higgs.state import FIRST_ROW, SlotState, Status, first_rows, new_slot_fields
+from engines.higgs.step import READ_BEHIND_STEPS, StepResult, StepRunner, batch_sizes
+
+logger = logging.getLogger(__name__)
+
+# Streams play 25 frames a second. Between two chunks of prefill they get a quarter more than that,
+# or 16 steps where the card is slower.
+_STEPS_PER_SECOND = 32
+_MOST_STEPS_BETWEEN_CHUNKS = 16
+_HUNG_SECONDS = 10.0
+# A stretch of 4 s in which the first codebook takes three codes at most is no speech.
+_GUARD_FRAMES = 100
+_GUARD_CODES = 3
+
+_ENDS = {Status.STOPPED: EndReason.STOP, Status.FULL: EndReason.LENGTH}
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    """How a loop is built.
+
+    Attributes:
+        slots: Generations that run at once.
+        context: Positions of a slot.
+        queue_size: Generations that may wait for a slot.
+        prefix_positions: Positions of shared prefixes that are kept.
+        chunk_positions: Most positions of a chunk of prefill.
+        deterministic: A request's codes do not depend, to the bit, on what else runs.
+        never_stop: Mask EOS, so that answers run to their cap: for random weights.
+        repetition_guard: End a generation that repeats itself.
+    """
+
+    slots: int
+    context: int
+    queue_size: int = 64
+    prefix_positions: int = 4096
+    chunk_positions: int = 512
+    deterministic: bool = False
+    never_stop: bool = False
+    repetition_guard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStats:
+    """What the loop has done and does."""
+
+    running: int
+    waiting: int
+    frames_total: int
+    steps_total: int
+    prefill_positions_total: int
+    prefix_hits_total: int
+    prefix_misses_total: int
+    ended_total: dict[EndReason, int] = field(default_factory=dict)
+    heartbeat_age_seconds: float = 0.0
+    used_positions: int = 0
+
+
+class GenerationLoop:
+    """Runs generations in slots.
+
+    Args:
+        decoder: With its weights on the device.
+        options: See `LoopOptions`.
+    """
+
+    def __init__(self, decoder: Decoder, options: LoopOptions) -> None:
+        self.slots = options.slots
+        self.context_positions = options.context
+        self._decoder = decoder
+        self._options = options
+        self._device = decoder.device
+        self._state = SlotState.empty(options.slots + 1, options.context, self._device)
+        self._cache = Cache.empty(
+            decoder.config, options.slots + 1, options.context, decoder.weights.norm
+        )
+        sizes = batch_sizes(options.slots, fixed=options.deterministic)
+        self._runner = StepRunner(decoder, self._state, self._cache, sizes)
+        self._prefixes = PrefixStore(options.prefix_positions)
+        self._prefiller = Prefiller(
+            decoder,
+            self._cache,
+            self._prefixes,
+            chunk_positions=options.chunk_positions,
+            coalesce=not options.deterministic,
+        )
+        self._wake = threading.Condition()
+        self._waiting: deque[tuple[float, Generation]] = deque()
+        self._free = list(range(options.slots))[::-1]
+        self._running: dict[int, Generation] = {}
+        self._unread: deque[tuple[list[Generation | None], StepResult]] = deque()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._failure: str | None = None
+        self._beat = time.monotonic()
+        self._chunk_at = 0.0
+        self._steps_since_chunk = 0
+        self._ended: Counter[EndReason] = Counter()
+        self._frames_total = 0
+        self._steps_total = 0
+
+    def start(self, progress: Callable[[str, float], None] = lambda _what, _share: None) -> None:
+        """Record the graphs and start the thread; blocks until the loop is ready.
+
+        Raises:
+            LoopDeadError: It failed at the start.
+        """
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._main, args=(progress, ready), name="higgs-loop", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+        if self._failure is not None:
+            raise LoopDeadError(self._failure)
+
+    def stop(self) -> None:
+        """End the thread; what runs or waits ends as FAILED."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def submit(self, request: GenerationRequest, notify: Callable[[], None]) -> Generation:
+        """Queue a request; never blocks.
+
+        Args:
+            request: What to generate.
+            notify: Called on the loop's thread when frames came or the generation ended; must be
+                quick and must not raise.
+
+        Raises:
+            PromptTooLongError: It does not fit a slot.
+            QueueFullError: Slots and queue are full.
+            LoopDeadError: The loop has ended.
+        """
+        need = len(request.prompt.token_ids) + request.max_frames + CODEBOOKS
+        if need > self.context_positions:
+            raise PromptTooLongError(need, self.context_positions)
+        seed = request.sampling.seed
+        seed = secrets.randbits(63) if seed is None else seed & 0xFFFF_FFFF_FFFF_FFFF
+        generation = Generation(request, seed, notify)
+        with self._wake:
+            if self._failure is not None or self._stopping:
+                raise LoopDeadError(self._failure or "the engine is stopping")
+            if len(self._waiting) >= self._options.queue_size + len(self._free):
+                raise QueueFullError
+            self._waiting.append((time.monotonic(), generation))
+            self._wake.notify()
+        return generation
+
+    def stats(self) -> LoopStats:
+        """Return the figures of this moment."""
+        running = [*self._running.values()]
+        prefilling = len(self._prefiller.jobs)
+        return LoopStats(
+            running=len(running) + prefilling,
+            waiting=len(self._waiting),
+            frames_total=self._frames_total,
+            steps_total=self._steps_total,
+            prefill_positions_total=self._prefiller.positions_total,
+            prefix_hits_total=self._prefixes.hits_total,
+            prefix_misses_total=self._prefixes.misses_total,
+            ended_total=dict(self._ended),
+            heartbeat_age_seconds=time.monotonic() - self._beat,
+            used_positions=sum(len(g.request.prompt.token_ids) + g.ready for g in running),
+        )
+
+    def alive(self) -> bool:
+        """Tell whether the loop runs and, where it has work, has moved within 10 s."""
+        if self._failure is not None or self._stopping:
+            return False
+        busy = bool(self._running or self._waiting or self._prefiller.jobs)
+        return not busy or time.monotonic() - self._beat < _HUNG_SECONDS
+
+    # What follows runs on the loop's thread.
+
+    def _main(self, progress: Callable[[str, float], None], ready: threading.Event) -> None:
+        try:
+            with torch.inference_mode(), _own_stream(self._device):
+                self._runner.capture(progress)
+                ready.set()
+                while self._turn():
+                    pass
+            self._fail_all("the engine is stopping")
+        except Exception as error:
+            logger.exception("the generation loop failed")
+            self._fail_all(f"{type(error).__name__}: {error}")
+        finally:
+            ready.set()
+
+    def _turn(self) -> bool:
+        """Do what is next; False ends the loop."""
+        with self._wake:
+            if not (self._waiting or self._running or self._prefiller.jobs or self._unread):
+                self._beat = time.monotonic()
+                self._wake.wait_for(lambda: self._waiting or self._stopping)
+            if self._stopping:
+                return False
+            self._beat = time.monotonic()
+            self._admit()
+        self._drop_stopped()
+        if self._prefiller.jobs and self._chunk_is_due():
+            self._prefill()
+        if self._running:
+            self._step()
+        elif self._unread:
+            self._read()
+        return True
+
+    def _admit(self) -> None:
+        for _ in range(len(self._waiting)):
+            queued_at, generation = self._waiting.popleft()
+            if generation.wanted_end is not None:
+                self._finish(generation, generation.wanted_end)
+            elif self._free:
+                generation.queued_seconds = time.monotonic() - queued_at
+                self._prefiller.add(generation, self._free.pop())
+            else:
+                self._waiting.append((queued_at, generation))
+
+    def _drop_stopped(self) -> None:
+        for slot, generation in [*self._running.items()]:
+            if generation.wanted_end is not None:
+                self._release(slot, generation.wanted_end)
+        for job in [*self._prefiller.jobs]:
+            if job.generation.wanted_end is not None:
+                self._prefiller.jobs.remove(job)
+                self._free.append(job.slot)
+                self._finish(job.generation, job.generation.wanted_end)
+
+    def _chunk_is_due(self) -> bool:
+        if not self._running:
+            return True
+        elapsed = time.monotonic() - self._chunk_at
+        due = min(_MOST_STEPS_BETWEEN_CHUNKS, math.ceil(elapsed * _STEPS_PER_SECOND))
+        return self._steps_since_chunk >= due
+
+    def _prefill(self) -> None:
+        self._chunk_at = time.monotonic()
+        self._steps_since_chunk = 0
+        for job in self._prefiller.run_chunk():
+            generation, config = job.generation, self._decoder.config
+            fields = new_slot_fields(
+                generation.request.sampling,
+                seed=generation.seed,
+                position=len(job.token_ids),
+                max_frames=generation.request.max_frames,
+                never_stop=self._options.never_stop,
+            )
+            rows = first_rows(generation.request.prompt.audio_rows, config.stream_bos)
+            self._state.rows[job.slot, : FIRST_ROW + 1] = to_device(
+                torch.from_numpy(rows), self._device
+            )
+            self._state.integers[job.slot] = to_device(torch.from_numpy(fields), self._device)
+            self._running[job.slot] = generation
+
+    def _step(self) -> None:
+        if self._options.deterministic:
+            # Each slot has its own row, so that a generation's neighbours never move it.
+            named = [slot if slot in self._running else self.slots for slot in range(self.slots)]
+        else:
+            named = list(self._running)
+        result = self._runner.run(named)
+        self._steps_total += 1
+        self._steps_since_chunk += 1
+        self._unread.append(([self._running.get(slot) for slot in named], result))
+        if len(self._unread) > READ_BEHIND_STEPS:
+            self._read()
+
+    def _read(self) -> None:
+        """Take the oldest unread step's rows."""
+        generations, result = self._unread.popleft()
+        slot_of = {id(generation): slot for slot, generation in self._running.items()}
+        for generation, row in zip(generations, result.wait(), strict=False):
+            slot = slot_of.get(id(generation))
+            if generation is None or slot is None:
+                continue  # it ended before this step was read
+            before = generation.ready
+            status = int(row[CODEBOOKS + 1])
+            if status == Status.NOT_A_NUMBER:
+                self._release(slot, EndReason.FAILED, "the model's output is not a number")
+                continue
+            generation.add_row(
+                int(row[CODEBOOKS]), row[:CODEBOOKS], self._decoder.config.stream_eos
+            )
+            self._frames_total += generation.ready - before
+            if status in _ENDS:
+                self._release(slot, _ENDS[Status(status)])
+            elif self._repeats(generation, before):
+                self._release(slot, EndReason.REPETITION)
+            elif generation.ready > before:
+                generation.notify()
+
+    def _repeats(self, generation: Generation, before: int) -> bool:
+        ready = generation.ready
+        if (
+            not self._options.repetition_guard
+            or ready == before
+            or ready % 25
+            or ready < _GUARD_FRAMES
+        ):
+            return False
+        return len(np.unique(generation.codes[ready - _GUARD_FRAMES : ready, 0])) <= _GUARD_CODES
+
+    def _release(self, slot: int, reason: EndReason, error: str | None = None) -> None:
+        generation = self._running.pop(slot)
+        self._free.append(slot)
+        self._finish(generation, reason, error)
+
+    def _finish(self, generation: Generation, reason: EndReason, error: str | None = None) -> None:
+        self._ended[reason] += 1
+        generation.finish(reason, error)
+
+    def _fail_all(self, message: str) -> None:
+        with self._wake:
+            self._failure = message
+            everybody = [
+                *self._running.values(),
+                *(job.generation for job in self._prefiller.jobs),
+                *(generation for _, generation in self._waiting),
+            ]
+            self._running.clear()
+            self._prefiller.jobs.clear()
+            self._waiting.clear()
+        for generation in everybody:
+            self._finish(generation, EndReason.FAILED, message)
+
+
+@contextlib.contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream()):
+        yield

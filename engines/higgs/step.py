@@ -1,0 +1,123 @@
+"""The decode step: one CUDA graph for each size of batch, and its results read back behind it.
+
+A graph holds embedding, layers, head, sampling, delay pattern and end countdown. Nothing in it
+waits for the host: it names slots by a small tensor, and its output is copied to pinned memory
+while the next step runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engines.higgs.kernels.sampler import advance, sample_rows
+from engines.higgs.model import Cache, Decoder, to_device
+from engines.higgs.state import SlotState
+
+READ_BEHIND_STEPS = 2  # the host may be this many steps behind before the loop waits for it
+
+
+def batch_sizes(slots: int, *, fixed: bool) -> list[int]:
+    """Return the sizes of batch with a graph: powers of two and the number of slots."""
+    sizes = [] if fixed else [1 << n for n in range(slots.bit_length()) if 1 << n < slots]
+    return [*sizes, slots]
+
+
+class StepResult:
+    """Output of one step on its way to the host."""
+
+    def __init__(self, host: Tensor, event: Any) -> None:
+        self._host = host
+        self._event = event
+
+    def wait(self) -> npt.NDArray[np.int32]:
+        """Return int32 [batch, 10] as `advance` gives it, once the device has written it."""
+        if self._event is not None:
+            self._event.synchronize()
+        rows: npt.NDArray[np.int32] = self._host.numpy()
+        return rows
+
+
+class StepRunner:
+    """Runs decode steps of any number of rows up to the number of slots.
+
+    Args:
+        decoder: Computes.
+        state: Of all slots and the scratch slot, which is the last.
+        cache: Of the same slots.
+        sizes: Sizes of batch; the largest is the number of slots.
+    """
+
+    def __init__(
+        self, decoder: Decoder, state: SlotState, cache: Cache, sizes: Sequence[int]
+    ) -> None:
+        self._decoder = decoder
+        self._state = state
+        self._cache = cache
+        self._sizes = sorted(sizes)
+        self._scratch = state.integers.shape[0] - 1
+        device = decoder.device
+        self._graphed = device.type == "cuda"
+        self._graphs: dict[int, tuple[Any, Tensor]] = {}
+        self._slots = {
+            size: torch.full((size,), self._scratch, dtype=torch.int32, device=device)
+            for size in self._sizes
+        }
+        self._named: dict[int, tuple[int, ...]] = {}
+        # The ring is longer than the steps that can be unread.
+        self._ring = [
+            torch.empty(self._sizes[-1], 10, dtype=torch.int32, pin_memory=self._graphed)
+            for _ in range(READ_BEHIND_STEPS + 2)
+        ]
+        self._turn = 0
+
+    def capture(self, progress: Callable[[str, float], None]) -> None:
+        """Compile the kernels and record the graphs; the current stream must be the loop's."""
+        if not self._graphed:
+            return
+        pool = torch.cuda.graph_pool_handle()
+        # The largest first: the smaller ones find their memory in the pool.
+        for done, size in enumerate(reversed(self._sizes)):
+            progress("graphs", done / len(self._sizes))
+            slots = self._slots[size]
+            for _ in range(2):
+                self._step(slots)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
+                out = self._step(slots)
+            self._graphs[size] = (graph, out)
+        progress("graphs", 1.0)
+
+    def run(self, slots: Sequence[int]) -> StepResult:
+        """Start one step for these slots, row by row; returns at once on a GPU."""
+        size = next(size for size in self._sizes if size >= len(slots))
+        named = (*slots, *[self._scratch] * (size - len(slots)))
+        if self._named.get(size) != named:
+            self._slots[size].copy_(
+                to_device(torch.tensor(named, dtype=torch.int32), self._decoder.device)
+            )
+            self._named[size] = named
+        host = self._ring[self._turn % len(self._ring)][:size]
+        self._turn += 1
+        if not self._graphed:
+            host.copy_(self._step(self._slots[size]))
+            return StepResult(host, None)
+        graph, out = self._graphs[size]
+        graph.replay()
+        host.copy_(out, non_blocking=True)
+        event = torch.cuda.Event(blocking=True)
+        event.record()
+        return StepResult(host, event)
+
+    def _step(self, slots: Tensor) -> Tensor:
+        config = self._decoder.config
+        logits = self._decoder.decode(slots, self._state, self._cache)
+        drawn = sample_rows(
+            logits, slots, self._state, stream_bos=config.stream_bos, stream_eos=config.stream_eos
+        )
+        return advance(drawn, slots, self._state, stream_eos=config.stream_eos)

@@ -1,0 +1,166 @@
+"""Every Triton kernel against its plain PyTorch twin: on a GPU, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("TRITON_INTERPRET", "1")
+torch = pytest.importorskip("torch", reason="the extra `gpu` is not installed")
+pytest.importorskip("triton", reason="the extra `gpu` is not installed")
+pytest.importorskip("transformers", reason="the extra `gpu` is not installed")
+
+from engines.higgs.generation import Sampling  # noqa: E402
+from engines.higgs.kernels import attention, fused, quantised, sampler, triton_import  # noqa: E402
+from engines.higgs.state import FIRST_ROW, Field, SlotState, new_slot_fields  # noqa: E402
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPES = [torch.float32, torch.bfloat16] if torch.cuda.is_available() else [torch.float32]
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> Iterator[None]:
+    """Run the kernels on a CPU's tensors too."""
+    torch.manual_seed(0)
+    triton_import.dispatch.interpret = True
+    yield
+    triton_import.dispatch.interpret = False
+
+
+def close(got: Any, wanted: Any) -> None:
+    """Compare by the relative error of the whole, in the tolerance of the dtype."""
+    assert got.shape == wanted.shape
+    assert got.dtype == wanted.dtype
+    error = (got.float() - wanted.float()).norm() / wanted.float().norm()
+    assert error < (1e-5 if wanted.dtype == torch.float32 else 1e-2), error
+
+
+def normal(*shape: int, dtype: Any = torch.float32) -> Any:
+    """Return normal numbers on the device."""
+    return torch.randn(*shape, device=DEVICE).to(dtype)
+
+
+def slots_of(*numbers: int) -> Any:
+    """Return slot numbers as the kernels take them."""
+    return torch.tensor(numbers, dtype=torch.int32, device=DEVICE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_sum_of_embeddings_equals_its_twin(dtype: Any) -> None:
+    """Slots out of order, each with its own newest row."""
+    rows = torch.randint(0, 1026, (4, 40, 8), dtype=torch.int32, device=DEVICE)
+    last = torch.tensor([17, 20, 39, 16], dtype=torch.int32, device=DEVICE)
+    table = normal(8 * 1026, 96, dtype=dtype)
+    arguments = (rows, slots_of(2, 0, 3), last, table)
+    close(fused.embed_rows(*arguments), fused.embed_rows_twin(*arguments))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("added", [True, False])
+def test_the_norm_equals_its_twin_and_adds_in_place(dtype: Any, *, added: bool) -> None:
+    """A width that is no power of two."""
+    residual, weight = normal(5, 96, dtype=dtype), normal(96, dtype=dtype)
+    update = normal(5, 96, dtype=dtype) if added else None
+    other = residual.clone()
+    close(
+        fused.add_rms_norm(residual, update, weight, 1e-5),
+        fused.add_rms_norm_twin(other, update, weight, 1e-5),
+    )
+    close(residual, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotation_and_cache_writes_equal_their_twin(dtype: Any) -> None:
+    """Three query heads a key-value head; nothing else of the cache changes."""
+    qkv = normal(3, (6 + 4) * 16, dtype=dtype)
+    angles = torch.rand(64, 8, device=DEVICE) * 100
+    rotary = torch.stack((angles.cos(), angles.sin()), 1)
+    slots, positions = slots_of(3, 0, 2), slots_of(5, 63, 0)
+    caches = [normal(4, 2, 64, 16, dtype=dtype) for _ in range(2)]
+    others = [cache.clone() for cache in caches]
+    close(
+        fused.rotate_and_store(qkv, slots, positions, rotary, *caches),
+        fused.rotate_and_store_twin(qkv, slots, positions, rotary, *others),
+    )
+    for cache, other in zip(caches, others, strict=True):
+        close(cache, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_silu_equals_its_twin(dtype: Any) -> None:
+    """More columns than one program takes."""
+    gate_up = normal(2, 2 * 1100, dtype=dtype) * 5
+    close(fused.silu_mul(gate_up), fused.silu_mul_twin(gate_up))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [1, 3, 20])
+def test_attention_equals_its_twin_at_every_length(dtype: Any, batch: int) -> None:
+    """Lengths from one position to the whole slot, tiles begun and full."""
+    keys, values = (normal(batch + 1, 2, 200, 16, dtype=dtype) for _ in range(2))
+    positions = slots_of(*([199, 0, 63, 64, 127, 128, 5] * 3)[:batch])
+    slots = torch.randperm(batch + 1)[:batch].int().to(DEVICE)
+    arguments = (normal(batch, 6, 16, dtype=dtype), keys, values, slots, positions)
+    close(attention.decode_attention(*arguments), attention.decode_attention_twin(*arguments))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("rows", [1, 8, 17])
+def test_projections_of_few_bits_equal_their_twin(bits: int, rows: int) -> None:
+    """Outputs that do not fill a tile."""
+    weight = quantised.quantise(normal(72, 256, dtype=DTYPES[-1]), bits)
+    x = normal(rows, 256, dtype=DTYPES[-1])
+    wanted = torch.nn.functional.linear(x, quantised.expand_twin(weight))
+    close(quantised.project(x, weight), wanted)
+    close(quantised.expand(weight), quantised.expand_twin(weight))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.0),
+        Sampling(),
+        Sampling(temperature=0.7, top_k=0, top_p=1.0),
+        Sampling(temperature=1.3, top_k=5, top_p=0.3, repetition_window=3, repetition_limit=1),
+        Sampling(top_k=1026, top_p=0.01, repetition_window=0),
+    ],
+)
+def test_the_sampler_draws_what_its_twin_draws(sampling: Sampling) -> None:
+    """The same noise, so the same codes: in the delay's rows, in the countdown and between."""
+    batch = 6
+    state = SlotState.empty(batch + 1, 64, DEVICE)
+    for slot in range(batch):
+        fields = new_slot_fields(
+            sampling, seed=(5 << 40) + slot, position=9, max_frames=40, never_stop=slot == 1
+        )
+        state.integers[slot] = torch.from_numpy(fields).to(DEVICE)
+    state.integers[:, Field.LAST_ROW] += torch.arange(batch + 1, device=DEVICE).int() * 4
+    state.integers[3, Field.COUNTDOWN] = 2
+    state.rows[:] = torch.randint(0, 6, state.rows.shape, device=DEVICE)
+    slots = slots_of(*range(batch))[torch.randperm(batch)]
+    for _ in range(3):
+        logits = normal(batch, 8 * 1026) * 2
+        logits.view(batch, 8, 1026)[:, :, :6] += 5  # so that the window is met
+        got = sampler.sample_rows(logits, slots, state, stream_bos=1024, stream_eos=1025)
+        twin = sampler.sample_rows_twin(logits, slots, state, stream_bos=1024, stream_eos=1025)
+        assert got.tolist() == twin.tolist()
+
+
+def test_slots_move_on_as_in_the_twin() -> None:
+    """Running, ended by EOS, by length and by a code that is none; idle slots stand still."""
+    ours = SlotState.empty(6, 64, DEVICE)
+    ours.integers[:5, Field.STATUS] = 1
+    ours.integers[:, Field.COUNTDOWN] = torch.tensor([-1, 3, -1, -1, -1, -1], device=DEVICE)
+    ours.integers[:, Field.END_ROW] = FIRST_ROW + torch.tensor([9, 9, 1, 9, 9, 9], device=DEVICE)
+    theirs = SlotState(ours.integers.clone(), ours.rows.clone())
+    rows = torch.randint(0, 1024, (7, 8), dtype=torch.int32, device=DEVICE)
+    rows[1, 0], rows[3], rows[4, 2] = 1025, 1025, -1
+    slots = slots_of(0, 1, 2, 3, 4, 5, 5)
+    got = sampler.advance(rows, slots, ours, stream_eos=1025)
+    assert got.tolist() == sampler.advance_twin(rows, slots, theirs, stream_eos=1025).tolist()
+    assert got[:, 9].tolist() == [1, 1, 3, 2, 4, 0, 0]
+    assert ours.integers.tolist() == theirs.integers.tolist()
+    assert ours.rows.tolist() == theirs.rows.tolist()

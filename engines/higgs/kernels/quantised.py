@@ -61,7 +61,7 @@ class Quantised:
 def quantise(weight: Tensor, bits: int) -> Quantised:
     """Round a weight [out, in] to 8 bits (one scale a row) or 4 bits (groups of 64)."""
     wide = weight.float()
-    if bits == 8:  # noqa: PLR2004 - bits
+    if bits == 8:
         scale = wide.abs().amax(1).clamp(min=1e-8) / 127
         data = (wide / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
         return Quantised(8, data, scale, None, weight.dtype)
@@ -135,7 +135,7 @@ def project(
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     tile_rows = max(16, triton.next_power_of_2(rows))
     tile_out, tile_in, warps, stages = tune or _tile(weight.bits, outputs, columns)
-    kernel = _project_8 if weight.bits == 8 else _project_4  # noqa: PLR2004 - bits
+    kernel = _project_8 if weight.bits == 8 else _project_4
     offset = weight.scale if weight.offset is None else weight.offset
     kernel[(triton.cdiv(outputs, tile_out),)](
         x, weight.data, weight.scale, offset, out, rows, outputs, stored,
@@ -147,7 +147,7 @@ def project(
 
 def _tile(bits: int, outputs: int, columns: int) -> tuple[int, int, int, int]:
     """Return the tile measured fastest on an H100 for this shape, and a safe one for others."""
-    if bits == 4:  # noqa: PLR2004 - bits
+    if bits == 4:
         return 16, 64 if columns % 128 == 0 else 32, 4, 5
     # The largest power of two that divides the columns, within bounds.
     tile_in = min(256, columns & -columns)

@@ -32,3 +32,6 @@ dispatch = _Dispatch()
 def runs_kernels(tensor: Any) -> bool:
     """Tell whether the kernels take this tensor; else their twins do."""
     return bool(tensor.is_cuda) or dispatch.interpret
+
+
+__all__ = ["dispatch", "runs_kernels", "tl", "triton"]

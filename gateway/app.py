@@ -104,7 +104,7 @@ class Runtime:
             metrics=self.metrics,
         )
         self.pool = Pool(settings.upstreams)
-        self.library = VoiceLibrary(settings.voices_dir) if settings.voices_dir else None
+        self.library = VoiceLibrary(settings.voices_folder)
         self.admission = Admission(
             settings.slots,
             settings.queue_places,

@@ -6,6 +6,7 @@ code; a wrong value stops the start with one line that names the variable.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -29,6 +31,8 @@ REMOVED = {
     "GATEWAY_WORKERS": "one process carries the audio of two GPUs; for more, start replicas "
     "(docker compose --scale gateway=N, behind deploy/haproxy.cfg) with GATEWAY_REPLICAS=N",
 }
+# Variables with the prefix that other programs of this repository read.
+CLIENT_VARIABLES = frozenset({"GATEWAY_KEY"})
 
 
 class SettingsError(Exception):
@@ -141,10 +145,15 @@ class Settings(BaseSettings):
     default_voice: str = Field(
         "alloy", description="Voice of requests that name none; a preset or an alias."
     )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("speech-gateway"),
+        description="Folder of what the gateway keeps: voices, and the audio of jobs; made at the "
+        "start. In the image it is /data.",
+    )
     voices_dir: Path | None = Field(
         None,
-        description="Folder of the voice library, which the engine's container may read as its "
-        "--voice-presets-dir; empty is no library.",
+        description="Folder of the voice library, where an engine's container reads it too as its "
+        "--voice-presets-dir; default: voices in GATEWAY_DATA_DIR.",
     )
     default_response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
         "mp3", description="Response format of requests that name none."
@@ -327,9 +336,9 @@ class Settings(BaseSettings):
         parse_keys(value.get_secret_value() if value else "")
         return value
 
-    @field_validator("voices_dir")
+    @field_validator("data_dir", "voices_dir")
     @classmethod
-    def _check_voices_dir(cls, value: Path | None) -> Path | None:
+    def _check_folder(cls, value: Path | None) -> Path | None:
         if value is not None and value.exists() and not value.is_dir():
             raise ValueError(f"{value} is not a folder")
         return value
@@ -385,6 +394,11 @@ class Settings(BaseSettings):
         return self.api_keys is not None or self.api_keys_file is not None
 
     @property
+    def voices_folder(self) -> Path:
+        """The folder of the voice library."""
+        return self.voices_dir or self.data_dir / "voices"
+
+    @property
     def anonymous(self) -> bool:
         """Whether speech needs no key."""
         return not self.guarded or "speech" in self.unauthenticated
@@ -433,9 +447,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: One line that names the variable and what is wrong with it.
     """
-    for variable, instead in REMOVED.items():
-        if variable in os.environ:
-            raise SettingsError(f"{variable} is no longer a setting: {instead}")
+    check_names(os.environ)
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)
@@ -446,12 +458,21 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(f"{name}{what[:1].lower()}{what[1:]}" if name else what) from None
 
 
-def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Variables with the prefix that no setting reads: most likely misspelt."""
-    known = {variable_name(field) for field in Settings.model_fields}
-    return tuple(
-        sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
-    )
+def check_names(environment: Mapping[str, str]) -> None:
+    """Refuse variables with the prefix that no setting reads.
+
+    Raises:
+        SettingsError: The first of them, with the setting that was most likely meant.
+    """
+    known = {variable_name(field) for field in Settings.model_fields} | CLIENT_VARIABLES
+    for name in sorted(map(str.upper, environment)):  # letter case does not matter
+        if not name.startswith(PREFIX) or name in known:
+            continue
+        if name in REMOVED:
+            raise SettingsError(f"{name} is no longer a setting: {REMOVED[name]}")
+        nearest = difflib.get_close_matches(name, known, n=1)
+        meant = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise SettingsError(f"{name} is not a setting of this version{meant}")
 
 
 def as_text(value: object) -> str:
@@ -473,7 +494,7 @@ def default_text(field: str) -> str:
     """The default of a field as text, for tables."""
     info = Settings.model_fields[field]
     if info.default_factory is not None:
-        return "(cores)"
+        return {"worker_threads": "(cores)", "data_dir": "(user data)"}[field]
     return as_text(info.default)
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,17 +107,19 @@ def running_serve(
     """A gateway in its own process; `settings` become GATEWAY_ variables."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment |= {PREFIX + name.upper(): str(value) for name, value in settings.items()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],
-        env=environment,
-        stderr=stderr,
-    )
-    serve = ServeProcess(f"http://127.0.0.1:{port}", process)
-    try:
-        path = "/ready" if ready else "/health"
-        wait_until(lambda: answers(serve.url + path) or process.poll() is not None, path)
-        yield serve
-    finally:
-        if process.poll() is None:
-            serve.stop()
+    with tempfile.TemporaryDirectory(prefix="speech-gateway-") as folder:
+        settings = {"data_dir": folder, **settings}
+        environment |= {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],
+            env=environment,
+            stderr=stderr,
+        )
+        serve = ServeProcess(f"http://127.0.0.1:{port}", process)
+        try:
+            path = "/ready" if ready else "/health"
+            wait_until(lambda: answers(serve.url + path) or process.poll() is not None, path)
+            yield serve
+        finally:
+            if process.poll() is None:
+                serve.stop()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.running import Gateway, running_engine, running_gateway
+
+# Gateways that a test starts without a folder of their own do not write to the user's.
+_DATA = tempfile.TemporaryDirectory(prefix="speech-gateway-tests-")
+os.environ["XDG_DATA_HOME"] = _DATA.name
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,9 @@ class Gateway:
     """
 
     def __init__(self, *, keep_alive_seconds: int = 5, **settings: Any) -> None:
-        self._settings = load_settings(**{"probe_interval_seconds": 0.2, **settings})
+        self._data = tempfile.TemporaryDirectory(prefix="speech-gateway-")
+        defaults = {"probe_interval_seconds": 0.2, "data_dir": self._data.name}
+        self._settings = load_settings(**{**defaults, **settings})
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._app = create_app(self._settings)
@@ -96,6 +99,7 @@ class Gateway:
         self._thread.join(DEADLINE_SECONDS)
         assert not self._thread.is_alive(), "the gateway did not stop"
         self._socket.close()
+        self._data.cleanup()
 
     def metric(self, name: str, **labels: str) -> float:
         """One sample of the gateway's own counters; 0 while there is none."""

@@ -12,9 +12,9 @@ from gateway.server.connections import bounds_of
 from gateway.settings import (
     Settings,
     SettingsError,
+    check_names,
     describe,
     load_settings,
-    unknown_variables,
     variable_name,
 )
 
@@ -96,10 +96,23 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "very-secret" not in repr(settings)
 
 
-def test_a_misspelt_variable_is_found() -> None:
-    """A name that nothing reads is told, not ignored in silence."""
-    environment = {"GATEWAY_UPSTREAM": "http://a", "GATEWAY_PORT": "1", "PATH": "/bin"}
-    assert unknown_variables(environment) == ("GATEWAY_UPSTREAM",)
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GATEWAY_UPSTREAM", "GATEWAY_UPSTREAMS"),
+        ("GATEWAY_APIKEYS", "GATEWAY_API_KEYS"),
+        ("GATEWAY_LOGLEVEL", "GATEWAY_LOG_LEVEL"),
+        ("GATEWAY_XYZZY", None),
+    ],
+)
+def test_an_unknown_variable_stops_the_start_and_the_nearest_is_named(
+    name: str, meant: str | None
+) -> None:
+    """A misspelt upstream must not start the CPU voice."""
+    check_names({"gateway_port": "1", "GATEWAY_KEY": "for locust", "PATH": "/bin", "HTTP_A": ""})
+    with pytest.raises(SettingsError, match=name) as caught:
+        check_names({name: "http://a", "GATEWAY_PORT": "1"})
+    assert str(caught.value).endswith(f"did you mean {meant}?") == (meant is not None)
 
 
 def test_replicas_divide_slots_and_queue_places_and_nothing_else() -> None:

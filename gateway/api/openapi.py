@@ -101,8 +101,7 @@ _VOICE_ID = {
 }
 _CREATE_VOICE = {
     "summary": "Make a voice from a recording",
-    "description": "Its id or its name may stand as `voice` in every request. Needs the setting "
-    "GATEWAY_VOICES_DIR.",
+    "description": "Its id or its name may stand as `voice` in every request.",
     "requestBody": {
         "required": True,
         "content": {"multipart/form-data": {"schema": {"$ref": "#/components/schemas/VoiceForm"}}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib.util
 import logging
 import logging.config
@@ -12,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,7 +27,7 @@ from gateway.server.connections import Crowd, bounds_of
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
 from gateway.server.http_protocol import bounded_protocol
 from gateway.server.shutdown import Drain, DrainingServer, stop_signals
-from gateway.settings import Settings, SettingsError, load_settings, unknown_variables
+from gateway.settings import Settings, SettingsError, load_settings, variable_name
 from gateway.telemetry.logging import log_config
 
 logger = logging.getLogger("gateway.serve")
@@ -65,8 +67,9 @@ def run_serve(arguments: argparse.Namespace) -> int:
         )
         logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
         check_exposure(settings)
+        make_folders(settings)
         listener = _listen(settings)
-    except (SettingsError, OSError) as error:
+    except SettingsError as error:
         print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
         return STATUS_USAGE
     own_voice = not settings.upstreams and not settings.engine_command
@@ -77,8 +80,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return STATUS_USAGE
-    for name in unknown_variables(os.environ):
-        logger.warning("%s is not a setting of this version and has no effect", name)
     raise_descriptor_limit(settings)
     if arguments.exit_with_parent:
         stop_at_end_of_stdin()
@@ -146,13 +147,40 @@ def check_exposure(settings: Settings) -> None:
     logger.warning("ANYBODY WHO REACHES %s MAY USE THIS GATEWAY without a key", where)
 
 
+def make_folders(settings: Settings) -> None:
+    """Make the folders that the gateway writes to, and write to them.
+
+    Raises:
+        SettingsError: One of them cannot be written; the message names its variable.
+    """
+    voices = "voices_dir" if settings.voices_dir else "data_dir"
+    for field, folder in (("data_dir", settings.data_dir), (voices, settings.voices_folder)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise SettingsError(
+                f"{variable_name(field)}: cannot write to {folder}: {error.strerror}"
+            ) from None
+
+
 def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    """Open the listening socket; on `::` it takes IPv4 as well, where the system can.
+
+    Raises:
+        SettingsError: The address is not this machine's, or the port is taken.
+    """
+    host, port = settings.host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
     except OSError as error:
-        raise OSError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        field = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "host"
+        raise SettingsError(
+            f"{variable_name(field)}: cannot listen on {host}, port {port}: {error.strerror}"
         ) from None
 
 

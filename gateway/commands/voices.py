@@ -22,7 +22,7 @@ STATUS_USAGE = 2
 def add_voices_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `speech-gateway voices`."""
     parser.add_argument(
-        "--dir", type=Path, help="the library's folder; default: GATEWAY_VOICES_DIR"
+        "--dir", type=Path, help="the library's folder; default: that of the settings"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     shown = actions.add_parser("list", help="show the voices")
@@ -47,11 +47,9 @@ def run_voices(arguments: argparse.Namespace) -> int:
     from gateway.settings import SettingsError, load_settings  # noqa: PLC0415  (start-up time)
 
     try:
-        folder = arguments.dir or load_settings().voices_dir
+        folder = arguments.dir or load_settings().voices_folder
     except SettingsError as error:
         return _complain(str(error), STATUS_USAGE)
-    if folder is None:
-        return _complain("no folder: set GATEWAY_VOICES_DIR or give --dir", STATUS_USAGE)
     library = VoiceLibrary(folder)
     try:
         library.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -88,6 +89,33 @@ def test_a_taken_port_is_one_clear_line() -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert str(port) in done.stderr
+    assert "GATEWAY_PORT" in done.stderr
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_every_address_means_ipv4_as_well() -> None:
+    """`::` alone would leave out most clients where IPv6 sockets take nothing else."""
+    with running_serve("--host", "::", upstreams="http://127.0.0.1:9", ready=False,
+                       allow_anonymous=True) as serve:  # fmt: skip
+        port = serve.url.rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{port}/health").status_code == 200
+
+
+@pytest.mark.parametrize("variable", ["GATEWAY_DATA_DIR", "GATEWAY_VOICES_DIR"])
+def test_a_folder_that_cannot_be_written_is_told_at_the_start(variable: str) -> None:
+    """Not at the first upload."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0"],
+        env={**os.environ, "GATEWAY_UPSTREAMS": "http://127.0.0.1:1", variable: "/proc/voices"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{variable}: cannot write to /proc/voices" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -98,14 +98,17 @@ def test_a_file_is_no_folder(
     assert "GATEWAY_VOICES_DIR" in capsys.readouterr().err
 
 
-def test_without_a_folder_the_command_says_what_is_missing(
+def test_without_a_setting_the_library_is_in_the_data_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Or takes one on the command line."""
+    """The same that `serve` uses; the command line may name another."""
     monkeypatch.delenv("GATEWAY_VOICES_DIR", raising=False)
-    assert main(["voices", "list"]) == 2
-    assert "GATEWAY_VOICES_DIR" in capsys.readouterr().err
-    assert main(["voices", "--dir", str(tmp_path), "list"]) == 0
+    monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path))
+    VoiceLibrary(tmp_path / "voices").add("Anna", wav(tone(1.5, 24_000)))
+    assert main(["voices", "list"]) == 0
+    assert "Anna" in capsys.readouterr().out
+    assert main(["voices", "--dir", str(tmp_path / "other"), "list"]) == 0
+    assert "no voices" in capsys.readouterr().err
 
 
 def test_an_engine_shows_the_folders_voices_as_they_change(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.settings import SettingsError, load_settings
 from tests.running import running_engine, running_gateway
+from tests.voices.recordings import tone, wav
 
 SHARED = ("/health", "/ready", "/stats", "/metrics", "/openapi.json", "/docs")
 
@@ -23,7 +24,7 @@ def address() -> Iterator[str]:
 
 @contextmanager
 def mounted(address: str, surfaces: str) -> Iterator[httpx.Client]:
-    """A client of a gateway with these surfaces and no voice library."""
+    """A client of a gateway with these surfaces."""
     with (
         running_gateway(upstreams=address, surfaces=surfaces) as gateway,
         httpx.Client(base_url=gateway.url, timeout=30) as client,
@@ -54,24 +55,18 @@ def test_the_legacy_proxy_alone_says_ok(address: str) -> None:
         assert client.post("/generate", json={"text": "Hello."}).status_code == 200
 
 
-def test_without_a_library_voices_are_empty_and_cannot_be_changed(address: str) -> None:
-    """Lists are empty; what needs the library says in its shape that there is none."""
+def test_out_of_the_box_voices_can_be_uploaded(address: str) -> None:
+    """No setting names a folder; both servers' uploads work, and the voice is listed."""
+    sample = wav(tone(1.5, 24_000))
     with mounted(address, "openai,chatterbox") as client:
         assert client.get("/voices").json() == {"voices": [], "count": 0}
         assert client.get("/get_reference_files").json() == []
-        assert client.get("/voices/default").json()["default_voice"] is None
-        for method, path in (
-            ("POST", "/voices"),
-            ("GET", "/voices/bob"),
-            ("DELETE", "/voices/default"),
-            ("POST", "/voices/cleanup"),
-        ):
-            answer = client.request(method, path)
-            assert answer.status_code == 404, path
-            assert "GATEWAY_VOICES_DIR" in answer.json()["error"]["message"]
-        answer = client.post("/upload_reference", files={"files": ("a.wav", b"")})
-        assert answer.status_code == 404
-        assert "GATEWAY_VOICES_DIR" in answer.json()["detail"]
+        file = ("anna.wav", sample, "audio/wav")
+        made = client.post("/voices", data={"voice_name": "Anna"}, files={"voice_file": file})
+        assert made.status_code == 201, made.text
+        file = ("ben.wav", sample, "audio/wav")
+        assert client.post("/upload_reference", files={"files": file}).status_code == 200
+        assert client.get("/voices").json()["count"] == 2
 
 
 def test_before_an_engine_is_ready_chatterbox_is_told_so() -> None:

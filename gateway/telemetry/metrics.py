@@ -176,6 +176,11 @@ class Metrics:
             "upstream",
             "outcome",
         )
+        self.wrapped_samples = counter(
+            "gateway_upstream_wrapped_samples_total",
+            "Samples above full scale that an engine let wrap around: clipped here, or left.",
+            "result",
+        )
         self.upstream_retries = counter(
             "gateway_upstream_retries_total", "Attempts made again, by what failed.", "reason"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.audio.wraparound import WraparoundRepair
 from gateway.speech.request import Reference, Sampling
 
 SAMPLES_PER_TOKEN = 960  # docs/contract.md section 2
@@ -75,6 +76,10 @@ class Generation:
 
 class Parser(Protocol):
     """Turns the bytes of an answer into PCM, without I/O."""
+
+    @property
+    def wraparound(self) -> WraparoundRepair | None:
+        """What repaired samples above full scale; None where the engine clips them."""
 
     def feed(self, data: bytes) -> bytes:
         """Return the PCM (s16le mono 24 kHz, whole samples) that `data` completes."""

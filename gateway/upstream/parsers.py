@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from gateway.audio.pcm import Aligner
+from gateway.audio.wraparound import WraparoundRepair
 from gateway.errors import (
     GatewayError,
     UnspeakableText,
@@ -65,6 +66,8 @@ class SpeechParser:
     Bytes may come in any slices. PCM is s16le mono 24 kHz; only bytes that may turn out to be error
     text are held back, at most 8 (START_BYTES at the start).
     """
+
+    wraparound = None  # this route clips
 
     def __init__(self) -> None:
         self._aligner = Aligner()
@@ -136,12 +139,14 @@ class ChatParser:
         finish_reason: `stop`, `length` or None so far.
         text_characters: Length of the text that the model answered; the text itself is dropped.
         usage: Token counts, if the engine sent them.
+        wraparound: Repairs samples above full scale, which this route alone does not clip.
     """
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.text_characters = 0
         self.usage: dict[str, int] | None = None
+        self.wraparound = WraparoundRepair()
         self._aligner = Aligner()
         self._parts: list[bytes] = []  # of a line that is not complete
         self._parts_bytes = 0
@@ -166,7 +171,8 @@ class ChatParser:
         self._parts.clear()
         self._parts_bytes = 0
         self._keep(data[end + 1 :])
-        return self._aligner.feed(b"".join([self._line(line) for line in lines]))
+        pcm = self._aligner.feed(b"".join([self._line(line) for line in lines]))
+        return self.wraparound.feed(pcm)
 
     def finish(self) -> bytes:
         """Return what an unterminated last line held.
@@ -179,7 +185,7 @@ class ChatParser:
         if not self._done:
             raise UpstreamProtocolError("The upstream's event stream broke off.")
         _require_whole(self._aligner)
-        return pcm
+        return self.wraparound.feed(pcm) + self.wraparound.finish()
 
     def _keep(self, part: bytes) -> None:
         self._parts_bytes += len(part)

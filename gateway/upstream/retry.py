@@ -196,7 +196,7 @@ class Attempts:
                 try:
                     stream = await self._open(upstream, generation, timeouts, scope)
                     first = await self._first_audio(stream, generation, shortest_samples)
-                    on_end = partial(self._note_end, upstream)
+                    on_end = partial(self._note_stream_end, upstream, stream)
                     return Running(stream, first, scope.pop_all(), on_end)
                 except GatewayError as error:
                     failure = error
@@ -239,6 +239,16 @@ class Attempts:
             generation.voice,
         )
         return replace(generation, max_tokens=room) if room >= LEAST_ROOM_TOKENS else None
+
+    def _note_stream_end(
+        self, upstream: Upstream, stream: PcmStream, error: GatewayError | None
+    ) -> None:
+        """Count how a stream ended, and the samples that its engine let wrap around."""
+        repair = stream.parser.wraparound
+        if repair is not None:
+            self._metrics.wrapped_samples.labels("clipped").inc(repair.repaired)
+            self._metrics.wrapped_samples.labels("left").inc(repair.uncertain)
+        self._note_end(upstream, error)
 
     def _note_end(self, upstream: Upstream, error: GatewayError | None) -> None:
         """Count an attempt's end, and tell the prober what it means for the upstream itself."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import uvicorn
 
+from engines.higgs.command import add_higgs_arguments, create_higgs
 from engines.server.app import CONTEXT_TOKENS, Engine, EngineOptions, create_engine_app
 from engines.server.presets import PresetFolder
 from engines.simulator.app import add_simulator_arguments, create_simulator
@@ -38,11 +39,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
     parser.add_argument("--fd", type=int, help="number of an inherited listening socket")
     parser.add_argument(
-        "--voice", choices=["cpu", "simulated"], default="cpu", help="what makes the sound"
+        "--voice", choices=["cpu", "higgs", "simulated"], default="cpu", help="what makes the sound"
     )
     parser.add_argument("--api-key", help="bearer key that every /v1 path wants")
     parser.add_argument("--served-model-name", help="the model's name")
-    parser.add_argument("--max-model-len", type=int, default=CONTEXT_TOKENS, help="context tokens")
+    parser.add_argument("--max-model-len", "--context", type=int, help="context tokens")
     parser.add_argument(
         "--voice-presets-dir",
         type=Path,
@@ -53,6 +54,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop when standard input ends, as it does when the parent process dies",
     )
+    add_higgs_arguments(parser)
     add_simulator_arguments(parser)
 
 
@@ -132,11 +134,13 @@ def run_from_arguments(arguments: argparse.Namespace) -> int:
         options = EngineOptions(
             arguments.served_model_name,
             arguments.api_key,
-            arguments.max_model_len,
+            arguments.max_model_len or CONTEXT_TOKENS,
             PresetFolder(folder) if folder else None,
         )
         if arguments.voice == "simulated":
             app, simulator = create_simulator(arguments, options)
+        elif arguments.voice == "higgs":
+            app = create_higgs(arguments, options)
         else:
             from engines.cpu.voice import CpuVoice  # noqa: PLC0415  (the extra `cpu`)
 

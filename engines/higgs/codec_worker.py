@@ -56,7 +56,6 @@ class CodecStream:
         source: Its codes.
         deliver: Called on the worker's thread with s16le PCM; then once with None at the end, or
             with an exception.
-        whole: Wait for the end, then decode everything: for answers that are not streamed.
         pace: When its chunks are due.
         wanted: Frames that must be ready for the next chunk.
         closed: Nobody listens any more.
@@ -64,7 +63,6 @@ class CodecStream:
 
     source: Codes
     deliver: Callable[[bytes | Exception | None], None]
-    whole: bool = False
     pace: Pace = field(default_factory=Pace)
     wanted: int = 0
     closed: bool = False
@@ -73,8 +71,6 @@ class CodecStream:
         """Whether a chunk should be made now."""
         if self.source.end is not None:
             return True
-        if self.whole:
-            return False
         return self.source.ready >= self.wanted or now >= self.pace.due_seconds()
 
 
@@ -205,14 +201,10 @@ class CodecWorker:
             self._thread.join()
 
     def open(
-        self,
-        source: Codes,
-        deliver: Callable[[bytes | Exception | None], None],
-        *,
-        whole: bool = False,
+        self, source: Codes, deliver: Callable[[bytes | Exception | None], None]
     ) -> CodecStream:
         """Decode a generation's frames as they come; arguments as in `CodecStream`."""
-        stream = CodecStream(source, deliver, whole)
+        stream = CodecStream(source, deliver)
         with self._lock:
             stream.pace.first_frames += len(self._streams) // RUNNING_PER_FIRST_FRAME
             self._streams.append(stream)

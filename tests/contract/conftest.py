@@ -13,6 +13,12 @@ import pytest
 
 from loadtest.processes import running_engine
 
+ENGINES = {
+    "simulated": ("--tokens-per-second", "2000"),
+    "cpu": (),
+    "higgs": ("--model", "random-tiny", "--device", "cpu", "--context", "8192"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -22,7 +28,7 @@ class Target:
         client: Asks it.
         model: Its model.
         voices: What it lists.
-        kind: `simulated`, `cpu` or `container`.
+        kind: `simulated`, `cpu`, `higgs` or `container`.
     """
 
     client: httpx.Client
@@ -69,14 +75,16 @@ def _target(address: str, key: str | None) -> Iterator[Target]:
             kind = "cpu"
         elif client.get("/simulator/state").status_code == 200:
             kind = "simulated"
+        elif client.get("/capabilities").status_code == 200:
+            kind = "higgs"
         yield Target(client, model, client.get("/v1/audio/voices").json(), kind)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Ask the named engine, or both of this repository's."""
+    """Ask the named engine, or all of this repository's."""
     if "target" in metafunc.fixturenames:
         url = metafunc.config.getoption("--engine-url")
-        metafunc.parametrize("target", [url] if url else ["simulated", "cpu"], indirect=True)
+        metafunc.parametrize("target", [url] if url else list(ENGINES), indirect=True)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -92,9 +100,11 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
         with _target(request.param, request.config.getoption("--engine-api-key")) as target:
             yield target
         return
-    speed = ("--tokens-per-second", "2000") if request.param == "simulated" else ()
+    if request.param == "higgs":
+        for package in ("torch", "transformers"):
+            pytest.importorskip(package, reason=f"needs {package}: scripts/install higgs-test")
     with (
-        running_engine("--voice", request.param, *speed) as engine,
+        running_engine("--voice", request.param, *ENGINES[request.param]) as engine,
         _target(engine.address, None) as target,
     ):
         yield target

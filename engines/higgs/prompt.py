@@ -1,0 +1,172 @@
+"""The prompt of a generation: turns of text and audio, as transformers' chat template writes them.
+
+Only this file puts special tokens into a prompt. Text of clients is tokenized with their spelling
+taken as ordinary characters, so `<|AUDIO|>` in a text is read out, not obeyed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from engines.higgs.config import ModelConfig
+from engines.higgs.delay_pattern import delay
+from engines.higgs.generation import Prompt
+
+# Names in the vocabulary of bosonai/higgs-audio-v2-generation-3B-base; ids from its tokenizer.json.
+BEGIN_OF_TEXT = "<|begin_of_text|>"
+START_HEADER = "<|start_header_id|>"
+END_HEADER = "<|end_header_id|>"
+END_OF_TURN = "<|eot_id|>"
+AUDIO_END = "<|audio_eos|>"
+SCENE_TAG = re.compile(r"(<\|scene_desc_(?:start|end)\|>)")
+# Llama 3's ids of what a prompt needs, for models without a tokenizer (`--model random`).
+LLAMA_IDS = {
+    BEGIN_OF_TEXT: 128000,
+    START_HEADER: 128006,
+    END_HEADER: 128007,
+    END_OF_TURN: 128009,
+    AUDIO_END: 128012,
+}
+
+
+class TextTokenizer(Protocol):
+    """A vocabulary."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; a special token's spelling in it is ordinary text."""
+
+    def special(self, name: str) -> int | None:
+        """Id of a special token; None where the vocabulary has not got it."""
+
+
+class CheckpointTokenizer:
+    """The tokenizer of a checkpoint.
+
+    Args:
+        folder: Holds tokenizer.json.
+
+    Raises:
+        ValueError: There is none, or a token that prompts need is not in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} has no tokenizer.json")
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.encode_special_tokens = True
+        self._added = frozenset(self._tokenizer.get_added_tokens_decoder())
+        missing = [name for name in LLAMA_IDS if self.special(name) is None]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)}")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text.
+
+        Raises:
+            ValueError: A special token is among them, which the tokenizer should have split.
+        """
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if not self._added.isdisjoint(ids):
+            raise ValueError("the text contains a token that only the engine may use")
+        return list(ids)
+
+    def special(self, name: str) -> int | None:
+        """Id of a special token."""
+        found = self._tokenizer.token_to_id(name)
+        return None if found is None else int(found)
+
+
+class ByteTokenizer:
+    """Bytes as ids, for models with random weights."""
+
+    def encode(self, text: str) -> list[int]:
+        """The text's UTF-8."""
+        return list(text.encode())
+
+    def special(self, name: str) -> int | None:
+        """Llama 3's id."""
+        return LLAMA_IDS.get(name)
+
+
+class PromptBuilder:
+    """Writes prompts for one model.
+
+    Args:
+        tokenizer: Its vocabulary.
+        config: Its ids of audio tokens.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, config: ModelConfig) -> None:
+        self._tokenizer = tokenizer
+        self._config = config
+
+    def count(self, text: str) -> int:
+        """Tokens of a text of a client."""
+        return len(self._tokenizer.encode(text))
+
+    def build(
+        self, system: str, references: Sequence[tuple[str, NDArray[np.integer]]], text: str
+    ) -> Prompt:
+        """Write system turn, references, the text, and the begin of the answer.
+
+        Args:
+            system: System prompt; the tags of a scene description in it are special tokens where
+                the vocabulary has them.
+            references: (transcript, codes [codebooks, frames]) in order: a user's turn and the
+                assistant's answer each.
+            text: What to say.
+
+        Raises:
+            ValueError: A text holds what cannot be tokenized.
+        """
+        ids = [self._special(BEGIN_OF_TEXT), *self._turn("system", self._scene(system))]
+        for transcript, codes in references:
+            ids += self._turn("user", self._plain(transcript))
+            ids += self._turn("assistant", self._audio(codes.shape[1]))
+        shared = len(ids)
+        ids += self._turn("user", self._plain(text))
+        ids += self._turn("assistant", [self._config.audio_bos_token_id])[:-1]
+        rows = [delay(codes) for _, codes in references]
+        none = np.zeros((0, self._config.codebooks), np.int16)
+        return Prompt(np.array(ids, np.int32), np.concatenate([none, *rows]), shared)
+
+    def _turn(self, role: str, content: list[int]) -> list[int]:
+        header = [*self._tokenizer.encode(role), self._special(END_HEADER)]
+        if content and role == "assistant":
+            content = [*self._tokenizer.encode("\n\n"), *content]
+        return [self._special(START_HEADER), *header, *content, self._special(END_OF_TURN)]
+
+    def _plain(self, text: str) -> list[int]:
+        # With the line ends that follow the header: byte-pair merges may cross from one to other.
+        return self._tokenizer.encode("\n\n" + text.strip())
+
+    def _scene(self, system: str) -> list[int]:
+        ids: list[int] = []
+        for piece in SCENE_TAG.split("\n\n" + system.strip()):
+            tag = self._tokenizer.special(piece) if SCENE_TAG.fullmatch(piece) else None
+            ids += self._tokenizer.encode(piece) if tag is None else [tag]
+        return ids
+
+    def _audio(self, frames: int) -> list[int]:
+        config = self._config
+        # As the processor's: BOS, frames and EOS are audio tokens, the rows of the delay others.
+        return [
+            config.audio_bos_token_id,
+            *[config.audio_token_id] * (frames + 2),
+            *[config.audio_delay_token_id] * (config.codebooks - 1),
+            self._special(AUDIO_END),
+        ]
+
+    def _special(self, name: str) -> int:
+        found = self._tokenizer.special(name)
+        if found is None:
+            raise ValueError(f"the vocabulary lacks {name}")
+        return found

@@ -1,0 +1,283 @@
+"""The voice behind the contract's HTTP: prompt, generation loop and codec put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from engines.higgs.codec_worker import CodecWorker
+from engines.higgs.generation import (
+    LEAD_ROWS,
+    EndReason,
+    Generation,
+    GenerationRequest,
+    LoopDeadError,
+    PromptTooLongError,
+    QueueFullError,
+    Sampling,
+)
+from engines.higgs.prompt import PromptBuilder
+from engines.higgs.references import ReferenceEncoder
+from engines.voice import (
+    BYTES_PER_TOKEN,
+    SAMPLES_PER_TOKEN,
+    TOKENS_PER_SECOND,
+    EngineBusyError,
+    EngineDownError,
+    EngineFailureError,
+    Job,
+    Metric,
+    UnspeakableError,
+    Voice,
+)
+from engines.voice import PromptTooLongError as ContextExceededError
+from gateway.audio.runaway import RunawayGuard
+from gateway.text.estimate import speech_seconds
+from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
+
+logger = logging.getLogger(__name__)
+
+LANGUAGES = ["en", "zh", "de", "ko"]  # model card of bosonai/higgs-audio-v2-generation-3B-base
+UNDECODED_TOKENS = 10  # so few of the container's tokens hold no sound, docs/contract.md section 2
+QUIET_SECONDS_LIMIT = 8.0  # silence without end (boson-ai/higgs-audio issue 156), as the gateway's
+MOST_BYTES_PER_TOKEN = 128  # of Llama 3's vocabulary: runs of spaces
+HEARTBEAT_SECONDS = 1.0
+PROMPT_THREADS = 8  # recordings that are new wait in them, known voices pass
+EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor or the container's restart policy starts it again
+
+
+class Loop(Protocol):
+    """What the voice asks of the generation loop (engines/higgs/loop.py)."""
+
+    slots: int
+    context_positions: int
+
+    def submit(self, request: GenerationRequest, notify: Callable[[], None]) -> Generation:
+        """Queue a request."""
+
+    def stats(self) -> Any:
+        """The loop's figures."""
+
+    def alive(self) -> bool:
+        """Whether it runs and moves."""
+
+    def stop(self) -> None:
+        """End its thread."""
+
+
+class HiggsVoice(Voice):
+    """A `Voice` (engines/voice.py) of Higgs Audio v2.
+
+    Args:
+        model_id: What `/v1/models` lists.
+        loop: Generates codes.
+        worker: Turns codes into PCM.
+        builder: Writes prompts.
+        encoder: Reads references.
+        facts: Of the loading, for `/capabilities`.
+        natural_length: End an answer after the likely time of its text: random weights never do.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        loop: Loop,
+        worker: CodecWorker,
+        builder: PromptBuilder,
+        encoder: ReferenceEncoder,
+        *,
+        facts: dict[str, Any],
+        natural_length: bool = False,
+    ) -> None:
+        self.model_id = model_id
+        self.presets: tuple[str, ...] = ("default",)
+        self.running = 0
+        self.aborted_total = 0
+        self.audio_tokens_total = 0
+        self._loop = loop
+        self._worker = worker
+        self._builder = builder
+        self._encoder = encoder
+        self._facts = facts
+        self._natural_length = natural_length
+        self._pool = ThreadPoolExecutor(PROMPT_THREADS, thread_name_prefix="higgs-prompt")
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Generations in the loop's queue."""
+        return int(self._loop.stats().waiting)
+
+    @property
+    def cache_usage(self) -> float | None:
+        """Share of the slots that are taken."""
+        return float(self._loop.stats().running) / self._loop.slots
+
+    async def start(self) -> None:
+        """Watch the loop; model and codec were loaded before."""
+        self._watch = asyncio.get_running_loop().create_task(self._exit_when_dead())
+
+    async def stop(self) -> None:
+        """End the threads."""
+        if self._watch is not None:
+            self._watch.cancel()
+        await asyncio.to_thread(self._loop.stop)
+        await asyncio.to_thread(self._worker.stop)
+        self._pool.shutdown()
+
+    def failure(self) -> str | None:
+        """Whether the loop is dead or stands still."""
+        return None if self._loop.alive() else "the generation loop is dead or does not move"
+
+    async def _exit_when_dead(self) -> None:
+        while self._loop.alive():  # noqa: ASYNC110  (a thread that hangs sets no event)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+        logger.critical("the generation loop is dead or does not move: the engine exits")
+        # Threads may hang in the driver: an orderly end would wait for them.
+        os._exit(EXIT_FAILED)
+
+    def capabilities(self) -> dict[str, Any]:
+        """What the model and this process can do."""
+        return {
+            "engine": "higgs",
+            "experimental": True,
+            "languages": LANGUAGES,
+            "seed": True,
+            "system_prompt": True,
+            "dialogue": True,
+            "most_audio_seconds": self._loop.context_positions / TOKENS_PER_SECOND,
+            **self._facts,
+        }
+
+    def metrics(self) -> Iterable[Metric]:
+        """The loop's counters, in vLLM's names where they exist."""
+        stats = self._loop.stats()
+        yield Metric("vllm:prompt_tokens_total", "counter", stats.prefill_positions_total)
+        hits, misses = stats.prefix_hits_total, stats.prefix_misses_total
+        yield Metric("vllm:gpu_prefix_cache_queries_total", "counter", hits + misses)
+        yield Metric("vllm:gpu_prefix_cache_hits_total", "counter", hits)
+        yield Metric("tts:frames_total", "counter", stats.frames_total)
+        yield Metric("tts:steps_total", "counter", stats.steps_total)
+        yield Metric("tts:heartbeat_age_seconds", "gauge", stats.heartbeat_age_seconds)
+        for reason in EndReason:
+            count = stats.ended_total.get(reason, 0)
+            yield Metric("tts:generations_ended_total", "counter", count, f'reason="{reason}"')
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text; its bytes where these are already more than any context takes."""
+        size = len(text.encode("utf-8", "surrogatepass"))
+        longest = self._loop.context_positions * MOST_BYTES_PER_TOKEN
+        return size if size > longest else self._builder.count(text)
+
+    async def generate(self, job: Job) -> AsyncGenerator[bytes, None]:
+        """Yield the job's PCM as it is generated; see `Voice.generate`.
+
+        Raises:
+            UnspeakableError: A reference cannot be used, or a sampling value is no number.
+            EngineFailureError: Its subclasses tell a full queue, a long prompt and a dead loop.
+        """
+        if not (math.isfinite(job.temperature) and math.isfinite(job.top_p)):
+            raise UnspeakableError("temperature and top_p must be finite numbers.")
+        if job.max_tokens <= UNDECODED_TOKENS:
+            job.ending.finish_reason = "length"
+            return
+        self.running += 1
+        answer = None
+        try:
+            in_thread = asyncio.get_running_loop().run_in_executor
+            request = await in_thread(self._pool, self._request, job)
+            answer = _Answer(self._submit(request), self._worker)
+            async for pcm in answer.pcm():
+                self.audio_tokens_total += len(pcm) // BYTES_PER_TOKEN
+                yield pcm
+            job.ending.finish_reason = self._reason(answer.generation, job)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.aborted_total += 1
+            raise
+        finally:
+            if answer is not None:
+                answer.close()
+            self.running -= 1
+
+    def _request(self, job: Job) -> GenerationRequest:
+        references = [(words, self._encoder.codes(audio)) for words, audio in job.references]
+        try:
+            prompt = self._builder.build(
+                job.system_prompt or DEFAULT_SYSTEM_PROMPT, references, job.text
+            )
+        except ValueError as error:
+            raise UnspeakableError(f"The text cannot be used: {error}.") from error
+        room = self._loop.context_positions - LEAD_ROWS - len(prompt.token_ids)
+        if room < 1:
+            raise ContextExceededError(
+                f"Prompt length of {len(prompt.token_ids)} is longer than the maximum model length"
+                f" of {self._loop.context_positions}."
+            )
+        sampling = Sampling(job.temperature, job.top_p, job.top_k, job.seed)
+        frames = min(job.max_tokens - LEAD_ROWS, room, self._most_frames(job.text))
+        return GenerationRequest(prompt, frames, sampling, job.request_id)
+
+    def _most_frames(self, text: str) -> int:
+        """Frames of the longest plausible reading: a model that misses its end is stopped."""
+        estimate = speech_seconds(text)
+        longest = estimate.likely_seconds if self._natural_length else estimate.longest_seconds
+        return math.ceil(longest * TOKENS_PER_SECOND)
+
+    def _reason(self, generation: Generation, job: Job) -> str:
+        if generation.end is EndReason.STOP:
+            return "stop"
+        ended_naturally = self._natural_length and generation.ready < job.max_tokens - LEAD_ROWS
+        return "stop" if ended_naturally else "length"
+
+    def _submit(self, request: GenerationRequest) -> Generation:
+        try:
+            return self._loop.submit(request, self._worker.notify)
+        except QueueFullError:
+            raise EngineBusyError("All slots are taken and the queue is full.") from None
+        except PromptTooLongError as error:
+            raise ContextExceededError(str(error)) from error
+        except LoopDeadError as error:
+            raise EngineDownError(str(error)) from error
+
+
+class _Answer:
+    """The PCM of one generation, from the codec's thread to the event loop."""
+
+    def __init__(self, generation: Generation, worker: CodecWorker) -> None:
+        self.generation = generation
+        self._loop = asyncio.get_running_loop()
+        # Bounded by the generation: its frames are at most those of a context.
+        self._items: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self._worker = worker
+        self._stream = worker.open(generation, self._deliver)
+
+    def _deliver(self, item: bytes | Exception | None) -> None:
+        self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+    async def pcm(self) -> AsyncGenerator[bytes, None]:
+        """Chunks of whole audio tokens until the end, or until nothing but silence comes."""
+        guard = RunawayGuard(
+            self.generation.request.max_frames * SAMPLES_PER_TOKEN, QUIET_SECONDS_LIMIT
+        )
+        while (item := await self._items.get()) is not None:
+            if isinstance(item, Exception):
+                raise EngineFailureError("the codec failed") from item
+            if pcm := guard.feed(item):
+                yield pcm
+            if guard.ended:
+                self.generation.stop(EndReason.REPETITION)
+                return
+        if self.generation.end is EndReason.FAILED:
+            raise EngineFailureError(self.generation.error or "the generation failed")
+        if pcm := guard.finish():
+            yield pcm
+
+    def close(self) -> None:
+        """Free the slot and forget what is on its way."""
+        self.generation.cancel()
+        self._worker.close(self._stream)

@@ -1,0 +1,89 @@
+"""Tests of `speech-gateway doctor`: what it finds, at an engine that keeps the contract or not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.commands.doctor import bandwidth_limit
+from gateway.commands.main import main
+from loadtest.processes import running_engine
+from tests.engines.serving import serving
+
+
+def examine(url: str, folder: Path) -> tuple[int, dict[str, Any], str]:
+    """Exit status, JSON and HTML."""
+    path = folder / "found"
+    status = main(
+        ["doctor", "--url", url, "--streams", "1", "2", "--tokens", "60", "--report", str(path)]
+    )
+    page = path.with_suffix(".html").read_text(encoding="utf-8")
+    return status, json.loads(path.with_suffix(".json").read_bytes()), page
+
+
+def test_an_engine_that_keeps_the_contract_passes(tmp_path: Path) -> None:
+    """The simulated one; the page holds samples to hear."""
+    arguments = ("--tokens-per-second", "2000", "--no-crash-on-special-tokens")
+    with running_engine("--voice", "simulated", *arguments) as engine:
+        status, found, page = examine(engine.address, tmp_path)
+    assert set(found["checks"].values()) == {"ok"}
+    assert len(found["checks"]) >= 4
+    assert status == 0
+    assert [speed["streams"] for speed in found["speeds"]] == [1, 2]
+    assert all(speed["tokens_per_second"] > 100 for speed in found["speeds"])
+    assert page.count("data:audio/wav;base64,") == 4
+
+
+def test_an_engine_that_breaks_it_is_told_how(tmp_path: Path) -> None:
+    """Every answer is an odd number of bytes with status 200."""
+
+    async def models(request: Request) -> Response:
+        del request
+        return JSONResponse({"data": [{"id": "m"}]})
+
+    async def voices(request: Request) -> Response:
+        del request
+        return JSONResponse(["<script>"])
+
+    async def anything(request: Request) -> Response:
+        return Response(bytes(30_001) if "audio" in request.url.path else b"data: [DONE]")
+
+    app = Starlette(
+        routes=[
+            Route("/v1/models", models),
+            Route("/v1/audio/voices", voices),
+            Route("/v1/{path:path}", anything, methods=["POST"]),
+        ]
+    )
+    with serving(app) as url:
+        status, found, page = examine(url, tmp_path)
+    assert status == 1
+    assert "ok" not in found["checks"].values()
+    assert "30001 bytes are no whole tokens" in page
+
+
+def test_what_is_no_engine_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no report."""
+    with serving(Starlette()) as url:
+        assert main(["doctor", "--url", url, "--report", str(tmp_path / "found")]) == 2
+        assert httpx.get(url).status_code == 404
+    assert "is no engine" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_limit_comes_from_the_longest_name_that_fits() -> None:
+    """An A100 has two sizes; an unknown card has no limit."""
+    assert bandwidth_limit(["NVIDIA A100-SXM4-80GB, 1, 2"], "bf16") == pytest.approx(355.8)
+    assert bandwidth_limit(["NVIDIA H100 80GB HBM3, 1, 2"], "int8") == pytest.approx(1147.3)
+    assert bandwidth_limit(["Another card"], "bf16") is None
+    assert bandwidth_limit([], "bf16") is None

@@ -135,7 +135,7 @@ def run_from_arguments(arguments: argparse.Namespace) -> int:
             arguments.served_model_name,
             arguments.api_key,
             arguments.max_model_len or CONTEXT_TOKENS,
-            PresetFolder(folder) if folder else None,
+            PresetFolder(folder, may_be_empty=arguments.voice == "higgs") if folder else None,
         )
         if arguments.voice == "simulated":
             app, simulator = create_simulator(arguments, options)

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Start the engine and the gateway in one rented container whose image is bosonai/higgs-audio-vllm.
+# Start the engine and the gateway in one rented container whose image is bosonai/higgs-audio-vllm,
+# or, with SPEECH_GATEWAY_ENGINE=higgs, any image with Python 3.11 and a driver for CUDA 13.
 # It checks the GPU, installs the gateway beside the engine and downloads the weights at the first
 # start, and then runs `speech-gateway serve --engine-command ...` until it is told to stop. See
 # README.md.
@@ -32,6 +33,7 @@ export GATEWAY_HOST=${GATEWAY_HOST:-0.0.0.0}
 python=${SPEECH_GATEWAY_PYTHON:-python3}
 venv=${SPEECH_GATEWAY_VENV:-/opt/speech-gateway}
 package=${SPEECH_GATEWAY_PACKAGE:-$repository}
+engine=${SPEECH_GATEWAY_ENGINE:-container}
 every=${SPEECH_GATEWAY_GPU_LOG_SECONDS:-60}
 
 check_keys() {
@@ -55,15 +57,16 @@ check_gpu() {
     while IFS=, read -r name capability total; do
         capability=${capability// /}
         say "GPU: $name, compute capability $capability, ${total// /} MiB"
-        [ "${capability%%.*}" -lt 10 ] ||
+        [ "$engine" = higgs ] || [ "${capability%%.*}" -lt 10 ] ||
             fail "$name has compute capability $capability (Blackwell or later): this image is" \
-                "built for 5.0 to 9.0 and cannot run on it; rent an RTX 3090, RTX 4090, A100," \
-                "L40S or H100"
+                "built for 5.0 to 9.0 and cannot run on it; set SPEECH_GATEWAY_ENGINE=higgs, or" \
+                "rent an RTX 3090, RTX 4090, A100, L40S or H100"
     done <<<"$cards"
 }
 
 # The engine's own Python packages are left alone.
 install_gateway() {
+    [ "$engine" != higgs ] || package="$package[gpu]"
     [ ! -x "$venv/bin/speech-gateway" ] || return 0
     say "installing the gateway into $venv"
     if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -84,11 +87,13 @@ install_gateway() {
 seed_voices() {
     [ -n "${GATEWAY_VOICES_DIR:-}" ] || return 0
     mkdir -p "$GATEWAY_VOICES_DIR"
+    [ "$engine" != higgs ] || return 0 # it takes a folder without voices
     "$python" "$here/../../engines/container/seed_voices.py" "$GATEWAY_VOICES_DIR" "$(id -u)"
 }
 
 # By commit, with the image's own huggingface_hub; the engine then needs no hub, and gets folders.
 fetch_weights() {
+    [ "$engine" != higgs ] || return 0 # it fetches its own, of another layout
     "$python" "$here/../../engines/container/fetch_weights.py"
     snapshots=${HF_HOME:-$HOME/.cache/huggingface}/snapshots
     export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1
@@ -97,6 +102,14 @@ fetch_weights() {
 # As the engine's makers start it. Its own port stays inside: whoever reached it would need no key.
 engine_command() {
     local words
+    if [ "$engine" = higgs ]; then
+        read -ra words <<<"${HIGGS_ENGINE_OPTIONS:-}"
+        words=("$venv/bin/speech-gateway" engine --voice higgs --port "$HIGGS_PORT"
+            --served-model-name "$HIGGS_SERVED_MODEL_NAME" --model "$HIGGS_MODEL" "${words[@]}")
+        [ -z "${GATEWAY_VOICES_DIR:-}" ] || words+=(--voice-presets-dir "$GATEWAY_VOICES_DIR")
+        printf '%q ' "${words[@]}"
+        return
+    fi
     read -ra words <<<"${HIGGS_ENGINE_PROGRAM:-python3 -m vllm.entrypoints.bosonai.api_server}"
     words+=(
         --served-model-name "$HIGGS_SERVED_MODEL_NAME"

@@ -21,6 +21,10 @@ COLUMNS = 4
 LEAST_MEMORY_MEBIBYTES = 22_000
 # The image is built for sm_50 to sm_90; 10.0 and above is Blackwell.
 FIRST_UNSUPPORTED_CAPABILITY = 10.0
+# engines/higgs: bf16 in its kernels begins with Ampere; memory at which a precision holds weights,
+# codec and four streams (docs/engines.md).
+OWN_ENGINE_CAPABILITY = 8.0
+OWN_ENGINE_PRECISIONS = ((15_000, "bf16"), (7_500, "int8"), (6_500, "int4"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,18 @@ def read_cards(printed: str) -> list[Card]:
     return cards
 
 
+def own_engine_advice(card: Card) -> str:
+    """A sentence on this repository's engine, where the card can run it; else nothing."""
+    for least_mebibytes, precision in OWN_ENGINE_PRECISIONS:
+        if card.capability >= OWN_ENGINE_CAPABILITY and card.total_mebibytes >= least_mebibytes:
+            return (
+                " This repository's own engine (experimental) runs on it: `COMPOSE_PROFILES=higgs"
+                f" HIGGS_ENGINE_OPTIONS='--precision {precision}' docker compose -f"
+                " deploy/docker-compose.yml up`, see docs/engines.md."
+            )
+    return ""
+
+
 def check_cards(cards: list[Card], memory_share: float) -> None:
     """See that the engine can run on them.
 
@@ -73,12 +89,12 @@ def check_cards(cards: list[Card], memory_share: float) -> None:
     if card.capability >= FIRST_UNSUPPORTED_CAPABILITY:
         raise ContainerError(
             f"{card.name} has compute capability {card.capability:g} (Blackwell or later); this "
-            "image is built for 5.0 to 9.0 and cannot run on it."
+            f"image is built for 5.0 to 9.0 and cannot run on it.{own_engine_advice(card)}"
         )
     if card.total_mebibytes < LEAST_MEMORY_MEBIBYTES:
         raise ContainerError(
             f"{card.name} has {card.total_mebibytes / 1024:.0f} GiB of memory; the model needs a "
-            "card of 24 GB."
+            f"card of 24 GB.{own_engine_advice(card)}"
         )
     free = card.total_mebibytes - card.used_mebibytes
     if free < memory_share * card.total_mebibytes:

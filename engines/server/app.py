@@ -155,7 +155,10 @@ class Engine:
         """`/v1/audio/voices`: a bare array."""
         del request
         folder = self.options.presets
-        return JSONResponse(list(folder.names() if folder else self.voice.presets))
+        names = folder.names() if folder else self.voice.presets
+        if folder and folder.may_be_empty and not names:
+            names = self.voice.presets
+        return JSONResponse(list(names))
 
     async def metrics(self, request: Request) -> Response:
         """`/metrics` with the container's names; chunked, as there."""
@@ -298,7 +301,9 @@ def load_preset(presets: PresetFolder | None, name: str) -> Preset | None:
         ContractError: 500, as from the container, where the folder is not sound.
     """
     try:
-        return presets.load(name) if presets is not None else None
+        if presets is None or (presets.may_be_empty and not presets.names()):
+            return None
+        return presets.load(name)
     except (LookupError, TypeError, OSError) as error:
         raise ContractError(500, "Internal Server Error") from error
 

@@ -32,15 +32,17 @@ class PresetFolder:
 
     Args:
         path: Holds config.json and the audio files.
+        may_be_empty: Until there is a voice, the engine's own presets hold.
 
     Raises:
         ValueError: There is no config.json that can be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, may_be_empty: bool = False) -> None:
         self._path = path
         self._config: dict[str, Any] = {}
-        if self._read() is None:
+        self.may_be_empty = may_be_empty
+        if self._read() is None and not may_be_empty:
             raise ValueError(f"--voice-presets-dir: {path} has no config.json with voices")
 
     def _read(self) -> dict[str, Any] | None:

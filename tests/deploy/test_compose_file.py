@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from engines.container.plan import OFFLINE, WEIGHTS_VARIABLES, make_plan
+from engines.serve import add_engine_arguments
 from gateway import __version__
 from gateway.settings import Settings, variable_name
 from tests.deploy.docker_host import ROOT, call, compose_command
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.docker
 ROLLING_FILE = ROOT / "deploy" / "rolling.yml"
 VLLM_ENV = ROOT / "deploy" / "vllm.env"
 SEED = ROOT / "engines" / "container" / "seed_voices.py"
-EVERYTHING = "gpu,cpu,monitoring,load"
+EVERYTHING = "gpu,higgs,cpu,monitoring,load"
 GPU = {"engine", "weights", "voices-seed", "gpu-exporter"}
 MONITORING = {"prometheus", "alertmanager", "grafana"}
 
@@ -63,6 +65,7 @@ def variables() -> dict[str, str]:
         ("cpu", (), {"gateway", "engine-cpu"}),
         (None, ("--profile", "cpu"), {"gateway", "engine-cpu"}),
         ("gpu", (), {*GPU, "gateway"}),
+        ("higgs", (), {"gateway", "engine-higgs", "gpu-exporter"}),
         ("load", (), {"gateway", "locust"}),
     ],
 )
@@ -78,6 +81,18 @@ def test_the_engine_is_started_as_documented_with_two_more_options() -> None:
     engine = configuration(None)["services"]["engine"]
     assert engine["image"] == "bosonai/higgs-audio-vllm:v0.8.3-250730"
     assert engine["command"] == f"{DOCUMENTED_ARGUMENTS} {ADDED_ARGUMENTS}".split()
+
+
+def test_our_own_engine_is_started_with_words_that_it_knows() -> None:
+    """Options of vllm.env are split as a shell splits them; none is no word."""
+    engine = configuration("higgs")["services"]["engine-higgs"]
+    parser = argparse.ArgumentParser()
+    add_engine_arguments(parser)
+    command, *words = engine["command"]
+    assert command == "engine"
+    parsed = parser.parse_args(words)
+    assert (parsed.voice, parsed.host, parsed.port) == ("higgs", "0.0.0.0", 8000)
+    assert parsed.model == "bosonai/higgs-audio-v2-generation-3B-base"
 
 
 def test_every_variable_of_the_files_stands_in_vllm_env() -> None:
@@ -102,6 +117,7 @@ def test_images_are_pinned() -> None:
     images = {name: service["image"] for name, service in services.items()}
     assert images["gateway"] == f"speech-gateway:{__version__}"
     assert images["engine-cpu"] == f"speech-gateway:{__version__}-cpu"
+    assert images["engine-higgs"] == f"speech-gateway:{__version__}-higgs"
     for image in images.values():
         assert re.search(r":v?\d+\.\d+", image), image
     for name in MONITORING:

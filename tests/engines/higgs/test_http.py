@@ -31,7 +31,7 @@ def engine(*arguments: str, presets: Path | None = None) -> Iterator[httpx.Clien
     parser.add_argument("--max-model-len", type=int)
     add_higgs_arguments(parser)
     parsed = parser.parse_args(["--model", "random-tiny", "--device", "cpu", *arguments])
-    options = EngineOptions(presets=PresetFolder(presets) if presets else None)
+    options = EngineOptions(presets=PresetFolder(presets, may_be_empty=True) if presets else None)
     with (
         serving(create_higgs(parsed, options)) as address,
         httpx.Client(base_url=address, timeout=60) as client,
@@ -132,13 +132,15 @@ def test_a_sampling_value_that_is_no_number_is_a_400(client: httpx.Client) -> No
 
 
 def test_presets_come_from_a_folder_of_the_containers_format(tmp_path: Path) -> None:
-    """Each with its own recording."""
+    """Each with its own recording, from the moment in which it is there."""
     voices = {}
     for name, level in (("low", 0.02), ("high", 0.9)):
         (tmp_path / f"{name}.wav").write_bytes(wav(tone(1.0, 24_000, level), 24_000))
         voices[name] = {"transcript": "A tone.", "audio_file": f"{name}.wav"}
-    (tmp_path / "config.json").write_text(json.dumps(voices))
     with engine("--slots", "1", presets=tmp_path) as client:
+        assert client.get("/v1/audio/voices").json() == ["default"]
+        assert len(speech(client).content) > 20 * 1920
+        (tmp_path / "config.json").write_text(json.dumps(voices))
         assert client.get("/v1/audio/voices").json() == ["low", "high"]
         low, high = (speech(client, voice=name, seed=1).content for name in voices)
         assert len(low) == len(high)

@@ -24,7 +24,12 @@ FIRST_UNSUPPORTED_CAPABILITY = 10.0
 # engines/higgs: bf16 in its kernels begins with Ampere; memory at which a precision holds weights,
 # codec and four streams (docs/engines.md).
 OWN_ENGINE_CAPABILITY = 8.0
-OWN_ENGINE_PRECISIONS = ((15_000, "bf16"), (7_500, "int8"), (6_500, "int4"))
+OWN_ENGINE_OPTIONS = (
+    (15_000, "--precision bf16"),
+    (10_000, "--precision int8"),
+    (7_500, "--precision int8 --context 2048"),
+    (6_000, "--precision int4 --context 2048"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,11 @@ def read_cards(printed: str) -> list[Card]:
 
 def own_engine_advice(card: Card) -> str:
     """A sentence on this repository's engine, where the card can run it; else nothing."""
-    for least_mebibytes, precision in OWN_ENGINE_PRECISIONS:
+    for least_mebibytes, options in OWN_ENGINE_OPTIONS:
         if card.capability >= OWN_ENGINE_CAPABILITY and card.total_mebibytes >= least_mebibytes:
             return (
                 " This repository's own engine (experimental) runs on it: `COMPOSE_PROFILES=higgs"
-                f" HIGGS_ENGINE_OPTIONS='--precision {precision}' docker compose -f"
+                f" HIGGS_ENGINE_OPTIONS='{options}' docker compose -f"
                 " deploy/docker-compose.yml up`, see docs/engines.md."
             )
     return ""

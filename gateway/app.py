@@ -21,6 +21,7 @@ from gateway.access.middleware import AccessMiddleware, Door
 from gateway.api import error_bodies as shapes
 from gateway.api.admin import AdminSurface
 from gateway.api.chatterbox import ChatterboxSurface
+from gateway.api.endpoint import BodyReader
 from gateway.api.generate import GenerateSurface
 from gateway.api.openai import OpenAISurface
 from gateway.api.openai_voices import CustomVoices
@@ -29,6 +30,7 @@ from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, Route
 from gateway.server.disconnect import ClientGone
 from gateway.server.shutdown import Drain, DrainMiddleware
 from gateway.settings import Settings
+from gateway.speech.activity import Activity
 from gateway.speech.admission import Admission
 from gateway.speech.jobs.jobs import LongJobs
 from gateway.speech.service import SpeechService
@@ -40,6 +42,7 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.probes import Prober
 from gateway.upstream.retry import Attempts
 from gateway.upstream.retry_budget import RetryBudget
+from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import VoiceLibrary
 
 LEAST_RETRIES = 10
@@ -138,6 +141,14 @@ class Runtime:
             # All that can run on one upstream at once may be tried again elsewhere.
             budget=RetryBudget(max(LEAST_RETRIES, settings.slots)),
         )
+        self.activity = Activity(show_texts=settings.show_texts)
+        self.catalogue = VoiceCatalogue(
+            lambda: self.pool.voices,
+            default=settings.default_voice,
+            aliases=settings.voice_aliases,
+            library=self.library,
+            threads=self.executor,
+        )
         self.service = SpeechService(
             settings,
             self.admission,
@@ -145,17 +156,18 @@ class Runtime:
             attempts,
             self.metrics,
             self.executor,
-            self.library,
+            self.activity,
         )
-        self.jobs = LongJobs(self.service)
+        self.bodies = BodyReader(settings.max_body_bytes, settings.body_timeout_seconds)
+        self.jobs = LongJobs(self.service, self.executor)
 
     async def run_probes(self) -> None:
         """Probe every upstream until cancelled."""
         async with asyncio.TaskGroup() as group:
             for prober in self.probers.values():
                 group.create_task(prober.run())
-            if self.service.keeper is not None:
-                group.create_task(self.service.keeper.run())
+            if self.catalogue.keeper is not None:
+                group.create_task(self.catalogue.keeper.run())
 
     async def aclose(self) -> None:
         """Give everything back."""
@@ -173,17 +185,45 @@ class Mountable(Protocol):
 
 def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
     """What is mounted, in order: of two routes with one path, the first holds."""
-    service, chosen = runtime.service, runtime.settings.surfaces
-    operations = OperationsSurface(service, runtime.drain)
+    service, metrics, bodies = runtime.service, runtime.metrics, runtime.bodies
+    catalogue, pool, threads = runtime.catalogue, runtime.pool, runtime.executor
+    settings, chosen = runtime.settings, runtime.settings.surfaces
+    operations = OperationsSurface(
+        pool,
+        metrics,
+        runtime.drain,
+        default_voice=settings.default_voice,
+        # Clients of the earlier proxy alone know another word.
+        well="ok" if chosen == ("generate",) else "healthy",
+    )
     yield operations
-    yield AdminSurface(runtime.pool)
+    yield AdminSurface(pool, bodies)
     if "openai" in chosen:
-        yield OpenAISurface(service)
-        yield CustomVoices(service)
+        yield OpenAISurface(
+            service,
+            metrics,
+            bodies,
+            catalogue,
+            pool,
+            threads,
+            default_response_format=settings.default_response_format,
+        )
+        yield CustomVoices(catalogue, bodies)
     if "generate" in chosen:
-        yield GenerateSurface(service)
+        yield GenerateSurface(service, metrics, bodies, catalogue, threads)
     if "chatterbox" in chosen:
-        yield ChatterboxSurface(service, runtime.jobs, operations.health)
+        yield ChatterboxSurface(
+            service,
+            metrics,
+            bodies,
+            catalogue,
+            pool,
+            threads,
+            runtime.jobs,
+            runtime.activity,
+            operations.health,
+            show_texts=settings.show_texts,
+        )
 
 
 def create_app(settings: Settings, drain: Drain | None = None) -> Starlette:

@@ -17,10 +17,9 @@ import av
 import lameenc
 from av.audio.stream import AudioStream
 
-from gateway.audio.encoders import BitRates
+from gateway.audio.encoders import RESPONSE_FORMATS, BitRates
 from gateway.audio.encoders.mp3 import QUALITY
 from gateway.audio.transcoder import Transcoder
-from gateway.speech.request import RESPONSE_FORMATS
 from tests.audio.hearing import RATE_HZ, Delay, Stream, blocks, delay_of, speechlike
 
 KBPS = BitRates()

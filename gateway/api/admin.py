@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.api.endpoint import read_body, require_json
+from gateway.api.endpoint import BodyReader, require_json
 from gateway.api.schemas import parse_json, validation_error
 from gateway.errors import InvalidRequest
 from gateway.upstream.pool import Pool, Upstream
@@ -46,7 +46,8 @@ def describe(upstream: Upstream) -> dict[str, Any]:
 class AdminSurface:
     """The routes below /admin."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, bodies: BodyReader) -> None:
+        self._bodies = bodies
         self._pool = pool
 
     def routes(self) -> list[BaseRoute]:
@@ -72,7 +73,7 @@ class AdminSurface:
 
     async def _set(self, request: Request, *, drain: bool) -> Response:
         require_json(request.scope)
-        body = await read_body(request.scope, request.receive, LONGEST_BODY_BYTES)
+        body = await self._bodies.read(request.scope, request.receive, LONGEST_BODY_BYTES)
         try:
             named = _Named.model_validate(parse_json(body))
         except ValidationError as error:

@@ -28,9 +28,10 @@ from gateway.errors import (
     outcome_of,
 )
 from gateway.server.disconnect import ClientGone, Disconnect, watch_disconnect
-from gateway.speech.encoded_stream import Answer
-from gateway.speech.request import SpeechRequest
+from gateway.speech.encoded_stream import EncodedStream
+from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import current_record
 
 logger = logging.getLogger("gateway.request")
@@ -41,43 +42,60 @@ DISCARD_SECONDS = 5.0  # a client that is refused mid-body gets this long to hea
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Read a request's body.
+class BodyReader:
+    """Reads requests' bodies, bounded in size and in time.
 
-    Raises:
-        RequestTooLarge: It is longer than the limit; what the client still sends is discarded
-            for a moment, so that it hears the answer.
-        RequestTimeout: It did not come in time.
-        ClientGone: The client left before it was complete.
+    Args:
+        most_bytes: The longest body of a speech request.
+        pause_seconds: The longest time in which nothing of it comes.
     """
-    declared = Headers(scope=scope).get("content-length", "")
-    too_large = declared.isdecimal() and int(declared[:20]) > limit_bytes
-    pause_seconds: float = scope["app"].state.runtime.settings.body_timeout_seconds
-    body = bytearray()
-    now = asyncio.get_running_loop().time
-    discard_until = now() + DISCARD_SECONDS if too_large else math.inf
-    latest = now() + pause_seconds  # and more with every byte
-    try:
-        async with asyncio.timeout(None) as deadline:
-            while True:
-                slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
-                deadline.reschedule(min(now() + pause_seconds, slowest, discard_until))
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                if not too_large:
-                    body += message.get("body", b"")
-                    too_large = len(body) > limit_bytes
-                    if too_large:
-                        discard_until = now() + DISCARD_SECONDS
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        if not too_large:
-            raise RequestTimeout("The request's body did not come in time.") from None
-    if too_large:
-        raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
-    return bytes(body)
+
+    def __init__(self, most_bytes: int, pause_seconds: float) -> None:
+        self.most_bytes = most_bytes
+        self._pause_seconds = pause_seconds
+
+    async def read(self, scope: Scope, receive: Receive, limit_bytes: int | None = None) -> bytes:
+        """Read a request's body.
+
+        Args:
+            scope: The request.
+            receive: Where its body comes from.
+            limit_bytes: Another bound than `most_bytes`.
+
+        Raises:
+            RequestTooLarge: It is longer than the limit; what the client still sends is discarded
+                for a moment, so that it hears the answer.
+            RequestTimeout: It did not come in time.
+            ClientGone: The client left before it was complete.
+        """
+        limit_bytes = self.most_bytes if limit_bytes is None else limit_bytes
+        declared = Headers(scope=scope).get("content-length", "")
+        too_large = declared.isdecimal() and int(declared[:20]) > limit_bytes
+        body = bytearray()
+        now = asyncio.get_running_loop().time
+        discard_until = now() + DISCARD_SECONDS if too_large else math.inf
+        latest = now() + self._pause_seconds  # and more with every byte
+        try:
+            async with asyncio.timeout(None) as deadline:
+                while True:
+                    slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
+                    deadline.reschedule(min(now() + self._pause_seconds, slowest, discard_until))
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    if not too_large:
+                        body += message.get("body", b"")
+                        too_large = len(body) > limit_bytes
+                        if too_large:
+                            discard_until = now() + DISCARD_SECONDS
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            if not too_large:
+                raise RequestTimeout("The request's body did not come in time.") from None
+        if too_large:
+            raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
+        return bytes(body)
 
 
 def media_type(scope: Scope) -> str:
@@ -112,15 +130,13 @@ class Spoken:
     """A surface's reading of one request.
 
     Attributes:
-        request: What to say.
-        voice_label: The voice in metrics: a preset's name, or `library`.
+        speech: What to say, and how.
         headers: Further headers of the answer.
         duration_header: Name of a header that tells the seconds it took, or None.
         wrap: Turns the answer's bytes into the surface's own framing (SSE), or None.
     """
 
-    request: SpeechRequest
-    voice_label: str
+    speech: PreparedSpeech
     headers: Mapping[str, str]
     duration_header: str | None = None
     wrap: Framing | None = None
@@ -134,7 +150,7 @@ class Framing(Protocol):
     def chunk(self, data: bytes) -> bytes:
         """Frame some bytes of audio."""
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: EncodedStream) -> bytes:
         """What follows the last audio."""
 
     def failure(self, error: GatewayError) -> bytes:
@@ -157,6 +173,8 @@ class SpeechEndpoint:
 
     Args:
         service: The straight line.
+        metrics: Where it is counted how requests end.
+        bodies: Reads them.
         surface: Shapes of errors.
         parse: Reads a body into what to say; raises GatewayError.
         check: Looks at the scope before the body is read; raises GatewayError.
@@ -165,11 +183,15 @@ class SpeechEndpoint:
     def __init__(
         self,
         service: SpeechService,
+        metrics: Metrics,
+        bodies: BodyReader,
         surface: Surface,
         parse: Callable[[bytes, Scope], Awaitable[Spoken]],
         check: Callable[[Scope], None] = require_json,
     ) -> None:
         self._service = service
+        self._metrics = metrics
+        self._bodies = bodies
         self._surface = surface
         self._parse = parse
         self._check = check
@@ -177,7 +199,7 @@ class SpeechEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, and count how it ended exactly once."""
         arrived = time.monotonic()
-        exchange = _Exchange(self._service, send, arrived)
+        exchange = _Exchange(self._service, self._metrics, send, arrived)
         try:
             outcome = await self._serve(scope, receive, exchange)
         except ClientGone:
@@ -207,7 +229,7 @@ class SpeechEndpoint:
 
     async def _serve(self, scope: Scope, receive: Receive, exchange: _Exchange) -> str:
         self._check(scope)
-        body = await read_body(scope, receive, self._service.settings.max_body_bytes)
+        body = await self._bodies.read(scope, receive)
         async with watch_disconnect(receive) as watch:
             spoken = await self._parse(body, scope)
             del body  # an answer may take minutes: what it was read from need not
@@ -218,19 +240,22 @@ class SpeechEndpoint:
 class _Exchange:
     """What has been sent of one answer."""
 
-    def __init__(self, service: SpeechService, send: Send, arrived: float) -> None:
+    def __init__(
+        self, service: SpeechService, metrics: Metrics, send: Send, arrived: float
+    ) -> None:
         self._service = service
+        self._metrics = metrics
         self._send = send
         self._arrived = arrived
-        self._answer: Answer | None = None
+        self._answer: EncodedStream | None = None
         self.started = False
 
     async def answer(self, spoken: Spoken, watch: Disconnect) -> None:
         """Open the answer, send it, and close it whatever happens."""
-        answer = await self._service.open(spoken.request, self._arrived, spoken.voice_label)
+        answer = await self._service.open(spoken.speech, self._arrived)
         self._answer = answer
         try:
-            if spoken.request.buffered:
+            if spoken.speech.request.buffered:
                 await self._send_whole(answer, spoken, watch)
             else:
                 await self._send_stream(answer, spoken, watch)
@@ -241,7 +266,7 @@ class _Exchange:
         finally:
             answer.close()
 
-    async def _send_whole(self, answer: Answer, spoken: Spoken, watch: Disconnect) -> None:
+    async def _send_whole(self, answer: EncodedStream, spoken: Spoken, watch: Disconnect) -> None:
         body = await answer.read_all()
         await self._start(
             {
@@ -256,7 +281,7 @@ class _Exchange:
         watch.stop()
         await self._body(body, more=False)
 
-    async def _send_stream(self, answer: Answer, spoken: Spoken, watch: Disconnect) -> None:
+    async def _send_stream(self, answer: EncodedStream, spoken: Spoken, watch: Disconnect) -> None:
         wrap = spoken.wrap
         data = await answer.read()  # whatever fails before this is an honest status
         await self._start(
@@ -273,7 +298,9 @@ class _Exchange:
         watch.stop()
         await self._body(wrap.end(answer) if wrap else b"", more=False)
 
-    async def _start(self, headers: Mapping[str, str], answer: Answer, spoken: Spoken) -> None:
+    async def _start(
+        self, headers: Mapping[str, str], answer: EncodedStream, spoken: Spoken
+    ) -> None:
         self.started = True
         pairs = {
             **headers,
@@ -298,6 +325,6 @@ class _Exchange:
     def observe(self, outcome: str, surface: str) -> None:
         """Count the request."""
         current_record().outcome = outcome
-        self._service.metrics.requests.labels(surface, outcome).inc()
+        self._metrics.requests.labels(surface, outcome).inc()
         if self._answer is not None:
             self._answer.observe(outcome)

@@ -11,6 +11,7 @@ import base64
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,9 +21,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.rate_limits import charge_more_requests
 from gateway.api.endpoint import (
+    BodyReader,
     SpeechEndpoint,
     Spoken,
-    read_body,
     require_json,
     retry_headers,
 )
@@ -30,11 +31,12 @@ from gateway.api.schemas import parse_json
 from gateway.api.speakers import cast_voices
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.server.disconnect import ClientGone, watch_disconnect
-from gateway.speech.request import Reference, Sampling, SpeechRequest
-from gateway.speech.service import SpeechService, prepared, segments_of
-from gateway.telemetry.metrics import Totals
-from gateway.text.dialogue import is_dialogue
+from gateway.speech.request import SpeechRequest
+from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics, Totals
 from gateway.text.prompt import system_prompt_for
+from gateway.upstream.dialect import Reference, Sampling
+from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import make_reference
 from gateway.voices.resolve import LIBRARY_LABEL
 
@@ -120,18 +122,33 @@ class GenerateSurface:
 
     name = "generate"
 
-    def __init__(self, service: SpeechService) -> None:
+    def __init__(
+        self,
+        service: SpeechService,
+        metrics: Metrics,
+        bodies: BodyReader,
+        catalogue: VoiceCatalogue,
+        threads: Executor,
+    ) -> None:
         self._service = service
+        self._metrics = metrics
+        self._bodies = bodies
+        self._catalogue = catalogue
+        self._threads = threads
 
     def routes(self) -> list[BaseRoute]:
         """What this surface answers."""
         return [
             Route(
                 "/generate",
-                SpeechEndpoint(self._service, self, self.parse),
+                SpeechEndpoint(self._service, self._metrics, self._bodies, self, self.parse),
                 methods=["POST"],
             ),
-            Route("/generate/batch", BatchEndpoint(self._service, self), methods=["POST"]),
+            Route(
+                "/generate/batch",
+                BatchEndpoint(self._service, self._metrics, self._bodies, self),
+                methods=["POST"],
+            ),
         ]
 
     def render_error(self, error: GatewayError) -> Response:
@@ -150,16 +167,18 @@ class GenerateSurface:
             InvalidRequest, UnprocessableRequest, VoiceNotFound, RequestTooLarge.
         """
         body = _parse(value)
-        self._service.pool.require_ready()
+        text = self._service.read_text(body.text)
         references: tuple[Reference, ...] = ()
         if body.reference_audio_base64:
             references = (await self._reference(body),)
         preset, label = None, LIBRARY_LABEL
-        system_prompt = system_prompt_for(body.text, voice=None, system_prompt=body.system_prompt)
+        system_prompt = system_prompt_for(
+            text.speakers, voice=None, system_prompt=body.system_prompt
+        )
         if body.voice and not references:
             cast = await cast_voices(
-                self._service,
-                body.text,
+                self._catalogue,
+                text,
                 voice=body.voice,
                 voices={},
                 system_prompt=body.system_prompt,
@@ -168,8 +187,9 @@ class GenerateSurface:
             system_prompt = cast.system_prompt
         request = SpeechRequest(
             surface=self.name,
-            text=body.text,
+            text=text,
             voice=preset,
+            voice_label=label,
             response_format=body.response_format,
             buffered=not body.stream,
             system_prompt=system_prompt,
@@ -185,18 +205,17 @@ class GenerateSurface:
         )
         headers = {
             "X-Sample-Rate": str(request.sample_rate_hz),
-            "X-Mode": "multi-speaker" if is_dialogue(body.text) else "single",
+            "X-Mode": "multi-speaker" if text.is_dialogue else "single",
             # This request has no slot yet, and counts as the proxy counted it.
             "X-Concurrent-Requests": str(self._service.in_flight + 1),
         }
-        if is_dialogue(body.text):
-            headers["X-Chunks"] = str(
-                sum(1 for _ in segments_of(prepared(self._service.settings, request)))
-            )
-        return Spoken(request, label, headers, duration_header="X-Generation-Time")
+        speech = self._service.prepare(request)
+        if text.is_dialogue:
+            headers["X-Chunks"] = str(sum(1 for _ in speech.segments()))
+        return Spoken(speech, headers, duration_header="X-Generation-Time")
 
     async def _reference(self, body: GenerateBody) -> Reference:
-        limit = self._service.settings.max_body_bytes
+        limit = self._bodies.most_bytes
         encoded = body.reference_audio_base64 or ""
 
         def prepare() -> Reference:
@@ -204,21 +223,29 @@ class GenerateSurface:
                 encoded, body.reference_text, limit_bytes=limit, param="reference_audio_base64"
             )
 
-        return await self._service.in_thread(prepare)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
 
 
 class BatchEndpoint:
     """`POST /generate/batch`: many texts at once, answered together and in order."""
 
-    def __init__(self, service: SpeechService, surface: GenerateSurface) -> None:
+    def __init__(
+        self,
+        service: SpeechService,
+        metrics: Metrics,
+        bodies: BodyReader,
+        surface: GenerateSurface,
+    ) -> None:
         self._service = service
+        self._metrics = metrics
+        self._bodies = bodies
         self._surface = surface
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one batch; a client that leaves stops all of it."""
         try:
             require_json(scope)
-            body = await read_body(scope, receive, self._service.settings.max_body_bytes)
+            body = await self._bodies.read(scope, receive)
             items = parse_json(body)
             if not isinstance(items, list):
                 raise InvalidRequest("The request's body must be a JSON list.")
@@ -251,9 +278,7 @@ class BatchEndpoint:
             arrived = time.monotonic()
             try:
                 spoken = await self._understand(item)
-                audio, waited = await self._service.speak(
-                    spoken.request, arrived, spoken.voice_label
-                )
+                audio, waited = await self._service.speak(spoken.speech, arrived)
             except GatewayError as error:
                 message = error.message
                 if isinstance(error, UnprocessableRequest):
@@ -276,8 +301,7 @@ class BatchEndpoint:
             raise
 
     def _count(self, error: GatewayError) -> None:
-        metrics = self._service.metrics
-        metrics.requests.labels(self._surface.name, outcome_of(error)).inc()
+        self._metrics.requests.labels(self._surface.name, outcome_of(error)).inc()
 
     def _response(self, results: Sequence[dict[str, Any]], longest_wait: float) -> Response:
         successful = sum(result["success"] for result in results)

@@ -5,11 +5,12 @@ Fields, errors and streams follow OpenAI's API reference; engine fields travel a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
+from concurrent.futures import Executor
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,22 +19,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from gateway.api.endpoint import SpeechEndpoint, Spoken, retry_headers
+from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken, retry_headers
 from gateway.api.multipart import is_form, parse_form, require_json_or_form
 from gateway.api.schemas import SpeechBody, VoiceId, parse_json, validation_error
 from gateway.api.speakers import Cast, cast_voices
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
-from gateway.settings import Settings
-from gateway.speech.encoded_stream import Answer
-from gateway.speech.request import (
-    Reference,
-    Sampling,
-    SpeechRequest,
-)
+from gateway.speech.encoded_stream import EncodedStream
+from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics
 from gateway.text.expression import Expression, chosen_temperature, expression_of, knob_of
+from gateway.text.spoken_text import SpokenText
 from gateway.text.tokens import estimate_input_tokens
+from gateway.upstream.dialect import Reference, Sampling
 from gateway.upstream.pool import Pool
+from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import make_reference, reference_of
 
 # Names that clients send although this gateway serves another model; all mean the served one.
@@ -76,7 +76,7 @@ class EventFraming:
         audio = base64.b64encode(data)
         return b'data: {"type":"speech.audio.delta","audio":"' + audio + b'"}\n\n'
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: EncodedStream) -> bytes:
         """The `speech.audio.done` event with usage: audio tokens are 25 a second."""
         usage = {
             "input_tokens": self._input_tokens,
@@ -132,10 +132,26 @@ class OpenAISurface:
 
     name = "openai"
 
-    def __init__(self, service: SpeechService) -> None:
+    def __init__(
+        self,
+        service: SpeechService,
+        metrics: Metrics,
+        bodies: BodyReader,
+        catalogue: VoiceCatalogue,
+        pool: Pool,
+        threads: Executor,
+        *,
+        default_response_format: str,
+    ) -> None:
         self._service = service
-        self._settings: Settings = service.settings
-        self._pool: Pool = service.pool
+        self._speech = SpeechEndpoint(
+            service, metrics, bodies, self, self.parse, require_json_or_form
+        )
+        self._bodies = bodies
+        self._catalogue = catalogue
+        self._pool = pool
+        self._threads = threads
+        self._default_response_format = default_response_format
 
     def render_error(self, error: GatewayError) -> Response:
         """An error in OpenAI's shape."""
@@ -144,11 +160,7 @@ class OpenAISurface:
     def routes(self) -> list[BaseRoute]:
         """What this surface answers."""
         return [
-            Route(
-                "/v1/audio/speech",
-                SpeechEndpoint(self._service, self, self.parse, require_json_or_form),
-                methods=["POST"],
-            ),
+            Route("/v1/audio/speech", self._speech, methods=["POST"]),
             Route("/v1/models", self.list_models),
             Route("/v1/models/{model:path}", self.get_model),
             Route("/v1/audio/models", self.list_audio_models),
@@ -170,17 +182,18 @@ class OpenAISurface:
             raise validation_error(error) from None
         if not fields.input.strip():
             raise InvalidRequest("'input' must not be empty.", param="input")
-        self._pool.require_ready()
+        text = self._service.read_text(fields.input)
         model = resolve_model(fields.model, self._pool.models)
         expression, temperature = _expression(fields), fields.temperature
         if not fields.model or fields.model.lower().startswith(CHATTERBOX):
             temperature = chosen_temperature(temperature)
-        cast = await self._cast(fields, form.files if form else (), expression.scene)
+        cast = await self._cast(fields, text, form.files if form else (), expression.scene)
         request = SpeechRequest(
             surface=self.name,
-            text=fields.input,
+            text=text,
             voice=cast.preset,
-            response_format=fields.response_format or self._settings.default_response_format,
+            voice_label=cast.label,
+            response_format=fields.response_format or self._default_response_format,
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,
             # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
@@ -198,19 +211,25 @@ class OpenAISurface:
             model=model,
         )
         framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
-        return Spoken(request, voice_label=cast.label, headers={}, wrap=framing)
+        return Spoken(self._service.prepare(request), headers={}, wrap=framing)
 
     async def _cast(
-        self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...], scene: str | None
+        self,
+        fields: SpeechBody,
+        text: SpokenText,
+        files: tuple[tuple[str, bytes], ...],
+        scene: str | None,
     ) -> Cast:
         """Who speaks: the voices of a request, as the engine is told."""
         named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
         samples: tuple[Reference, ...] = ()
         if fields.references or fields.reference_audio_base64 or files:
-            samples = await self._service.in_thread(partial(self._samples, fields, files))
+            samples = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._samples, fields, files
+            )
         return await cast_voices(
-            self._service,
-            fields.input,
+            self._catalogue,
+            text,
             voice=named,
             voices=fields.voices or {},
             samples=samples,
@@ -222,7 +241,7 @@ class OpenAISurface:
         self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...]
     ) -> tuple[Reference, ...]:
         """The voice samples of a request; runs in a thread."""
-        limit = self._settings.max_body_bytes
+        limit = self._bodies.most_bytes
         found = [
             make_reference(r.audio, r.text, limit_bytes=limit, param="references")
             for r in fields.references or ()

@@ -13,13 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.api.endpoint import read_body
+from gateway.api.endpoint import BodyReader
 from gateway.api.multipart import MULTIPART, Form, is_form, parse_form
-from gateway.errors import InvalidRequest, NoVoiceLibrary, UnsupportedContentType
-from gateway.speech.service import SpeechService
-from gateway.voices.library.background import VoiceKeeper
-from gateway.voices.library.library import LibraryVoice, VoiceLibrary
-from gateway.voices.resolve import names_of_voices
+from gateway.errors import InvalidRequest, UnsupportedContentType
+from gateway.voices.catalogue import VoiceCatalogue
+from gateway.voices.library.library import LibraryVoice
 from gateway.voices.samples.loudness import UPLOAD_LIMITS
 
 FORM_OVERHEAD_BYTES = 64 * 1024  # the form's other fields and its boundaries
@@ -31,11 +29,13 @@ class CustomVoices:
     """The routes of voices that clients may list, make and delete.
 
     Args:
-        service: Holds the library, and the lists of the engines.
+        catalogue: All voices.
+        bodies: Reads uploads.
     """
 
-    def __init__(self, service: SpeechService) -> None:
-        self._service = service
+    def __init__(self, catalogue: VoiceCatalogue, bodies: BodyReader) -> None:
+        self._catalogue = catalogue
+        self._bodies = bodies
 
     def routes(self) -> list[BaseRoute]:
         """What this part of the surface answers."""
@@ -45,22 +45,12 @@ class CustomVoices:
             Route("/v1/audio/voices/{voice_id}", self.delete, methods=["DELETE"]),
         ]
 
-    def _library(self) -> tuple[VoiceLibrary, VoiceKeeper]:
-        library, keeper = self._service.library, self._service.keeper
-        if library is None or keeper is None:
-            raise NoVoiceLibrary(
-                "This gateway keeps no voices: GATEWAY_VOICES_DIR names no folder for them."
-            )
-        return library, keeper
-
     async def list_voices(self, request: Request) -> Response:
         """`GET /v1/audio/voices`: objects, or plain strings with `?legacy=true` (Kokoro)."""
-        service = self._service
-        library = service.voices
-        names = names_of_voices(service.settings.voice_aliases, service.pool.voices, library)
+        names = self._catalogue.names
         if request.query_params.get("legacy", "").lower() in {"true", "1"}:
             return JSONResponse({"voices": names})
-        own = {voice.name: voice for voice in library.voices}
+        own = {voice.name: voice for voice in self._catalogue.snapshot.voices}
         voices = [
             _described(own[name])
             if name in own
@@ -77,13 +67,13 @@ class CustomVoices:
             NoVoiceLibrary, InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
                 LibraryUnusable.
         """
-        library, keeper = self._library()
+        library, keeper = self._catalogue.library
         if not is_form(request.scope):
             raise UnsupportedContentType(
                 f"The request's content type must be {MULTIPART}.", param="content-type"
             )
         limit = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
-        body = await read_body(request.scope, request.receive, limit)
+        body = await self._bodies.read(request.scope, request.receive, limit)
         form = await parse_form(body, request.scope)
         if form.fields.get("type", SAMPLE) != SAMPLE:
             raise InvalidRequest("Voices are made from an audio_sample only.", param="type")
@@ -99,7 +89,7 @@ class CustomVoices:
                 transcript=transcript,
                 language=_text(form, "language") or "en",
                 consent=_text(form, "consent"),
-                reserved=self._service.voices.outside(self._service.pool.voices),
+                reserved=self._catalogue.presets,
                 audio_param=SAMPLE,
             )
         )
@@ -111,7 +101,7 @@ class CustomVoices:
         Raises:
             NoVoiceLibrary, VoiceNotFound, QueueFull, LibraryUnusable.
         """
-        library, keeper = self._library()
+        library, keeper = self._catalogue.library
         voice = await keeper.change(partial(library.remove, request.path_params["voice_id"]))
         return JSONResponse({"id": voice.id, "deleted": True, "object": "audio.voice.deleted"})
 

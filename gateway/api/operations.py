@@ -19,18 +19,36 @@ from gateway.api.chatterbox.travisvn.status import chatterbox_statistics
 from gateway.api.generate import statistics
 from gateway.api.openapi import docs_page, openapi_document
 from gateway.server.shutdown import Drain
-from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.process_memory import memory_info
+from gateway.upstream.pool import Pool
 
 
 class OperationsSurface:
-    """Health, readiness, metrics and the description of the API."""
+    """Health, readiness, metrics and the description of the API.
 
-    def __init__(self, service: SpeechService, drain: Drain) -> None:
+    Args:
+        pool: The engines.
+        metrics: What was counted.
+        drain: Whether the gateway is ending.
+        default_voice: From the settings.
+        well: The word for a good state.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        metrics: Metrics,
+        drain: Drain,
+        *,
+        default_voice: str,
+        well: str,
+    ) -> None:
         self._drain = drain
-        self._service = service
-        self._pool = service.pool
-        self._metrics = service.metrics
+        self._pool = pool
+        self._metrics = metrics
+        self._default_voice = default_voice
+        self._well = well
         self._document = openapi_document()
         self._page = docs_page(self._document)
 
@@ -66,14 +84,9 @@ class OperationsSurface:
                 for index, upstream in enumerate(self._pool.upstreams)
             ],
             # The rest is what clients of Chatterbox read.
-            **health_fields(self._service),
+            **health_fields(ready=ready, default_voice=self._default_voice),
             "memory_info": memory_info(),
         }
-
-    @property
-    def _well(self) -> str:
-        """The word for a good state; clients of the earlier proxy alone know another one."""
-        return "ok" if self._service.settings.surfaces == ("generate",) else "healthy"
 
     async def index(self, request: Request) -> Response:
         """`GET /`: what this is; clients also use it to open a connection early."""

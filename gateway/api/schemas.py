@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from gateway.audio.encoders import RESPONSE_FORMATS
+from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import InvalidRequest
-from gateway.speech.request import RESPONSE_FORMATS, SPEED_RANGE
 from gateway.voices.references import MOST_REFERENCES
 
 MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import InvalidRequest, VoiceNotFound
-from gateway.speech.request import Reference
-from gateway.speech.service import SpeechService
-from gateway.text.dialogue import speakers_of
 from gateway.text.prompt import describe_voice, scene_of, system_prompt_for
+from gateway.text.spoken_text import SpokenText
+from gateway.upstream.dialect import Reference
+from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import check_references, introduced, references_by_speaker
 from gateway.voices.resolve import LIBRARY_LABEL, ChosenVoice
 
@@ -39,8 +39,8 @@ class Cast:
 
 
 async def cast_voices(
-    service: SpeechService,
-    text: str,
+    catalogue: VoiceCatalogue,
+    text: SpokenText,
     *,
     voice: str | None,
     voices: Mapping[str, str],
@@ -51,7 +51,7 @@ async def cast_voices(
     """Decide who speaks.
 
     Args:
-        service: Knows the voices.
+        catalogue: All voices.
         text: What is said; its `[SPEAKERn]` tags make it a dialogue.
         voice: A voice's name or id; None is the default.
         voices: Names or descriptions by speaker, `SPEAKER0` and so on.
@@ -62,14 +62,16 @@ async def cast_voices(
     Raises:
         InvalidRequest, VoiceNotFound.
     """
-    roles, speakers = _roles(service, voices), speakers_of(text)
+    roles, speakers = _roles(catalogue, voices), text.speakers
     role = roles.get(speakers[0]) if len(speakers) == 1 and voice is None else None
-    chosen = role if isinstance(role, ChosenVoice) else service.choose_voice(voice)
+    chosen = role if isinstance(role, ChosenVoice) else catalogue.choose(voice)
     if len(speakers) > 1:
         named = chosen.recorded if voice is not None else None
         if named is not None and named.system_prompt is None and not samples:
-            samples = (await service.recording_of(named),)
-        return await _dialogue(service, text, roles, samples, system_prompt, instructions, chosen)
+            samples = (await catalogue.recording_of(named),)
+        return await _dialogue(
+            catalogue, speakers, roles, samples, system_prompt, instructions, chosen
+        )
     recorded, preset = chosen.recorded, chosen.preset
     if samples:
         preset = None
@@ -79,7 +81,7 @@ async def cast_voices(
         # is spoken by that, without the recording (docs/contract.md section 5).
         preset = None
         if recorded.system_prompt is None:
-            samples = (await service.recording_of(recorded),)
+            samples = (await catalogue.recording_of(recorded),)
         elif instructions and not system_prompt:
             instructions = f"{instructions}\n{scene_of(recorded.system_prompt)}"
         else:
@@ -88,7 +90,7 @@ async def cast_voices(
         # A preset of the engine's own in a client's scene is described to the chat route.
         preset,
         system_prompt_for(
-            text,
+            speakers,
             voice=None if recorded else preset,
             system_prompt=system_prompt,
             instructions=instructions,
@@ -99,15 +101,14 @@ async def cast_voices(
 
 
 async def _dialogue(
-    service: SpeechService,
-    text: str,
+    catalogue: VoiceCatalogue,
+    speakers: Sequence[int],
     roles: Mapping[int, ChosenVoice | str],
     samples: Sequence[Reference],
     system_prompt: str | None,
     instructions: str | None,
     chosen: ChosenVoice,
 ) -> Cast:
-    speakers = speakers_of(text)
     descriptions: dict[int, str] = {}
     own: dict[int, Reference] = {}
     for speaker, role in roles.items():
@@ -118,7 +119,7 @@ async def _dialogue(
         elif role.recorded.system_prompt is not None:
             descriptions[speaker] = scene_of(role.recorded.system_prompt)
         elif speaker in speakers:
-            own[speaker] = await service.recording_of(role.recorded)
+            own[speaker] = await catalogue.recording_of(role.recorded)
     references = references_by_speaker(speakers, own, samples)
     tagged = [introduced(speaker, sample) for speaker, sample in references.items()]
     nobodys = samples[len(references) - len(own) :]
@@ -126,7 +127,7 @@ async def _dialogue(
     return Cast(
         None if references else chosen.preset,
         system_prompt_for(
-            text,
+            speakers,
             voice=None,
             system_prompt=system_prompt,
             instructions=instructions,
@@ -138,7 +139,7 @@ async def _dialogue(
     )
 
 
-def _roles(service: SpeechService, voices: Mapping[str, str]) -> dict[int, ChosenVoice | str]:
+def _roles(catalogue: VoiceCatalogue, voices: Mapping[str, str]) -> dict[int, ChosenVoice | str]:
     """Speakers' voices; a word that names none describes one.
 
     Raises:
@@ -150,7 +151,7 @@ def _roles(service: SpeechService, voices: Mapping[str, str]) -> dict[int, Chose
         if number is None:
             raise InvalidRequest("'voices' has keys like SPEAKER0, SPEAKER1.", param="voices")
         try:
-            roles[int(number[1])] = service.choose_voice(given)
+            roles[int(number[1])] = catalogue.choose(given)
         except VoiceNotFound:
             roles[int(number[1])] = given
     return roles

@@ -12,7 +12,7 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.text.boundary import Boundary
 
 Samples = NDArray[np.int16]

@@ -10,8 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
-
+ENGINE_SAMPLE_RATE_HZ = 24_000  # docs/contract.md section 2: s16le mono 24 kHz
+SAMPLE_RATES_HZ = (8000, 16_000, 22_050, 24_000, 44_100, 48_000)  # that clients may ask for
 BYTES_PER_SAMPLE = 2
 ENGINE_BYTES_PER_SECOND = ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 FULL_SCALE = 32_768

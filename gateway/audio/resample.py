@@ -9,7 +9,7 @@ images through at -38 dB.
 from __future__ import annotations
 
 from gateway.audio.ffmpeg import FilterGraph
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 
 OPTIONS = {"filter_size": "64", "cutoff": "0.95"}
 

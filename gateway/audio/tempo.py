@@ -7,9 +7,9 @@ input (measured 2026-11).
 from __future__ import annotations
 
 from gateway.audio.ffmpeg import FilterGraph
-from gateway.audio.pcm import BYTES_PER_SAMPLE
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, SPEED_RANGE
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
 
+SPEED_RANGE = (0.25, 4.0)  # OpenAI's API reference, speech endpoint
 BLOCK_BYTES = 960  # 20 ms; half an audio token, so an engine's chunks are never held back
 FLUSH_BLOCKS = 5  # two windows and more: `atempo` alone drops up to 15 ms of its input's end
 SLOWEST_FILTER = 0.5  # FFmpeg's atempo: 0.5 to 100; slower means two in a row

@@ -11,11 +11,10 @@ import av
 
 from gateway.audio.encoders import ENCODERS
 from gateway.audio.encoders.base import BitRates, Encoder, legal_rate_hz
-from gateway.audio.pcm import BYTES_PER_SAMPLE, Aligner
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ, SAMPLE_RATES_HZ, Aligner
 from gateway.audio.resample import Resampler
 from gateway.audio.tempo import Tempo, tempo_filters
 from gateway.errors import EncodingError
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, SAMPLE_RATES_HZ
 
 __all__ = ["BitRates", "Transcoder"]
 

@@ -24,9 +24,8 @@ import httpx
 
 from gateway import __version__
 from gateway.audio.encoders.wav import header
-from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND, ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.playback import Player
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
 
 TOKEN_BYTES = 1920
 CUT_OVERHEAD_TOKENS = 8  # docs/contract.md section 2: an answer cut at n tokens has n - 8 frames

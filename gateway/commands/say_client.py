@@ -21,9 +21,9 @@ from typing import BinaryIO, Self
 import httpx
 from tqdm import tqdm
 
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.commands.say import SayError, split_text
 from gateway.commands.say_sinks import BYTES_PER_SAMPLE, Sink
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
 
 # The gateway itself waits 30 s for a slot and 30 s for the first audio before it says no.
 TIMEOUTS = httpx.Timeout(connect=5.0, write=30.0, read=90.0, pool=5.0)

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO, Protocol, Self
 
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.commands.say import SayError
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
 
 BYTES_PER_SAMPLE = 2
 PLAYER_END_SECONDS = 5.0  # a player that is stopped gets this long to close the sound device

@@ -50,7 +50,7 @@ def _nothing() -> int:
 
 
 @dataclass(slots=True)
-class Entry:
+class RequestProgress:
     """One request.
 
     Attributes:
@@ -138,8 +138,8 @@ class Activity:
 
     def __init__(self, *, show_texts: bool = False) -> None:
         self._show_texts = show_texts
-        self._running: dict[str, Entry] = {}
-        self._over: deque[Entry] = deque(maxlen=MOST_REMEMBERED)
+        self._running: dict[str, RequestProgress] = {}
+        self._over: deque[RequestProgress] = deque(maxlen=MOST_REMEMBERED)
         self.total = 0
 
     def __repr__(self) -> str:
@@ -147,20 +147,18 @@ class Activity:
         return f"<Activity {len(self._running)} running, {len(self._over)} over>"
 
     @contextmanager
-    def note(self, request: SpeechRequest, voice: str, likely_seconds: float) -> Iterator[Entry]:
+    def note(self, request: SpeechRequest) -> Iterator[RequestProgress]:
         """A request while it holds anything of the gateway's.
 
         Args:
             request: What is said.
-            voice: The voice in metrics.
-            likely_seconds: How long its audio will probably be.
         """
-        entry = Entry(
-            text_length=len(request.text),
-            text_preview=self._preview(request.text),
-            voice=voice,
+        entry = RequestProgress(
+            text_length=len(request.text.written),
+            text_preview=self._preview(request.text.written),
+            voice=request.voice_label,
             parameters=_parameters(request),
-            likely_seconds=likely_seconds,
+            likely_seconds=request.text.likely_seconds,
         )
         self._running[entry.id] = entry
         self.total += 1
@@ -181,12 +179,12 @@ class Activity:
         return text[:PREVIEW_CHARACTERS] + ("..." if len(text) > PREVIEW_CHARACTERS else "")
 
     @property
-    def running(self) -> list[Entry]:
+    def running(self) -> list[RequestProgress]:
         """What waits or is spoken, the oldest first."""
         return list(self._running.values())
 
     @property
-    def over(self) -> list[Entry]:
+    def over(self) -> list[RequestProgress]:
         """What is remembered of the past, the latest first."""
         return list(reversed(self._over))
 

@@ -1,7 +1,7 @@
 """Audio in the response format, as it comes: the end of the straight line.
 
-An `Answer` owns everything its request holds (slot, source, codec) and gives it back in `close`,
-which is synchronous so that no cancellation can interrupt it.
+An `EncodedStream` owns everything its request holds (slot, source, codec) and gives it back in
+`close`, which is synchronous so that no cancellation can interrupt it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.audio.playback import Player
 from gateway.audio.transcoder import Transcoder
-from gateway.speech.activity import Entry
+from gateway.speech.activity import RequestProgress
 from gateway.speech.generation import Source
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
@@ -27,7 +27,7 @@ COUNT_EVERY_SECONDS = 0.5  # finer than any scrape
 SLICE_BYTES = 48_000  # 1 s: a few milliseconds of a thread for the slowest codec
 
 
-class Answer:
+class EncodedStream:
     """One answer; closed by whoever sends it.
 
     Args:
@@ -39,7 +39,6 @@ class Answer:
         metrics: Where it is counted.
         arrived: When the request came, `time.monotonic()`.
         queue_wait_seconds: What it waited for its slot.
-        voice_label: The voice in metrics: a preset's name, or `library`.
         entry: Its line in the process's activity.
     """
 
@@ -54,8 +53,7 @@ class Answer:
         *,
         arrived: float,
         queue_wait_seconds: float,
-        voice_label: str,
-        entry: Entry,
+        entry: RequestProgress,
     ) -> None:
         self.content_type = transcoder.content_type
         self.queue_wait_seconds = queue_wait_seconds
@@ -68,7 +66,7 @@ class Answer:
         self._executor = executor
         self._metrics = metrics
         self._counted_audio = metrics.audio_seconds.labels(
-            request.surface, request.response_format, voice_label
+            request.surface, request.response_format, request.voice_label
         )
         self._uncounted_bytes = 0
         self._delivered_seconds = self._counted_seconds = 0.0

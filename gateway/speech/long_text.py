@@ -12,17 +12,18 @@ import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from enum import Enum
 
 from gateway.audio.encoders.wav import header
 from gateway.audio.join import Joiner
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import GatewayError, UpstreamError
 from gateway.speech.admission import Admission
-from gateway.speech.generation import Plan, Take, plan_again
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ, Reference
+from gateway.speech.generation import WatchedGeneration, plan_again
+from gateway.speech.prepare import Context, GenerationPlan, PreparedSpeech
 from gateway.telemetry.metrics import Metrics
-from gateway.text import split
 from gateway.text.boundary import Boundary
+from gateway.text.split import Segment
+from gateway.upstream.dialect import Reference
 
 # Segments that may be made ahead of the one that is heard. One of them holds at most its plausible
 # audio (about two minutes, 6 MB), so this bounds a long request's memory.
@@ -31,20 +32,11 @@ LOOK_AHEAD = 8
 # of them hold all that. Half a GPU's slots by default: who listens is not held up.
 MOST_AHEAD = 32
 MOST_TRIES = 3
-StartTake = Callable[[Plan], Awaitable[Take]]
+StartGeneration = Callable[[GenerationPlan], Awaitable[WatchedGeneration]]
 MayRepeat = Callable[[GatewayError], bool]
-MakePlan = Callable[[str, tuple[Reference, ...]], Plan]
 
 
-class Context(Enum):
-    """Which earlier segments a segment is given as references, besides the request's own."""
-
-    NONE = "none"  # a preset or a reference fixes the voice: segments are independent
-    FIRST = "first"  # the first segment's audio fixes the voice of all others
-    DIALOGUE = "dialogue"  # the first fixes the voices, the one before carries the conversation
-
-
-class Segment:
+class SegmentAudio:
     """One segment: a task fills its buffer, the source drains it.
 
     Attributes:
@@ -56,8 +48,8 @@ class Segment:
     def __init__(
         self,
         text: str,
-        plan: Plan,
-        start: StartTake,
+        plan: GenerationPlan,
+        start: StartGeneration,
         release: Callable[[], None],
         *,
         may_repeat: MayRepeat,
@@ -109,16 +101,16 @@ class Segment:
         return self.finished and self._error is None
 
     async def _fill(self) -> None:
-        take = await self._start(self._plan)
+        generation = await self._start(self._plan)
         try:
-            while pcm := await take.read():
+            while pcm := await generation.read():
                 self.received_bytes += len(pcm)
                 self._buffer.append(pcm)
                 if self._kept is not None:
                     self._kept.append(pcm)
                 self._changed.set()
         finally:
-            take.close()
+            generation.close()
 
     def as_reference(self) -> Reference:
         """Its audio and text, for the prompt of a later segment."""
@@ -169,7 +161,7 @@ class SegmentedSource:
 
     Args:
         segments: The text's segments, taken as they are needed.
-        make_plan: Plans one from its text and its context.
+        make_plan: GenerationPlans one from its text and its context.
         context: What later segments are given of earlier ones.
         start: Brings a segment to its first audio.
         may_repeat: Whether one that broke off may be made again: the retry budget.
@@ -177,39 +169,37 @@ class SegmentedSource:
         joiner: Trims and joins.
         metrics: Where the further slots are counted.
         look_ahead: What is made ahead, shared with the other requests of the process.
-        whole: The answer is sent when all of it is there: a segment is passed on when it is
-            complete, so that one that breaks off can always be made again.
+
+    A buffered answer is sent when all of it is there: a segment is passed on when it is complete,
+    so that one that breaks off can always be made again.
     """
 
     def __init__(
         self,
-        segments: Iterator[split.Segment],
-        make_plan: MakePlan,
-        context: Context,
-        start: StartTake,
+        prepared: PreparedSpeech,
+        segments: Iterator[Segment],
+        start: StartGeneration,
         may_repeat: MayRepeat,
         admission: Admission,
         joiner: Joiner,
         metrics: Metrics,
         look_ahead: LookAhead,
-        *,
-        whole: bool,
     ) -> None:
         self._waiting = deque(itertools.islice(segments, 1))
         self._rest = segments
-        self._make_plan = make_plan
-        self._context = context
-        self._anchor: Segment | None = None
-        self._latest: Segment | None = None
+        self._prepared = prepared
+        self._context = prepared.context
+        self._anchor: SegmentAudio | None = None
+        self._latest: SegmentAudio | None = None
         self._start = start
         self._may_repeat = may_repeat
         self._admission = admission
         self._joiner = joiner
         self._metrics = metrics
         self._look_ahead = look_ahead
-        self._whole = whole
+        self._whole = prepared.request.buffered
         self._own_slot_free = True
-        self._segments: deque[tuple[Segment, Boundary]] = deque()
+        self._segments: deque[tuple[SegmentAudio, Boundary]] = deque()
         self._received_bytes = 0
         self._first = b""
         self._begun = False  # the head segment has been given to the joiner
@@ -267,7 +257,7 @@ class SegmentedSource:
                 return
             segment = self._waiting.popleft()
             self._waiting.extend(itertools.islice(self._rest, 1))
-            made = Segment(
+            made = SegmentAudio(
                 segment.text,
                 self._plan_next(segment.text),
                 self._start,
@@ -280,8 +270,8 @@ class SegmentedSource:
             self._latest = made
             self._segments.append((made, segment.before))
 
-    def _plan_next(self, text: str) -> Plan:
-        plan = self._make_plan(text, self._references())
+    def _plan_next(self, text: str) -> GenerationPlan:
+        plan = self._prepared.plan(text, self._references())
         if self._anchor is None:
             return plan
         return replace(plan, generation=replace(plan.generation, goes_on=True))

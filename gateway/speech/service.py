@@ -1,16 +1,14 @@
-"""The straight line: request, text, slot, upstream, audio, bytes. Orchestration only."""
+"""The straight line: a prepared request, a slot, an upstream, audio, bytes. Orchestration only."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
+from dataclasses import dataclass
 
 from gateway.access.rate_limits import audio_charged
 from gateway.audio.join import Joiner
@@ -22,105 +20,40 @@ from gateway.errors import (
     ShuttingDown,
     UpstreamError,
     UpstreamTimeout,
-    VoiceNotFound,
     outcome_of,
 )
 from gateway.settings import Settings
 from gateway.speech.activity import Activity
 from gateway.speech.admission import Admission
-from gateway.speech.encoded_stream import Answer
+from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.generation import (
+    CompleteAudio,
     Deadline,
-    Plan,
-    Recording,
     Source,
-    Take,
-    check_prompt,
+    WatchedGeneration,
     collect,
     plan_again,
-    plan_take,
-    prompt_tokens,
-    with_context,
 )
-from gateway.speech.long_text import Context, LookAhead, SegmentedSource
-from gateway.speech.request import Reference, SpeechRequest
+from gateway.speech.long_text import LookAhead, SegmentedSource
+from gateway.speech.prepare import GenerationPlan, PreparedSpeech, prepare
+from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import Record, current_record
 from gateway.text.boundary import Boundary
-from gateway.text.dialogue import is_dialogue, iter_generations, parse_turns
-from gateway.text.estimate import looks_silent, speech_seconds
-from gateway.text.normalise import normalise
-from gateway.text.sanitise import check_text, sanitise_text
-from gateway.text.split import Segment, iter_segments
-from gateway.text.tokens import CONTEXT_TOKENS
+from gateway.text.split import Segment
+from gateway.text.spoken_text import SpokenText, read_text
 from gateway.upstream.pool import Pool
 from gateway.upstream.retry import Attempts
-from gateway.voices.library.background import VoiceKeeper
-from gateway.voices.library.config_file import Snapshot
-from gateway.voices.library.library import LibraryVoice, VoiceLibrary
-from gateway.voices.resolve import ChosenVoice, choose_voice
 
 SILENT_TEXT_SECONDS = 0.3
 BUFFERED_ATTEMPTS = 3
-
-CHARACTERS_OF_ONE_TIMEOUT = 4096  # OpenAI's longest input; longer ones get more time
-# Segments whose voice hangs on an earlier segment's audio wait for it, and carry it in the prompt.
-ANCHOR_LIKELY_SECONDS = 20.0
-ANCHORED_LIKELY_SECONDS = 40.0
-
-Result = TypeVar("Result")
-
-
-def context_of(request: SpeechRequest) -> Context:
-    """What the segments of a long text are given of earlier ones."""
-    if is_dialogue(request.text):
-        return Context.DIALOGUE
-    if request.references or (request.voice is not None and request.system_prompt is None):
-        return Context.NONE
-    return Context.FIRST
-
-
-def prepared(settings: Settings, request: SpeechRequest) -> SpeechRequest:
-    """The request with its text as it is spoken: before it is measured, split or judged silent."""
-    if not settings.normalise_text:
-        return request
-    return replace(request, text=normalise(request.text))
-
-
-def segments_of(request: SpeechRequest, context_tokens: int = CONTEXT_TOKENS) -> Iterator[Segment]:
-    """What each generation of a prepared request says, lazily; silent ones are left out."""
-    return (
-        segment
-        for segment in _all_segments(request, context_tokens)
-        if not looks_silent(sanitise_text(segment.text))
-    )
-
-
-def _all_segments(request: SpeechRequest, context_tokens: int) -> Iterator[Segment]:
-    tokens = prompt_tokens(request)
-    if is_dialogue(request.text):
-        return iter_generations(
-            parse_turns(request.text),
-            likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
-            context_tokens=context_tokens,
-            prompt_tokens=tokens,
-        )
-    if context_of(request) is Context.FIRST:
-        return iter_segments(
-            request.text,
-            likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
-            first_likely_seconds_budget=ANCHOR_LIKELY_SECONDS,
-            context_tokens=context_tokens,
-            prompt_tokens=tokens,
-        )
-    return iter_segments(request.text, context_tokens=context_tokens, prompt_tokens=tokens)
 
 
 @dataclass(slots=True)
 class Held:
     """What a counted request holds: its answer, once there is one."""
 
-    answer: Answer | None = None
+    answer: EncodedStream | None = None
 
 
 class SpeechService:
@@ -129,11 +62,14 @@ class SpeechService:
     Args:
         settings: Bounds and defaults.
         admission: The slots.
-        pool: The upstreams, for the lists of voices and models.
+        pool: The upstreams.
         attempts: Starts generations.
         metrics: Where all is counted.
         executor: Bounded threads for codecs; at most one job a request is in them.
-        library: The voice library, or None.
+        activity: Where requests are noted.
+
+    Attributes:
+        look_ahead: What all long requests have made ahead.
     """
 
     def __init__(
@@ -144,16 +80,14 @@ class SpeechService:
         attempts: Attempts,
         metrics: Metrics,
         executor: Executor,
-        library: VoiceLibrary | None = None,
+        activity: Activity,
     ) -> None:
-        self.settings = settings
-        self.pool = pool
-        self.metrics = metrics
-        self.library = library
-        self.keeper = VoiceKeeper(library) if library else None
-        self.activity = Activity(show_texts=settings.show_texts)
-        self._admission = admission
         self.look_ahead = LookAhead()
+        self._settings = settings
+        self._pool = pool
+        self._metrics = metrics
+        self._activity = activity
+        self._admission = admission
         self._attempts = attempts
         self._executor = executor
         self._open_requests = 0
@@ -162,38 +96,54 @@ class SpeechService:
         metrics.queue_places.set(admission.places)
         self._bit_rates = BitRates(settings.mp3_kbps, settings.opus_kbps, settings.aac_kbps)
 
-    async def open(self, request: SpeechRequest, arrived: float, voice_label: str) -> Answer:
+    def read_text(self, written: str) -> SpokenText:
+        """Check a client's text, and compute what is known of it.
+
+        Raises:
+            InvalidRequest: It cannot be spoken.
+            NoHealthyUpstream: There is nothing yet that could speak.
+        """
+        settings = self._settings
+        text = read_text(written, settings.max_input_characters, normalised=settings.normalise_text)
+        self._pool.require_ready()
+        return text
+
+    def prepare(self, request: SpeechRequest) -> PreparedSpeech:
+        """Decide how a request is made.
+
+        Raises:
+            InvalidRequest: It leaves the engine no room.
+        """
+        context_tokens = self._pool.context_tokens(request.voice, request.model)
+        return prepare(request, self._settings, context_tokens)
+
+    async def open(self, prepared: PreparedSpeech, arrived: float) -> EncodedStream:
         """Bring a request to its first audio.
 
         Args:
-            request: What to say, as a surface understood it.
+            prepared: What to say, and how.
             arrived: When it came, `time.monotonic()`.
-            voice_label: The voice in metrics: a preset's name, or `library`.
 
         Raises:
             GatewayError: Nothing was sent yet: an honest status.
         """
-        record = current_record()
-        record.add_text(request.text, shown=self.settings.log_text)
-        record.response_format, record.voice = request.response_format, voice_label
-        check_text(request.text, self.settings.max_input_characters)
-        check_prompt(request, self._context_tokens(request))
-        self.metrics.input_characters.inc(len(request.text))
-        spoken = prepared(self.settings, request)
+        request, record = prepared.request, current_record()
+        record.add_text(request.text.written, shown=self._settings.log_text)
+        record.response_format, record.voice = request.response_format, request.voice_label
+        self._metrics.input_characters.inc(len(request.text.written))
         with ExitStack() as scope:
-            likely_seconds = speech_seconds(spoken.text).likely_seconds
-            charge = scope.enter_context(audio_charged(likely_seconds))
-            entry = scope.enter_context(self.activity.note(request, voice_label, likely_seconds))
-            if looks_silent(sanitise_text(spoken.text)):
-                source: Source = Recording(silence(SILENT_TEXT_SECONDS))
+            charge = scope.enter_context(audio_charged(request.text.likely_seconds))
+            entry = scope.enter_context(self._activity.note(request))
+            if request.text.silent:
+                source: Source = CompleteAudio(silence(SILENT_TEXT_SECONDS))
                 waited = 0.0
             else:
-                self.pool.require_ready()
+                self._pool.require_ready()
                 waited = record.queue_wait_seconds = await self._admit(scope)
-                source = await self._start(spoken)
+                source = await self._start(prepared)
                 scope.callback(source.close)
                 record.first_audio_seconds = time.monotonic() - arrived
-                self.metrics.time_to_first_audio.observe(record.first_audio_seconds)
+                self._metrics.time_to_first_audio.observe(record.first_audio_seconds)
             charge.made_seconds = lambda: source.received_bytes / ENGINE_BYTES_PER_SECOND
             entry.speak(lambda: source.received_bytes)
             transcoder = Transcoder(
@@ -203,16 +153,15 @@ class SpeechService:
                 buffered=request.buffered,
                 bit_rates=self._bit_rates,
             )
-            return Answer(
+            return EncodedStream(
                 request,
                 source,
                 transcoder,
                 scope.pop_all(),
                 self._executor,
-                self.metrics,
+                self._metrics,
                 arrived=arrived,
                 queue_wait_seconds=waited,
-                voice_label=voice_label,
                 entry=entry,
             )
 
@@ -221,45 +170,7 @@ class SpeechService:
         """Generations that hold a slot now."""
         return self._admission.in_flight
 
-    @property
-    def voices(self) -> Snapshot:
-        """The library's voices as they are now; empty where there is no library."""
-        return self.library.snapshot if self.library else Snapshot()
-
-    def choose_voice(self, name: str | None) -> ChosenVoice:
-        """What a client's word for a voice means; None is the default voice.
-
-        Raises:
-            VoiceNotFound: With the list of names that work.
-        """
-        return choose_voice(
-            name,
-            default=self.settings.default_voice,
-            aliases=self.settings.voice_aliases,
-            listed=self.pool.voices,
-            library=self.voices,
-            now=time.time(),
-        )
-
-    async def recording_of(self, voice: LibraryVoice) -> Reference:
-        """A library voice as a reference.
-
-        Raises:
-            VoiceNotFound: It was removed in between.
-            InvalidRequest: A file put there by hand that cannot be a reference.
-        """
-        if self.library is None:
-            raise VoiceNotFound("There is no voice library.", param="voice")
-        wav = await self.in_thread(partial(self.library.read_audio, voice))
-        return Reference(wav, sanitise_text(voice.prompt_transcript))
-
-    async def in_thread(self, work: Callable[[], Result]) -> Result:
-        """Run work that would hold up the event loop in one of the bounded threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    async def speak(
-        self, request: SpeechRequest, arrived: float, voice_label: str
-    ) -> tuple[bytes, float]:
+    async def speak(self, prepared: PreparedSpeech, arrived: float) -> tuple[bytes, float]:
         """A whole answer, for surfaces that carry audio inside something else.
 
         Returns:
@@ -268,8 +179,8 @@ class SpeechService:
         Raises:
             GatewayError: There is no whole answer.
         """
-        with self.counted(request, current_record()) as held:
-            held.answer = answer = await self.open(request, arrived, voice_label)
+        with self.counted(prepared.request, current_record()) as held:
+            held.answer = answer = await self.open(prepared, arrived)
             body = await answer.read_all()
             answer.count_delivered(len(body))
         return body, answer.queue_wait_seconds
@@ -295,11 +206,11 @@ class SpeechService:
                 held.answer.observe(outcome)
             if record is not None:
                 record.outcome = outcome
-            self.metrics.requests.labels(request.surface, outcome).inc()
+            self._metrics.requests.labels(request.surface, outcome).inc()
 
     async def _admit(self, scope: ExitStack) -> float:
         """Wait for a slot that `scope` gives back."""
-        metrics = self.metrics
+        metrics = self._metrics
         with metrics.queued.track_inprogress():
             try:
                 waited = await self._admission.acquire()
@@ -322,70 +233,54 @@ class SpeechService:
     def _leave(self) -> None:
         """Give back what `_admit` took."""
         self._open_requests -= 1
-        self.metrics.in_flight.dec()
-        self.metrics.slots_in_use.dec()
+        self._metrics.in_flight.dec()
+        self._metrics.slots_in_use.dec()
         self._admission.release()
 
-    async def _start(self, request: SpeechRequest) -> Source:
+    async def _start(self, prepared: PreparedSpeech) -> Source:
         """The source of a request, at its first audio."""
-        # A long text may take as many times longer as it is longer.
-        parts = 1 + len(request.text) // CHARACTERS_OF_ONE_TIMEOUT
-        deadline = asyncio.get_running_loop().time() + parts * self.settings.request_timeout_seconds
-        segments = segments_of(request, self._context_tokens(request))
+        deadline = asyncio.get_running_loop().time() + prepared.timeout_seconds
+        segments = prepared.segments()
         front = list(itertools.islice(segments, 2))
         try:
             async with asyncio.timeout_at(deadline):
                 if len(front) > 1:
-                    source = self._segmented(request, itertools.chain(front, segments))
+                    source = self._segmented(prepared, itertools.chain(front, segments))
                     try:
                         await source.open()
                     except BaseException:
                         source.close()
                         raise
                     return Deadline(source, deadline)
-                plan = self._plan(request, front[0].text, ())
-                if request.buffered:
-                    return await self._record(plan)
-                return Deadline(await self._take(plan), deadline)
+                plan = prepared.plan(front[0].text)
+                if prepared.request.buffered:
+                    return await self._complete(plan)
+                return Deadline(await self._generate(plan), deadline)
         except TimeoutError:
             raise UpstreamTimeout("The whole request took too long.") from None
 
-    def _plan(self, request: SpeechRequest, text: str, context: tuple[Reference, ...]) -> Plan:
-        """The plan of one segment: its text as the engine gets it, sanitised last."""
-        if self.settings.normalise_text:
-            text = normalise(text)  # a segment ends with a stop, too
-        text = sanitise_text(text)
-        context_tokens = self._context_tokens(request)
-        request = with_context(request, text, context, context_tokens)
-        return plan_take(self.settings, request, text, context_tokens)
-
-    def _context_tokens(self, request: SpeechRequest) -> int:
-        return self.pool.context_tokens(request.voice, request.model)
-
-    def _segmented(self, request: SpeechRequest, segments: Iterator[Segment]) -> SegmentedSource:
+    def _segmented(self, prepared: PreparedSpeech, segments: Iterator[Segment]) -> SegmentedSource:
         return SegmentedSource(
+            prepared,
             segments,
-            partial(self._plan, request),
-            context_of(request),
-            self._take,
+            self._generate,
             self._attempts.may_repeat,
             self._admission,
-            Joiner({Boundary.TURN: self.settings.turn_pause_seconds}),
-            self.metrics,
+            Joiner({Boundary.TURN: self._settings.turn_pause_seconds}),
+            self._metrics,
             self.look_ahead,
-            whole=request.buffered,
         )
 
-    async def _take(self, plan: Plan) -> Take:
+    async def _generate(self, plan: GenerationPlan) -> WatchedGeneration:
         running = await self._attempts.start(plan.generation, plan.timeouts, plan.shortest_samples)
-        return Take(running, plan, self.metrics)
+        return WatchedGeneration(running, plan, self._metrics)
 
-    async def _record(self, plan: Plan) -> Recording:
+    async def _complete(self, plan: GenerationPlan) -> CompleteAudio:
         """A whole generation; one that breaks off is made again, as nothing was sent yet."""
         for attempt in range(1, BUFFERED_ATTEMPTS + 1):
-            take = await self._take(plan)
+            generation = await self._generate(plan)
             try:
-                return await collect(take)
+                return await collect(generation)
             except UpstreamError as error:
                 if not error.retryable or attempt == BUFFERED_ATTEMPTS:
                     raise

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from gateway.text.dialogue import speakers_of
 from gateway.text.sanitise import (
     SCENE_END,
     SCENE_START,
@@ -109,7 +108,7 @@ def scene_of(system_prompt: str) -> str:
 
 
 def system_prompt_for(
-    text: str,
+    speakers: Collection[int],
     *,
     voice: str | None,
     system_prompt: str | None,
@@ -120,7 +119,7 @@ def system_prompt_for(
     """The whole system prompt of a request, or None for the engine's own.
 
     Args:
-        text: What is said; with several speakers it needs their prompt.
+        speakers: Numbers of the text's speakers; several need a prompt of their own.
         voice: The preset that was asked for, if any.
         system_prompt: A client's whole prompt.
         instructions: A client's scene, where it gave no whole prompt.
@@ -129,7 +128,6 @@ def system_prompt_for(
     """
     given = (system_prompt or "").strip() or None
     scene = (instructions or "").strip() or None
-    speakers = speakers_of(text)
     if len(speakers) > 1:
         return dialogue_prompt(speakers, descriptions or {}, given or scene, recorded)
     if given:

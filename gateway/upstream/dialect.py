@@ -9,11 +9,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.wraparound import WraparoundRepair
-from gateway.speech.request import Reference, Sampling
 
 SAMPLES_PER_TOKEN = 960  # docs/contract.md section 2
 SAFE_OVERLAP_TOKENS = 11  # smaller overlaps lose frames, same section
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The engine's sampling fields; None leaves the engine's default.
+
+    Attributes:
+        temperature: 0 or more.
+        top_p: In (0, 1].
+        top_k: 1 or more, or -1 for all.
+        max_tokens: Upper bound of audio tokens, 25 a second; the gateway's own bound may be lower.
+        seed: For engines that have one; ignored by the others.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A voice sample that the engine shall imitate.
+
+    Attributes:
+        wav: A complete WAV file, 24 kHz mono s16, measured and bounded before it got here.
+        transcript: What is said in it; may be empty.
+    """
+
+    wav: bytes = field(repr=False)
+    transcript: str = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio."""
+        return len(self.wav) / (2 * ENGINE_SAMPLE_RATE_HZ)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,8 @@ import base64
 import json
 from typing import Any
 
-from gateway.speech.request import Sampling
-from gateway.text.dialogue import is_dialogue
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
-from gateway.upstream.dialect import Call, Generation
+from gateway.upstream.dialect import Call, Generation, Sampling
 from gateway.upstream.parsers import ChatParser, SpeechParser
 
 # The speech route stops at these by itself, the chat route only when told
@@ -56,7 +54,6 @@ def needs_chat(generation: Generation) -> bool:
         generation.voice is None
         or generation.system_prompt is not None
         or bool(generation.references)
-        or is_dialogue(generation.text)
     )
 
 

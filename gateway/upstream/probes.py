@@ -22,10 +22,9 @@ from gateway.errors import (
     UpstreamTimeout,
 )
 from gateway.speech.admission import Admission
-from gateway.speech.request import Sampling
 from gateway.text.tokens import CONTEXT_TOKENS
 from gateway.upstream.client import Timeouts, UpstreamClient
-from gateway.upstream.dialect import PROFILES, Dialect, Generation
+from gateway.upstream.dialect import PROFILES, Dialect, Generation, Sampling
 from gateway.upstream.parsers import parse_context_tokens, parse_models, parse_voices
 from gateway.upstream.pool import Upstream
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gateway.errors import InvalidRequest
-from gateway.speech.request import Reference
 from gateway.text.sanitise import sanitise_text
+from gateway.upstream.dialect import Reference
 from gateway.voices.samples.prepare import decode_base64, prepare_reference
 
 MOST_REFERENCES = 8

@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.audio.pcm import BYTES_PER_SAMPLE
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
 from gateway.text.estimate import speech_seconds
 from loadtest.prose import prose
 from tests.running import Gateway, running_engine, running_gateway

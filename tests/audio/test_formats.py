@@ -10,11 +10,11 @@ import wave
 import numpy as np
 import pytest
 
-from gateway.audio.encoders import ENCODERS, BitRates
+from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS, BitRates
 from gateway.audio.encoders.mp3 import legal_kbps
 from gateway.audio.encoders.wav import header
+from gateway.audio.pcm import SAMPLE_RATES_HZ
 from gateway.audio.transcoder import Transcoder
-from gateway.speech.request import RESPONSE_FORMATS, SAMPLE_RATES_HZ
 from tests.audio.hearing import (
     as_floats,
     blocks,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.transcoder import Transcoder
-from gateway.speech.request import RESPONSE_FORMATS
 from tests.audio.hearing import encode, speechlike, without_ogg_serial
 
 PCM = speechlike(0.4) + b"\x01"  # half a sample at the end must not matter

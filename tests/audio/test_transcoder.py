@@ -12,11 +12,10 @@ import av
 import psutil
 import pytest
 
-from gateway.audio.encoders import ENCODERS
+from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
 from gateway.audio.encoders.base import Encoder
 from gateway.audio.transcoder import Transcoder
 from gateway.errors import EncodingError
-from gateway.speech.request import RESPONSE_FORMATS
 from tests.audio.hearing import (
     BLOCK_SAMPLES,
     blocks,

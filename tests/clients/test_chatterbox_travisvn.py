@@ -158,7 +158,7 @@ def test_health_status_and_memory(run: Run, gateway: Gateway) -> None:
     assert health["model_loaded"] is True
     run("""curl -X POST $ADDRESS/audio/speech -H 'Content-Type: application/json' \\
         -d '{"input": "Hello!"}'""")
-    activity = gateway.runtime.service.activity
+    activity = gateway.runtime.activity
     wait_until(lambda: not activity.running, "it is over")
     assert run('curl "$ADDRESS/status/history?limit=5"').value["request_history"]
     assert run('curl "$ADDRESS/status/statistics?include_memory=true"').value["current_memory"]

@@ -8,13 +8,18 @@ import pytest
 
 from gateway.errors import UpstreamTimeout
 from gateway.speech.activity import HIDDEN, MOST_REMEMBERED, Activity, Step
-from gateway.speech.request import Sampling, SpeechRequest
+from gateway.speech.request import SpeechRequest
+from gateway.text.spoken_text import SpokenText
+from gateway.upstream.dialect import Sampling
 
 
-def a_request(text: str = "Hello.") -> SpeechRequest:
+def a_request(
+    text: str = "Hello.", voice: str = "alloy", likely_seconds: float = 1.0
+) -> SpeechRequest:
     """A request."""
+    spoken = SpokenText(text, text, (), silent=False, likely_seconds=likely_seconds)
     sampling = Sampling(temperature=0.5)
-    return SpeechRequest("chatterbox", text, None, "wav", sampling=sampling)
+    return SpeechRequest("chatterbox", spoken, None, voice, "wav", sampling=sampling)
 
 
 def test_texts_are_hidden_unless_the_operator_shows_them() -> None:
@@ -22,7 +27,7 @@ def test_texts_are_hidden_unless_the_operator_shows_them() -> None:
     long = "a" * 101
     for show, expected in ((False, HIDDEN), (True, "a" * 100 + "...")):
         activity = Activity(show_texts=show)
-        with activity.note(a_request(long), "alloy", 1.0) as entry:
+        with activity.note(a_request(long)) as entry:
             assert entry.text_preview == expected
             assert entry.text_length == 101
         assert long not in repr(activity.over)
@@ -32,7 +37,7 @@ def test_what_runs_tells_how_far_it_is() -> None:
     """From the audio made so far; it is complete only at the end."""
     activity = Activity()
     made = 0
-    with activity.note(a_request(), "alloy", 200.0) as entry:
+    with activity.note(a_request(likely_seconds=200.0)) as entry:
         assert (entry.step, entry.share, entry.likely_end) == (Step.WAITING, 0.0, None)
         entry.speak(lambda: made)
         made = 4_800_000  # a hundred seconds
@@ -53,15 +58,15 @@ def test_an_end_is_what_became_of_it() -> None:
     activity = Activity()
     with (
         pytest.raises(UpstreamTimeout),
-        activity.note(a_request(), "alloy", 1.0),
+        activity.note(a_request()),
     ):
         raise UpstreamTimeout("too late")
     assert activity.over[0].step is Step.FAILED
     assert activity.over[0].error == "too late"
-    with activity.note(a_request(), "alloy", 1.0) as left:
+    with activity.note(a_request()) as left:
         pass
     assert left.step is Step.CANCELLED
-    with activity.note(a_request(), "alloy", 1.0) as cut:
+    with activity.note(a_request()) as cut:
         cut.speak(lambda: 0)
     cut.judge("truncated")
     assert cut.step is Step.FAILED
@@ -71,7 +76,7 @@ def test_the_past_is_bounded_and_can_be_forgotten() -> None:
     """The latest come first; the total goes on."""
     activity = Activity()
     for number in range(MOST_REMEMBERED + 5):
-        with activity.note(a_request(str(number)), f"voice{number}", 1.0):
+        with activity.note(a_request(str(number), f"voice{number}")):
             pass
     assert len(activity.over) == MOST_REMEMBERED
     assert activity.over[0].voice == f"voice{MOST_REMEMBERED + 4}"
@@ -85,7 +90,7 @@ def test_what_is_over_holds_nothing_of_the_request() -> None:
     """Neither its source of audio nor its text stays in memory."""
     activity = Activity()
     source = bytearray(24_000)
-    with activity.note(a_request(), "alloy", 1.0) as entry:
+    with activity.note(a_request()) as entry:
         entry.speak(source.__len__)
         assert entry.share == pytest.approx(0.5)
     source.clear()

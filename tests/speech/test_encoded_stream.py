@@ -14,10 +14,11 @@ from engines.simulator.waveform import expected_pcm
 from gateway.audio.transcoder import Transcoder
 from gateway.errors import EncodingError
 from gateway.speech.activity import Activity
-from gateway.speech.encoded_stream import Answer
-from gateway.speech.generation import Recording
+from gateway.speech.encoded_stream import EncodedStream
+from gateway.speech.generation import CompleteAudio
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
+from gateway.text.spoken_text import read_text
 
 PCM = expected_pcm("Hello there.", "mabel")
 
@@ -53,23 +54,22 @@ class Held(Transcoder):
 @pytest.mark.parametrize("response_format", ["mp3", "opus", "aac", "flac"])
 async def test_a_codec_is_freed_when_its_thread_has_done_with_it(response_format: str) -> None:
     """Freed before, the thread would work in memory that is somebody else's."""
-    request = SpeechRequest("openai", "Hello there.", "mabel", response_format)
+    request = SpeechRequest("openai", read_text("Hello.", 10), "mabel", "mabel", response_format)
     transcoder = Held(response_format)
     given_back: list[str] = []
     scope = ExitStack()
     scope.callback(given_back.append, "slot")
-    entry = scope.enter_context(Activity().note(request, "mabel", 1.0))
+    entry = scope.enter_context(Activity().note(request))
     with ThreadPoolExecutor(1) as executor:
-        answer = Answer(
+        answer = EncodedStream(
             request,
-            Recording(PCM),
+            CompleteAudio(PCM),
             transcoder,
             scope,
             executor,
             Metrics(),
             arrived=time.monotonic(),
             queue_wait_seconds=0.0,
-            voice_label="mabel",
             entry=entry,
         )
         reading = asyncio.create_task(answer.read())

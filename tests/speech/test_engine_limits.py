@@ -12,8 +12,10 @@ import httpx
 import pytest
 
 from gateway.settings import load_settings
-from gateway.speech.generation import cold_tokens, plan_take
-from gateway.speech.request import Sampling, SpeechRequest
+from gateway.speech.prepare import cold_tokens, prepare
+from gateway.speech.request import SpeechRequest
+from gateway.text.spoken_text import read_text
+from gateway.upstream.dialect import Sampling
 from loadtest.processes import engine_state
 from loadtest.prose import prose
 from tests.running import Gateway, running_engine, running_gateway
@@ -129,13 +131,14 @@ def test_only_a_cold_whole_answer_has_another_plan(
     settings = load_settings(upstreams="http://127.0.0.1:1")
     request = SpeechRequest(
         surface="openai",
-        text="Hello there, how are you?",
+        text=read_text("Hello there, how are you?", 100),
         voice="belinda",
+        voice_label="belinda",
         response_format="pcm",
         buffered=buffered,
         sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
     )
-    plan = plan_take(settings, request, request.text)
+    plan = prepare(request, settings).plan(request.text.spoken)
     assert (plan.warmer is not None) == warmer
     if plan.warmer is not None:
         assert plan.warmer.warmer is None

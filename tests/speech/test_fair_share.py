@@ -11,17 +11,19 @@ from gateway.audio.join import Joiner
 from gateway.audio.pcm import silence
 from gateway.settings import load_settings
 from gateway.speech.admission import Admission
-from gateway.speech.generation import Plan, Take, plan_take
-from gateway.speech.long_text import Context, LookAhead, SegmentedSource
-from gateway.speech.request import Reference, SpeechRequest
+from gateway.speech.generation import WatchedGeneration
+from gateway.speech.long_text import LookAhead, SegmentedSource
+from gateway.speech.prepare import Context, GenerationPlan, prepare
+from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.text.boundary import Boundary
 from gateway.text.split import Segment
+from gateway.text.spoken_text import read_text
 
 pytestmark = pytest.mark.anyio
 
 SLOTS, SEGMENTS, SHORT_REQUESTS = 4, 100, 20
-REQUEST = SpeechRequest(surface="openai", text="x", voice="mabel", response_format="pcm")
+REQUEST = SpeechRequest("openai", read_text("x", 10), "mabel", "mabel", "pcm")
 
 
 async def settle() -> None:
@@ -30,7 +32,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-class Spoken(Take):
+class Spoken(WatchedGeneration):
     """A generation that is over when its turn is."""
 
     def __init__(self, engine: Engine) -> None:
@@ -63,7 +65,7 @@ class Engine:
         self.said: list[str] = []
         self.went_on: list[bool] = []
 
-    async def start(self, plan: Plan) -> Take:
+    async def start(self, plan: GenerationPlan) -> WatchedGeneration:
         """A segment's generation."""
         self.said.append(plan.generation.text)
         self.went_on.append(plan.generation.goes_on)
@@ -98,23 +100,17 @@ class Long:
     """A request of a hundred segments whose client listens as fast as it comes."""
 
     def __init__(self, admission: Admission, engine: Engine) -> None:
-        settings = load_settings()
-
-        def plan(text: str, context: tuple[Reference, ...]) -> Plan:
-            assert not context
-            return plan_take(settings, REQUEST, text)
-
+        prepared = prepare(REQUEST, load_settings(normalise_text=False))
+        assert prepared.context is Context.NONE
         self.source = SegmentedSource(
+            prepared,
             (Segment(str(number), Boundary.SENTENCE) for number in range(SEGMENTS)),
-            plan,
-            Context.NONE,
             engine.start,
             lambda _: False,
             admission,
             Joiner(),
             Metrics(),
             LookAhead(),
-            whole=False,
         )
         self._admission = admission
 

@@ -10,23 +10,25 @@ import pytest
 
 from gateway.errors import UpstreamProtocolError
 from gateway.settings import load_settings
-from gateway.speech.generation import Plan, Take, plan_take
-from gateway.speech.long_text import MOST_TRIES, Segment
+from gateway.speech.generation import WatchedGeneration
+from gateway.speech.long_text import MOST_TRIES, SegmentAudio
+from gateway.speech.prepare import GenerationPlan, prepare
 from gateway.speech.request import SpeechRequest
+from gateway.text.spoken_text import read_text
 
-REQUEST = SpeechRequest(surface="openai", text="Hello.", voice="mabel", response_format="pcm")
+REQUEST = SpeechRequest("openai", read_text("Hello.", 10), "mabel", "mabel", "pcm")
 
 
 def run(
-    start: Callable[[Plan], Coroutine[Any, Any, Take]], *, whole: bool
+    start: Callable[[GenerationPlan], Coroutine[Any, Any, WatchedGeneration]], *, whole: bool
 ) -> tuple[BaseException | None, int]:
     """Read a segment to its end; how it failed, and how often its slot came back."""
 
     async def read() -> tuple[BaseException | None, int]:
         released: list[None] = []
-        plan = plan_take(load_settings(), REQUEST, REQUEST.text)
-        segment = Segment(
-            REQUEST.text,
+        plan = prepare(REQUEST, load_settings()).plan(REQUEST.text.written)
+        segment = SegmentAudio(
+            REQUEST.text.written,
             plan,
             start,
             lambda: released.append(None),
@@ -50,7 +52,7 @@ def run(
 def test_an_internal_error_is_never_taken_for_the_end(*, whole: bool) -> None:
     """Silence in place of a segment would look like an honest answer."""
 
-    async def start(plan: Plan) -> Take:
+    async def start(plan: GenerationPlan) -> WatchedGeneration:
         raise ZeroDivisionError(plan.generation.text)
 
     error, released = run(start, whole=whole)
@@ -61,9 +63,9 @@ def test_an_internal_error_is_never_taken_for_the_end(*, whole: bool) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_segment_is_tried_a_bounded_number_of_times(*, whole: bool) -> None:
     """An upstream that always fails must not be asked for ever."""
-    tries: list[Plan] = []
+    tries: list[GenerationPlan] = []
 
-    async def start(plan: Plan) -> Take:
+    async def start(plan: GenerationPlan) -> WatchedGeneration:
         tries.append(plan)
         raise UpstreamProtocolError("no audio")
 

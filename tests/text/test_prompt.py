@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.text.dialogue import speakers_of
 from gateway.text.prompt import (
     DEFAULT_SYSTEM_PROMPT,
     DIALOGUE_INTRODUCTION,
@@ -194,6 +195,6 @@ def test_each_request_gets_the_prompt_that_its_text_needs(
 ) -> None:
     """A whole prompt beats instructions; several speakers need the prompt that names them."""
     prompt = system_prompt_for(
-        text, voice="belinda", system_prompt=given, instructions=instructions
+        speakers_of(text), voice="belinda", system_prompt=given, instructions=instructions
     )
     assert prompt == expected

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.settings import load_settings
-from gateway.speech.generation import plan_chunking, plan_timeouts
+from gateway.speech.prepare import attempt_timeouts, chunking_of
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 ASKED = {"model": "tts-1", "input": "Hello.", "voice": "alloy"}
@@ -154,7 +154,7 @@ def test_a_whole_answer_waits_no_longer_than_the_settings_say(
 ) -> None:
     """Chunks of whole answers are sized to the timeouts, not the timeouts to the chunks."""
     loaded = load_settings(upstreams="http://127.0.0.1:1", **settings)
-    assert plan_timeouts(loaded).first_audio_seconds == loaded.first_audio_timeout_seconds
-    assert plan_timeouts(loaded).idle_seconds == loaded.idle_timeout_seconds
-    assert plan_chunking(loaded, buffered=True).size_tokens == size_tokens
-    assert plan_chunking(loaded, buffered=False).size_tokens == 25
+    assert attempt_timeouts(loaded).first_audio_seconds == loaded.first_audio_timeout_seconds
+    assert attempt_timeouts(loaded).idle_seconds == loaded.idle_timeout_seconds
+    assert chunking_of(loaded, buffered=True).size_tokens == size_tokens
+    assert chunking_of(loaded, buffered=False).size_tokens == 25

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 from starlette.types import Scope
 
-from gateway.api.endpoint import media_type, read_body
+from gateway.api.endpoint import BodyReader, media_type
 from gateway.api.generate import UnprocessableRequest
 from gateway.api.multipart import MOST_FIELDS, MULTIPART, Form, is_form, parse_form
 from gateway.api.schemas import parse_json
@@ -86,14 +86,16 @@ def wrong(where: str, name: str, message: str) -> UnprocessableRequest:
     return UnprocessableRequest([{"type": "value_error", "loc": [where, name], "msg": message}])
 
 
-async def read_form(request: Request, model: type[Model], limit_bytes: int) -> tuple[Model, Form]:
+async def read_form(
+    bodies: BodyReader, request: Request, model: type[Model], limit_bytes: int
+) -> tuple[Model, Form]:
     """Read and check a request's form (or JSON).
 
     Raises:
         GatewayError: It cannot be read, or a field is wrong.
     """
     require_fields(request.scope)
-    body = await read_body(request.scope, request.receive, limit_bytes)
+    body = await bodies.read(request.scope, request.receive, limit_bytes)
     value, form = await parse_fields(body, request.scope)
     return check(model, value), form
 

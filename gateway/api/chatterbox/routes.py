@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,8 +18,13 @@ from gateway.api.chatterbox.travisvn.paths import paths_of
 from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.chatterbox.travisvn.status import TravisvnStatus
 from gateway.api.chatterbox.travisvn.voices import TravisvnVoices
+from gateway.api.endpoint import BodyReader
+from gateway.speech.activity import Activity
 from gateway.speech.jobs.jobs import LongJobs
 from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.pool import Pool
+from gateway.voices.catalogue import VoiceCatalogue
 
 
 class ChatterboxSurface:
@@ -26,32 +32,46 @@ class ChatterboxSurface:
 
     Args:
         service: The straight line.
+        metrics: Where it is counted how requests end.
+        bodies: Reads requests.
+        catalogue: All voices.
+        pool: The engines.
+        threads: Where samples are decoded.
         jobs: Long texts in the background.
+        activity: What is spoken and was.
         health: Answers `/health` for all surfaces, under Chatterbox's other names for it, too.
+        show_texts: Show the texts of jobs.
     """
 
     def __init__(
         self,
         service: SpeechService,
+        metrics: Metrics,
+        bodies: BodyReader,
+        catalogue: VoiceCatalogue,
+        pool: Pool,
+        threads: Executor,
         jobs: LongJobs,
+        activity: Activity,
         health: Callable[[Request], Awaitable[Response]],
+        *,
+        show_texts: bool,
     ) -> None:
-        self._service = service
-        self._jobs = jobs
+        speech = TravisvnSpeech(service, metrics, bodies, catalogue, threads)
+        devnen = DevnenSpeech(service, metrics, bodies, catalogue)
+        self._parts = (
+            TtsEndpoint(metrics, bodies, speech, devnen),  # `/tts` of both servers stands first
+            speech,
+            TravisvnLong(service, jobs, speech, bodies, show_texts=show_texts),
+            TravisvnVoices(catalogue, bodies),
+            TravisvnStatus(activity),
+            TravisvnMemory(activity),
+            TravisvnAbout(pool, catalogue.default),
+            DevnenServer(catalogue, pool, bodies),
+        )
         self._health = health
 
     def routes(self) -> list[BaseRoute]:
-        """What this surface answers; `/tts` for both servers stands first."""
-        service = self._service
-        speech = TravisvnSpeech(service)
-        return [
-            *TtsEndpoint(service, speech, DevnenSpeech(service)).routes(),
-            *speech.routes(),
-            *TravisvnLong(service, self._jobs, speech).routes(),
-            *TravisvnVoices(service).routes(),
-            *TravisvnStatus(service).routes(),
-            *TravisvnMemory(service).routes(),
-            *TravisvnAbout(service).routes(),
-            *DevnenServer(service).routes(),
-            *(Route(path, self._health) for path in paths_of("/health")),
-        ]
+        """What this surface answers."""
+        routes = [route for part in self._parts for route in part.routes()]
+        return [*routes, *(Route(path, self._health) for path in paths_of("/health"))]

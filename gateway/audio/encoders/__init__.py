@@ -22,4 +22,6 @@ ENCODERS: dict[str, type[Encoder]] = {
     "pcm": PcmEncoder,
 }
 
-__all__ = ["ENCODERS", "BitRates", "Encoder"]
+RESPONSE_FORMATS = tuple(ENCODERS)
+
+__all__ = ["ENCODERS", "RESPONSE_FORMATS", "BitRates", "Encoder"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO
 
+from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
 
 
@@ -33,8 +34,7 @@ class Job:
     """One long text.
 
     Attributes:
-        request: What is said; streamed, so that no more than a piece of it is in memory.
-        voice: The voice in metrics.
+        speech: What is said; streamed, so that no more than a piece of it is in memory.
         voice_name: As the client named it.
         owner: Name of the caller's key; nobody else sees the job.
         session_id: The client's own word.
@@ -55,8 +55,7 @@ class Job:
         changed: Set, and replaced, whenever something changes.
     """
 
-    request: SpeechRequest
-    voice: str
+    speech: PreparedSpeech
     voice_name: str | None
     owner: str | None
     session_id: str | None = None
@@ -81,6 +80,11 @@ class Job:
     lock: threading.Lock = field(default_factory=threading.Lock)  # around the file
     task: asyncio.Task[None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def request(self) -> SpeechRequest:
+        """What is said."""
+        return self.speech.request
 
     @property
     def share(self) -> float:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import tempfile
 import time
+from concurrent.futures import Executor
 from functools import partial
 from typing import IO
 
@@ -23,12 +24,10 @@ from gateway.errors import (
     WrongJobState,
 )
 from gateway.speech.activity import chunks_in
-from gateway.speech.encoded_stream import Answer
+from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.jobs.job import ACTIVE, FINAL, Job, State
-from gateway.speech.request import SpeechRequest
+from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.service import SpeechService
-from gateway.text.estimate import speech_seconds
-from gateway.text.sanitise import check_text
 
 logger = logging.getLogger("gateway.jobs")
 
@@ -45,10 +44,12 @@ class LongJobs:
 
     Args:
         service: The straight line.
+        threads: Where files are read and written.
     """
 
-    def __init__(self, service: SpeechService) -> None:
+    def __init__(self, service: SpeechService, threads: Executor) -> None:
         self._service = service
+        self._threads = threads
         self._jobs: dict[str, Job] = {}
         self._running = asyncio.Semaphore(MOST_RUNNING)
 
@@ -74,8 +75,7 @@ class LongJobs:
 
     def submit(
         self,
-        request: SpeechRequest,
-        voice: str,
+        speech: PreparedSpeech,
         voice_name: str | None,
         *,
         session_id: str | None = None,
@@ -84,20 +84,18 @@ class LongJobs:
         """A new job; it starts when its turn comes.
 
         Raises:
-            InvalidRequest: A text that cannot be spoken.
             QueueFull: There are too many jobs that are not over.
         """
-        check_text(request.text, self._service.settings.max_input_characters)
         self._make_room()
+        request = speech.request
         job = Job(
-            request,
-            voice,
+            speech,
             voice_name,
             _caller(),
             session_id,
             original_id=repeats.id if repeats else None,
             retries=repeats.retries + 1 if repeats else 0,
-            likely_seconds=speech_seconds(request.text).likely_seconds / request.speed,
+            likely_seconds=request.text.likely_seconds / request.speed,
         )
         self._jobs[job.id] = job
         job.total_chunks = chunks_in(job.likely_seconds)
@@ -198,17 +196,17 @@ class LongJobs:
             job.content_type = answer.content_type
             await self._store(job, answer)
 
-    async def _open(self, job: Job) -> Answer:
+    async def _open(self, job: Job) -> EncodedStream:
         """A job's answer at its first audio; it waits where others are first."""
         for _ in range(MOST_RETRIES):
             try:
-                return await self._service.open(job.request, time.monotonic(), job.voice)
+                return await self._service.open(job.speech, time.monotonic())
             except QueueFull:
                 await asyncio.sleep(RETRY_SECONDS)
         raise QueueFull("No slot came free for a long time.")
 
-    async def _store(self, job: Job, answer: Answer) -> None:
-        in_thread = self._service.in_thread
+    async def _store(self, job: Job, answer: EncodedStream) -> None:
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
         file = job.file = await in_thread(tempfile.TemporaryFile)
         pending = bytearray()
         while True:
@@ -216,7 +214,7 @@ class LongJobs:
             pending += data
             if len(pending) >= WRITE_BYTES or not data:
                 self._reserve(job, len(pending))
-                await in_thread(partial(_write_at, job, file, None, bytes(pending)))
+                await in_thread(_write_at, job, file, None, bytes(pending))
                 answer.count_delivered(len(pending))
                 pending.clear()
                 job.made_seconds = answer.audio_seconds
@@ -226,7 +224,7 @@ class LongJobs:
                 break
         if job.request.response_format == "wav":  # now the sizes are known
             front = header(job.request.sample_rate_hz, job.stored_bytes - HEADER_BYTES)
-            await in_thread(partial(_write_at, job, file, 0, front))
+            await in_thread(_write_at, job, file, 0, front)
 
     def _reserve(self, job: Job, count_bytes: int) -> None:
         """Count bytes that are stored, and drop the oldest jobs that are over for them.
@@ -245,8 +243,9 @@ class LongJobs:
         """A part of a complete job's audio; empty behind its end, and when it was dropped."""
         if job.file is None:
             return b""
-        read = partial(_read_at, job, job.file, start, count_bytes)
-        return await self._service.in_thread(read)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, _read_at, job, job.file, start, count_bytes
+        )
 
 
 def _read_at(job: Job, file: IO[bytes], start: int, count_bytes: int) -> bytes:

@@ -13,9 +13,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from gateway.audio.pcm import FULL_SCALE, samples_in
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, FULL_SCALE, samples_in
 from gateway.errors import InvalidRequest
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
 from gateway.voices.samples.prepare import BLOCK_SECONDS, ReferenceLimits, prepare_reference, wav_of
 
 # After trimming; a second costs the engine 25 tokens (docs/contract.md section 4).

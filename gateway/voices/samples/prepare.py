@@ -17,10 +17,16 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from gateway.audio.pcm import FULL_SCALE, SILENCE_DBFS, as_samples, samples_in, seconds_of
+from gateway.audio.pcm import (
+    ENGINE_SAMPLE_RATE_HZ,
+    FULL_SCALE,
+    SILENCE_DBFS,
+    as_samples,
+    samples_in,
+    seconds_of,
+)
 from gateway.audio.resample import Resampler
 from gateway.errors import InvalidRequest, RequestTooLarge
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
 from gateway.voices.samples.decode import Decoded, Floats, decode
 
 # A line break every 24 characters makes 1.44 characters a byte; mail wraps at 76: 1.37.

@@ -78,7 +78,7 @@ def test_history_and_statistics_count_what_was_spoken(
     for number in range(3):
         said = {"input": f"Number {number}."}
         client.post("/audio/speech", json=said).raise_for_status()
-    activity = gateway.runtime.service.activity
+    activity = gateway.runtime.activity
     wait_until(lambda: len(activity.over) == 3 and not activity.running, "all three are over")
     records = history(client, limit=2)
     assert [record["text_preview"] for record in records] == ["Number 2.", "Number 1."]

@@ -26,13 +26,16 @@ from gateway.api.chatterbox.travisvn.speech import (
     speed_within,
     temperature_within,
 )
-from gateway.api.endpoint import SpeechEndpoint, Spoken, read_body
+from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
 from gateway.api.speakers import cast_voices
 from gateway.errors import GatewayError, InvalidRequest, VoiceNotFound, outcome_of
 from gateway.server.disconnect import ClientGone
-from gateway.speech.request import Sampling, SpeechRequest
+from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics
 from gateway.text.expression import chosen_temperature, expression_of
+from gateway.upstream.dialect import Sampling
+from gateway.voices.catalogue import VoiceCatalogue
 
 LARGEST_SEED = 2**63 - 1
 # Endings that its clients put behind a voice's name.
@@ -64,11 +67,23 @@ class DevnenSpeech:
 
     Args:
         service: The straight line.
+        metrics: Where it is counted how requests end.
+        bodies: Reads them.
+        catalogue: All voices.
     """
 
-    def __init__(self, service: SpeechService) -> None:
+    def __init__(
+        self,
+        service: SpeechService,
+        metrics: Metrics,
+        bodies: BodyReader,
+        catalogue: VoiceCatalogue,
+    ) -> None:
         self._service = service
-        self.speech = SpeechEndpoint(service, DevnenShape(), self.parse, require_fields)
+        self._catalogue = catalogue
+        self.speech = SpeechEndpoint(
+            service, metrics, bodies, DevnenShape(), self.parse, require_fields
+        )
 
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a request.
@@ -80,11 +95,11 @@ class DevnenSpeech:
         fields = check(DevnenBody, value)
         if not fields.text.strip():
             raise InvalidRequest("The text has nothing to say.")
-        self._service.pool.require_ready()
+        text = self._service.read_text(fields.text)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         cast = await cast_voices(
-            self._service,
-            fields.text,
+            self._catalogue,
+            text,
             voice=self._voice(fields),
             voices={},
             instructions=expression.scene,
@@ -93,8 +108,9 @@ class DevnenSpeech:
         ending = fields.output_format or "wav"
         request = SpeechRequest(
             surface=NAME,
-            text=fields.text,
+            text=text,
             voice=cast.preset,
+            voice_label=cast.label,
             response_format=ending,
             speed=speed_within(fields.speed_factor),
             buffered=not fields.stream or scope.get("http_version") == "1.0",
@@ -112,7 +128,7 @@ class DevnenSpeech:
             "Content-Type": f"audio/{ending}",  # its own, which the IANA does not know
             "Content-Disposition": f'attachment; filename="{name}"',
         }
-        return Spoken(request, cast.label, headers)
+        return Spoken(self._service.prepare(request), headers)
 
     def _voice(self, fields: DevnenBody) -> str:
         """The voice that a mode's field names, without its file's ending.
@@ -128,12 +144,12 @@ class DevnenSpeech:
         if not named:
             raise InvalidRequest(f"Missing '{field}' for '{fields.voice_mode}' voice mode.")
         try:
-            self._service.choose_voice(named)
+            self._catalogue.choose(named)
         except VoiceNotFound:
             bare = without_ending(named)
             if bare == named:
                 raise
-            self._service.choose_voice(bare)
+            self._catalogue.choose(bare)
             return bare
         return named
 
@@ -150,15 +166,21 @@ class TtsEndpoint:
     """Reads a body once, and hands it to the server that it is written for.
 
     Args:
-        service: For the bounds.
+        metrics: Where it is counted how requests end.
+        bodies: Reads them.
         travisvn: Takes bodies with `input`.
         devnen: Takes all others.
     """
 
     def __init__(
-        self, service: SpeechService, travisvn: TravisvnSpeech, devnen: DevnenSpeech
+        self,
+        metrics: Metrics,
+        bodies: BodyReader,
+        travisvn: TravisvnSpeech,
+        devnen: DevnenSpeech,
     ) -> None:
-        self._service = service
+        self._metrics = metrics
+        self._bodies = bodies
         self._travisvn = travisvn.speech
         self._devnen = devnen.speech
 
@@ -170,7 +192,7 @@ class TtsEndpoint:
         """Serve one request."""
         try:
             require_fields(scope)
-            body = await read_body(scope, receive, self._service.settings.max_body_bytes)
+            body = await self._bodies.read(scope, receive)
             value, _ = await parse_fields(body, scope)
         except ClientGone:
             self._count("cancelled")
@@ -186,7 +208,7 @@ class TtsEndpoint:
         await endpoint(scope, partial(_replay, bodies, receive), send)
 
     def _count(self, outcome: str) -> None:
-        self._service.metrics.requests.labels(NAME, outcome).inc()
+        self._metrics.requests.labels(NAME, outcome).inc()
 
 
 async def _replay(bodies: list[bytes], receive: Receive) -> Message:

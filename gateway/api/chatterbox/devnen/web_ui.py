@@ -16,14 +16,14 @@ from starlette.routing import BaseRoute, Route
 from gateway.api.chatterbox.devnen.tts import ENDINGS, without_ending
 from gateway.api.chatterbox.fields import wrong
 from gateway.api.chatterbox.travisvn.about import DEVICE, LANGUAGES, NEUTRAL
-from gateway.api.chatterbox.travisvn.voices import library_of
-from gateway.api.endpoint import read_body
+from gateway.api.endpoint import BodyReader
 from gateway.api.multipart import MULTIPART, is_form, parse_form
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import GatewayError, UnsupportedContentType, VoiceExists
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
-from gateway.speech.service import SpeechService
 from gateway.text.normalise import EVENT_TAGS
+from gateway.upstream.pool import Pool
+from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.name_rules import printable
 from gateway.voices.samples.loudness import LONGEST_SECONDS, UPLOAD_LIMITS
 
@@ -37,11 +37,15 @@ class DevnenServer:
     """Everything of devnen's but speech.
 
     Args:
-        service: Knows the voices and the engines.
+        catalogue: All voices.
+        pool: The engines.
+        bodies: Reads uploads.
     """
 
-    def __init__(self, service: SpeechService) -> None:
-        self._service = service
+    def __init__(self, catalogue: VoiceCatalogue, pool: Pool, bodies: BodyReader) -> None:
+        self._catalogue = catalogue
+        self._pool = pool
+        self._bodies = bodies
 
     def routes(self) -> list[BaseRoute]:
         """What its user interface and SillyTavern ask for."""
@@ -59,11 +63,11 @@ class DevnenServer:
         ]
 
     def _references(self) -> list[str]:
-        return sorted(f"{voice.name}.wav" for voice in self._service.voices.voices)
+        return sorted(f"{voice.name}.wav" for voice in self._catalogue.snapshot.voices)
 
     def _predefined(self) -> list[dict[str, str]]:
-        own = [voice.name for voice in self._service.voices.voices]
-        presets = self._service.voices.outside(self._service.pool.voices)
+        own = [voice.name for voice in self._catalogue.snapshot.voices]
+        presets = self._catalogue.presets
         names = sorted({*own, *presets}, key=str.lower)
         return [{"display_name": _shown(name), "filename": f"{name}.wav"} for name in names]
 
@@ -95,12 +99,12 @@ class DevnenServer:
         Raises:
             GatewayError: Nothing of it can be read, or there is no library.
         """
-        library_of(self._service)
+        _ = self._catalogue.library  # without one nothing need be read
         if not is_form(request.scope):
             raise UnsupportedContentType(f"The request's content type must be {MULTIPART}.")
         limit = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
         form = await parse_form(
-            await read_body(request.scope, request.receive, limit), request.scope
+            await self._bodies.read(request.scope, request.receive, limit), request.scope
         )
         files = [
             (filename, data)
@@ -127,7 +131,7 @@ class DevnenServer:
         Raises:
             GatewayError: It cannot be a voice.
         """
-        library, keeper = library_of(self._service)
+        library, keeper = self._catalogue.library
         if not filename.lower().endswith(ENDINGS):
             raise UnsupportedContentType("Invalid file type. Only .wav and .mp3 are allowed.")
         name = without_ending(filename)
@@ -138,7 +142,7 @@ class DevnenServer:
                     name,
                     data,
                     original_name=filename,
-                    reserved=self._service.voices.outside(self._service.pool.voices),
+                    reserved=self._catalogue.presets,
                 )
             )
         except VoiceExists:
@@ -149,7 +153,7 @@ class DevnenServer:
         return f"{voice.name}.wav"
 
     def _model_info(self) -> dict[str, Any]:
-        pool = self._service.pool
+        pool = self._pool
         return {
             "loaded": pool.ready,
             "type": "multilingual",
@@ -188,11 +192,11 @@ class DevnenServer:
         )
 
     def _config(self, request: Request) -> dict[str, Any]:
-        default = f"{self._service.settings.default_voice}.wav"
+        default = f"{self._catalogue.default}.wav"
         return {
             # As this client sees it, which need not be where the process listens.
             "server": {"host": request.url.hostname, "port": request.url.port},
-            "model": {"repo_id": next(iter(self._service.pool.models), None)},
+            "model": {"repo_id": next(iter(self._pool.models), None)},
             "tts_engine": {"device": DEVICE, "default_voice_id": default},
             "generation_defaults": {**NEUTRAL, "seed": 0, "speed_factor": 1.0, "language": "en"},
             "audio_output": {

@@ -14,8 +14,8 @@ from gateway.api.chatterbox.travisvn.paths import ALIASES, paths_of
 from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS
 from gateway.api.chatterbox.travisvn.status import API_NAME
 from gateway.api.openai import list_models_of
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
-from gateway.speech.service import SpeechService
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
+from gateway.upstream.pool import Pool
 
 # Languages that the model card of higgs-audio-v2-generation-3B-base names.
 LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German", "ko": "Korean"}
@@ -23,16 +23,15 @@ NEUTRAL = {"exaggeration": 0.5, "cfg_weight": 0.5, "temperature": 1.0}
 DEVICE = "upstream"  # the model is elsewhere; what it runs on is not known here
 
 
-def health_fields(service: SpeechService) -> dict[str, Any]:
+def health_fields(*, ready: bool, default_voice: str) -> dict[str, Any]:
     """What Chatterbox's clients read of `/health`."""
-    ready = service.pool.ready
     return {
         "model_loaded": ready,
         "device": DEVICE,
         "config": {
             "max_chunk_length": MOST_CHARACTERS,
             "max_total_length": MOST_CHARACTERS,
-            "voice_sample_path": service.settings.default_voice,
+            "voice_sample_path": default_voice,
             **{f"default_{name}": value for name, value in NEUTRAL.items()},
         },
         "initialization_state": "ready" if ready else "initializing",
@@ -45,11 +44,13 @@ class TravisvnAbout:
     """The routes that describe.
 
     Args:
-        service: What is described.
+        pool: Lists the models.
+        default_voice: From the settings.
     """
 
-    def __init__(self, service: SpeechService) -> None:
-        self._service = service
+    def __init__(self, pool: Pool, default_voice: str) -> None:
+        self._pool = pool
+        self._default_voice = default_voice
 
     def routes(self) -> list[BaseRoute]:
         """Under all their names."""
@@ -78,11 +79,10 @@ class TravisvnAbout:
     async def models(self, request: Request) -> Response:
         """`GET /models`: the same list as `/v1/models`."""
         del request
-        return JSONResponse(list_models_of(self._service.pool.models))
+        return JSONResponse(list_models_of(self._pool.models))
 
     async def config(self, request: Request) -> Response:
         """`GET /config`: what their clients show; nothing of the inner network."""
-        settings = self._service.settings
         return JSONResponse(
             {
                 "api_info": {
@@ -96,7 +96,7 @@ class TravisvnAbout:
                 "model": {
                     "device": DEVICE,
                     "sample_rate": ENGINE_SAMPLE_RATE_HZ,
-                    "voice_sample_path": settings.default_voice,
+                    "voice_sample_path": self._default_voice,
                     "model_cache_dir": None,
                 },
                 "defaults": {

@@ -8,10 +8,9 @@ import struct
 from gateway.api.chatterbox.errors import error_body
 from gateway.api.openai import EventFraming
 from gateway.audio.encoders.wav import header
-from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import GatewayError
-from gateway.speech.encoded_stream import Answer
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.speech.encoded_stream import EncodedStream
 
 # travisvn's own header of a stream: players take the largest signed size for "until the end".
 STREAM_RIFF_BYTES = 0x7FFFFFFF - 36
@@ -36,7 +35,7 @@ class WavStream:
         front, self._header = self._header, b""
         return front + data
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: EncodedStream) -> bytes:
         """Nothing, or a header that no sample has followed."""
         del answer
         return self._header
@@ -65,7 +64,7 @@ class PcmEvents(EventFraming):
         front, self._info = self._info, b""
         return front + super().chunk(data)
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: EncodedStream) -> bytes:
         """`speech.audio.done`."""
         return self._info + super().end(answer)
 

@@ -26,12 +26,12 @@ from gateway.api.chatterbox.travisvn.long_text_schemas import (
 )
 from gateway.api.chatterbox.travisvn.paths import paths_of
 from gateway.api.chatterbox.travisvn.speech import TravisvnBody, TravisvnSpeech
-from gateway.api.endpoint import STREAM_HEADERS
+from gateway.api.endpoint import STREAM_HEADERS, BodyReader
 from gateway.api.multipart import Form
+from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.errors import GatewayError, InvalidRequest, WrongJobState
 from gateway.speech.jobs.job import ACTIVE, FINAL, Job, State
 from gateway.speech.jobs.jobs import LongJobs
-from gateway.speech.request import RESPONSE_FORMATS
 from gateway.speech.service import SpeechService
 
 LARGEST_BODY_BYTES = 1024 * 1024  # 100,000 characters, each escaped
@@ -45,15 +45,27 @@ class TravisvnLong:
     """The routes of long texts.
 
     Args:
-        service: For the settings.
+        service: The straight line.
         jobs: The jobs of this process.
         speech: Understands what is to be said.
+        bodies: Reads requests.
+        show_texts: Show the texts of jobs.
     """
 
-    def __init__(self, service: SpeechService, jobs: LongJobs, speech: TravisvnSpeech) -> None:
-        self._settings = service.settings
+    def __init__(
+        self,
+        service: SpeechService,
+        jobs: LongJobs,
+        speech: TravisvnSpeech,
+        bodies: BodyReader,
+        *,
+        show_texts: bool,
+    ) -> None:
+        self._service = service
         self._jobs = jobs
         self._speech = speech
+        self._bodies = bodies
+        self._show_texts = show_texts
 
     def routes(self) -> list[BaseRoute]:
         """Under all their names; fixed names stand before the ones that are a job's."""
@@ -85,7 +97,7 @@ class TravisvnLong:
     async def create(self, request: Request) -> Response:
         """`POST …/long`."""
         jobs = self._jobs
-        body, _ = await read_form(request, LongBody, LARGEST_BODY_BYTES)
+        body, _ = await read_form(self._bodies, request, LongBody, LARGEST_BODY_BYTES)
         fields = TravisvnBody.model_construct(
             input=body.input,
             voice=body.voice,
@@ -93,11 +105,11 @@ class TravisvnLong:
             cfg_weight=body.cfg_weight,
             temperature=body.temperature,
         )
-        spoken = await self._speech.understand(fields, Form({}, ()))
+        understood, _ = await self._speech.understand(fields, Form({}, ()))
         asked = (body.response_format or "mp3").lower()
         response_format = asked if asked in RESPONSE_FORMATS else "mp3"
-        said = replace(spoken.request, response_format=response_format, buffered=False)
-        job = jobs.submit(said, spoken.voice_label, body.voice, session_id=body.session_id)
+        said = replace(understood, response_format=response_format, buffered=False)
+        job = jobs.submit(self._service.prepare(said), body.voice, session_id=body.session_id)
         return JSONResponse(created_of(job))
 
     async def list_jobs(self, request: Request) -> Response:
@@ -119,10 +131,9 @@ class TravisvnLong:
                 raise wrong("query", "status", f"Input should be one of {', '.join(State)}")
             jobs = [job for job in jobs if job.state == status]
         limit = query_number(request, "limit", LISTED, 1, MOST_LISTED)
-        show = self._settings.show_texts
         return JSONResponse(
             {
-                "jobs": [item_of(job, show_texts=show) for job in jobs[:limit]],
+                "jobs": [item_of(job, show_texts=self._show_texts) for job in jobs[:limit]],
                 "total_jobs": len(jobs),
                 "active_jobs": sum(job.state in ACTIVE for job in jobs),
                 "completed_jobs": sum(job.state is State.COMPLETED for job in jobs),
@@ -164,7 +175,7 @@ class TravisvnLong:
             {
                 "metadata": metadata_of(job),
                 "chunks": [],
-                "input_text": job.request.text if self._settings.show_texts else "[hidden]",
+                "input_text": job.request.text.written if self._show_texts else "[hidden]",
                 "error_log": [job.error] if job.error else [],
                 "performance_metrics": {"audio_seconds": round(job.made_seconds, 3)},
             }
@@ -173,7 +184,7 @@ class TravisvnLong:
     async def update(self, request: Request) -> Response:
         """`PATCH …/{id}`: its name, tags, and whether it is archived."""
         job = self._job(request)
-        fields, _ = await read_form(request, Update, LARGEST_BODY_BYTES)
+        fields, _ = await read_form(self._bodies, request, Update, LARGEST_BODY_BYTES)
         if "display_name" in fields.model_fields_set:
             job.display_name = fields.display_name
         if fields.is_archived is not None:
@@ -213,13 +224,11 @@ class TravisvnLong:
     def _repeat(self, job: Job) -> Job:
         if job.state not in FINAL:
             raise WrongJobState(f"A job that is {job.state} cannot be repeated.")
-        return self._jobs.submit(
-            job.request, job.voice, job.voice_name, session_id=job.session_id, repeats=job
-        )
+        return self._jobs.submit(job.speech, job.voice_name, session_id=job.session_id, repeats=job)
 
     async def bulk(self, request: Request) -> Response:
         """`POST …/bulk`: one action on many jobs; those that fail are named."""
-        fields, _ = await read_form(request, Bulk, LARGEST_BODY_BYTES)
+        fields, _ = await read_form(self._bodies, request, Bulk, LARGEST_BODY_BYTES)
         jobs = self._jobs
         if not fields.confirm:
             raise InvalidRequest("Set confirm to true to proceed.")
@@ -253,20 +262,13 @@ class TravisvnLong:
             raise WrongJobState(f"The job is not completed: it is {job.state}.")
         name = f"long_text_{job.id}.{job.request.response_format}"
         return StreamingResponse(
-            self._pieces(job),
+            _pieces(self._jobs, job),
             media_type=job.content_type,
             headers={
                 "Content-Length": str(job.stored_bytes),
                 "Content-Disposition": f'attachment; filename="{name}"',
             },
         )
-
-    async def _pieces(self, job: Job) -> AsyncIterator[bytes]:
-        """A file's bytes; it holds nothing between two of them."""
-        start = 0
-        while data := await self._jobs.read(job, start, READ_BYTES):
-            start += len(data)
-            yield data
 
     async def events(self, request: Request) -> Response:
         """`GET …/{id}/sse`: `progress` until the job is `completed`, or an `error` says why not."""
@@ -275,6 +277,14 @@ class TravisvnLong:
             media_type="text/event-stream",
             headers=STREAM_HEADERS,
         )
+
+
+async def _pieces(jobs: LongJobs, job: Job) -> AsyncIterator[bytes]:
+    """A file's bytes; it holds nothing between two of them."""
+    start = 0
+    while data := await jobs.read(job, start, READ_BYTES):
+        start += len(data)
+        yield data
 
 
 async def _events(job: Job) -> AsyncIterator[bytes]:

@@ -58,7 +58,7 @@ def time_of(seconds: float | None) -> str | None:
 
 def preview_of(job: Job, *, show_texts: bool) -> str:
     """The beginning of a job's text, or a mask."""
-    return job.request.text[:PREVIEW_CHARACTERS] if show_texts else HIDDEN
+    return job.request.text.written[:PREVIEW_CHARACTERS] if show_texts else HIDDEN
 
 
 def remaining_seconds(job: Job) -> int | None:
@@ -110,7 +110,7 @@ def metadata_of(job: Job) -> dict[str, Any]:
         "created_at": time_of(job.created),
         "updated_at": time_of(job.updated),
         "status": job.state,
-        "text_length": len(job.request.text),
+        "text_length": len(job.request.text.written),
         "total_chunks": job.total_chunks,
         "completed_chunks": job.chunks_made,
         "failed_chunks": [],
@@ -155,7 +155,7 @@ def item_of(job: Job, *, show_texts: bool) -> dict[str, Any]:
         "job_id": job.id,
         "status": job.state,
         "text_preview": preview_of(job, show_texts=show_texts),
-        "text_length": len(job.request.text),
+        "text_length": len(job.request.text.written),
         "progress_percentage": round(100 * job.share, 1),
         "created_at": time_of(job.created),
         "completed_at": time_of(job.ended) if done else None,

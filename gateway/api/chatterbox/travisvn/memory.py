@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.api.chatterbox.fields import query_flag
 from gateway.api.chatterbox.travisvn.paths import paths_of
-from gateway.speech.service import SpeechService
+from gateway.speech.activity import Activity
 from gateway.telemetry.process_memory import memory_info
 
 NOTHING_TO_FREE = "The gateway holds no model: its memory needs no care, and nothing was changed."
@@ -26,11 +26,11 @@ class TravisvnMemory:
     """The memory routes.
 
     Args:
-        service: Its requests are counted.
+        activity: Its requests are counted.
     """
 
-    def __init__(self, service: SpeechService) -> None:
-        self._activity = service.activity
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
 
     def routes(self) -> list[BaseRoute]:
         """Under all their names."""

@@ -6,6 +6,8 @@ a header of the answer says so.
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
@@ -18,14 +20,20 @@ from gateway.api.chatterbox.errors import NAME, TravisvnShape
 from gateway.api.chatterbox.fields import Fields, check, parse_fields, require_fields
 from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
 from gateway.api.chatterbox.travisvn.paths import paths_of
-from gateway.api.endpoint import SpeechEndpoint, Spoken
+from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
 from gateway.api.multipart import Form
 from gateway.api.speakers import Cast, cast_voices
+from gateway.audio.encoders import RESPONSE_FORMATS
+from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import VoiceNotFound
-from gateway.speech.request import RESPONSE_FORMATS, SPEED_RANGE, Reference, Sampling, SpeechRequest
+from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
+from gateway.telemetry.metrics import Metrics
 from gateway.text.expression import chosen_temperature, expression_of
+from gateway.text.spoken_text import SpokenText
+from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.aliases import fold
+from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.config_entry import NEUTRAL_TRANSCRIPT
 from gateway.voices.references import reference_of
 
@@ -64,13 +72,26 @@ class TravisvnSpeech:
 
     Args:
         service: The straight line.
+        metrics: Where it is counted how requests end.
+        bodies: Reads them.
+        catalogue: All voices.
+        threads: Where samples are decoded.
     """
 
-    def __init__(self, service: SpeechService) -> None:
+    def __init__(
+        self,
+        service: SpeechService,
+        metrics: Metrics,
+        bodies: BodyReader,
+        catalogue: VoiceCatalogue,
+        threads: Executor,
+    ) -> None:
         self._service = service
-        shape = TravisvnShape()
-        self.speech = SpeechEndpoint(service, shape, self.parse, require_fields)
-        self.stream = SpeechEndpoint(service, shape, self.parse_stream, require_fields)
+        self._catalogue = catalogue
+        self._threads = threads
+        endpoint = partial(SpeechEndpoint, service, metrics, bodies, TravisvnShape())
+        self.speech = endpoint(self.parse, require_fields)
+        self.stream = endpoint(self.parse_stream, require_fields)
 
     def routes(self) -> list[BaseRoute]:
         """Whole or SSE; and as a stream. What is said as JSON may be said as a form, too."""
@@ -94,13 +115,13 @@ class TravisvnSpeech:
         """
         value, form = await parse_fields(body, scope)
         fields = check(TravisvnBody, value)
-        spoken = await self.understand(fields, form)
+        request, headers = await self.understand(fields, form)
         if fields.stream_format == "sse":
             events = PcmEvents(fields.input)
-            return replace(spoken, request=_as_pcm(spoken.request), wrap=events)
-        ending = spoken.request.response_format
-        name = f"attachment; filename=speech.{ending}"
-        return replace(spoken, headers={**spoken.headers, "Content-Disposition": name})
+            return Spoken(self._service.prepare(_as_pcm(request)), headers, wrap=events)
+        name = f"attachment; filename=speech.{request.response_format}"
+        headers = {**headers, "Content-Disposition": name}
+        return Spoken(self._service.prepare(request), headers)
 
     async def parse_stream(self, body: bytes, scope: Scope) -> Spoken:
         """Read a request for a WAV file that is sent while it is made.
@@ -109,31 +130,33 @@ class TravisvnSpeech:
             UnprocessableRequest, InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
         value, form = await parse_fields(body, scope)
-        spoken = await self.understand(check(TravisvnBody, value), form)
+        request, headers = await self.understand(check(TravisvnBody, value), form)
         headers = {
-            **spoken.headers,
+            **headers,
             "Content-Disposition": "attachment; filename=speech_stream.wav",
             "Cache-Control": "no-cache",
         }
-        request = _as_pcm(spoken.request)
-        return replace(spoken, request=request, headers=headers, wrap=WavStream())
+        return Spoken(self._service.prepare(_as_pcm(request)), headers, wrap=WavStream())
 
-    async def understand(self, fields: TravisvnBody, form: Form) -> Spoken:
-        """What to say, as one whole file.
+    async def understand(
+        self, fields: TravisvnBody, form: Form
+    ) -> tuple[SpeechRequest, dict[str, str]]:
+        """What to say, as one whole file, and headers of the answer.
 
         Raises:
             InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
-        self._service.pool.require_ready()
+        text = self._service.read_text(fields.input)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         samples = await self._samples(form)
-        cast, fell_back = await self._cast(fields, samples, expression.scene)
+        cast, fell_back = await self._cast(fields, text, samples, expression.scene)
         response_format = (fields.response_format or "wav").lower()
         temperature = chosen_temperature(fields.temperature) or expression.temperature
         request = SpeechRequest(
             surface=NAME,
-            text=fields.input,
+            text=text,
             voice=cast.preset,
+            voice_label=cast.label,
             # Its own server sends WAV whatever is asked for.
             response_format=response_format if response_format in RESPONSE_FORMATS else "wav",
             speed=speed_within(fields.speed),
@@ -142,24 +165,27 @@ class TravisvnSpeech:
             references=cast.references,
             sampling=Sampling(temperature=temperature_within(temperature)),
         )
-        headers = {FALLBACK_HEADER: "default"} if fell_back else {}
-        return Spoken(request, cast.label, headers)
+        return request, {FALLBACK_HEADER: "default"} if fell_back else {}
 
     async def _samples(self, form: Form) -> tuple[Reference, ...]:
         file = next((data for name, data in form.files if name == VOICE_FILE), None)
         if file is None:
             return ()
         prepare = partial(reference_of, file, NEUTRAL_TRANSCRIPT, param=VOICE_FILE)
-        return (await self._service.in_thread(prepare),)
+        return (await asyncio.get_running_loop().run_in_executor(self._threads, prepare),)
 
     async def _cast(
-        self, fields: TravisvnBody, samples: tuple[Reference, ...], scene: str | None
+        self,
+        fields: TravisvnBody,
+        text: SpokenText,
+        samples: tuple[Reference, ...],
+        scene: str | None,
     ) -> tuple[Cast, bool]:
         """Who speaks, and whether that is the default voice for want of the one that was named."""
         cast = partial(
             cast_voices,
-            self._service,
-            fields.input,
+            self._catalogue,
+            text,
             voices={},
             samples=samples,
             instructions=scene,
@@ -176,7 +202,7 @@ class TravisvnSpeech:
 
     def _means_default(self, name: str) -> bool:
         """Whether a name is only its clients' word for the voice that is set as the default."""
-        library = self._service.voices
+        library = self._catalogue.snapshot
         has_default = any(voice.is_default for voice in library.voices)
         return has_default and fold(name) == ITS_DEFAULT_VOICE and library.find(name) is None
 

@@ -14,8 +14,7 @@ from starlette.routing import BaseRoute, Route
 from gateway import __version__
 from gateway.api.chatterbox.fields import query_flag, query_number
 from gateway.api.chatterbox.travisvn.paths import paths_of
-from gateway.speech.activity import Activity, Entry, Step
-from gateway.speech.service import SpeechService
+from gateway.speech.activity import Activity, RequestProgress, Step
 from gateway.telemetry.metrics import Totals
 from gateway.telemetry.process_memory import memory_info
 
@@ -35,7 +34,7 @@ _STATUS = {
 }
 
 
-def progress_of(entry: Entry) -> dict[str, Any]:
+def progress_of(entry: RequestProgress) -> dict[str, Any]:
     """How far a request is; its chunks are segments of its text, told from its likely length."""
     total, share = entry.chunks, entry.share
     current = min(total, 1 + int(share * total)) if share else 0
@@ -54,7 +53,7 @@ def progress_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def record_of(entry: Entry) -> dict[str, Any]:
+def record_of(entry: RequestProgress) -> dict[str, Any]:
     """All that is told of a request."""
     error = entry.error or ("cancelled" if entry.step is Step.CANCELLED else None)
     return {
@@ -72,7 +71,7 @@ def record_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def past_of(entry: Entry) -> dict[str, Any]:
+def past_of(entry: RequestProgress) -> dict[str, Any]:
     """A request of the history."""
     return {**record_of(entry), "end_time": round(entry.started + entry.seconds, 3)}
 
@@ -124,11 +123,11 @@ class TravisvnStatus:
     """The routes of what runs and ran.
 
     Args:
-        service: Its activity is told.
+        activity: What is told.
     """
 
-    def __init__(self, service: SpeechService) -> None:
-        self._activity = service.activity
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
 
     def routes(self) -> list[BaseRoute]:
         """Under all their names."""

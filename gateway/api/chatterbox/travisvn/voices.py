@@ -18,12 +18,10 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.api.chatterbox.fields import Fields, read_form, wrong
 from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.api.endpoint import BodyReader
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
-from gateway.errors import NoVoiceLibrary
-from gateway.speech.service import SpeechService
-from gateway.voices.library.background import VoiceKeeper
-from gateway.voices.library.library import LibraryVoice, VoiceLibrary
-from gateway.voices.resolve import names_of_voices
+from gateway.voices.catalogue import VoiceCatalogue
+from gateway.voices.library.library import LibraryVoice
 from gateway.voices.samples.loudness import UPLOAD_LIMITS
 
 VOICE_FILE = "voice_file"
@@ -60,19 +58,6 @@ class Alias(Fields):
     alias: Name
 
 
-def library_of(service: SpeechService) -> tuple[VoiceLibrary, VoiceKeeper]:
-    """The library and what changes it.
-
-    Raises:
-        NoVoiceLibrary: The gateway keeps none.
-    """
-    if service.library is None or service.keeper is None:
-        raise NoVoiceLibrary(
-            "This gateway keeps no voices: GATEWAY_VOICES_DIR names no folder for them."
-        )
-    return service.library, service.keeper
-
-
 def item_of(voice: LibraryVoice) -> dict[str, Any]:
     """A voice as travisvn's clients read it; no path of this machine."""
     seconds = min(voice.created_at, LATEST_DATE)
@@ -100,11 +85,13 @@ class TravisvnVoices:
     """The voice routes.
 
     Args:
-        service: Holds the library.
+        catalogue: All voices.
+        bodies: Reads uploads.
     """
 
-    def __init__(self, service: SpeechService) -> None:
-        self._service = service
+    def __init__(self, catalogue: VoiceCatalogue, bodies: BodyReader) -> None:
+        self._catalogue = catalogue
+        self._bodies = bodies
 
     def routes(self) -> list[BaseRoute]:
         """Fixed names stand before the ones that are a voice's."""
@@ -133,20 +120,19 @@ class TravisvnVoices:
     async def list_voices(self, request: Request) -> Response:
         """`GET /voices`: the library, the newest first."""
         del request
-        voices = sorted(self._service.voices.voices, key=lambda v: v.created_at, reverse=True)
+        voices = sorted(self._catalogue.snapshot.voices, key=lambda v: v.created_at, reverse=True)
         return JSONResponse({"voices": [item_of(voice) for voice in voices], "count": len(voices)})
 
     async def all_names(self, request: Request) -> Response:
         """`GET /voices/all-names`: every name that may stand as `voice`."""
         del request
-        service = self._service
-        names = names_of_voices(service.settings.voice_aliases, service.pool.voices, service.voices)
+        names = self._catalogue.names
         return JSONResponse({"voice_names": names, "count": len(names)})
 
     async def upload(self, request: Request) -> Response:
         """`POST /voices`: 201, or 409 where the name is taken."""
-        library, keeper = library_of(self._service)
-        fields, form = await read_form(request, Upload, LARGEST_UPLOAD_BYTES)
+        library, keeper = self._catalogue.library
+        fields, form = await read_form(self._bodies, request, Upload, LARGEST_UPLOAD_BYTES)
         found = next((i for i, (name, _) in enumerate(form.files) if name == VOICE_FILE), None)
         if found is None:
             raise wrong("body", VOICE_FILE, "A file is required")
@@ -158,7 +144,7 @@ class TravisvnVoices:
                 transcript=fields.transcript,
                 language=fields.language,
                 original_name=form.filenames[found],
-                reserved=self._service.voices.outside(self._service.pool.voices),
+                reserved=self._catalogue.presets,
                 audio_param=VOICE_FILE,
             )
         )
@@ -167,14 +153,14 @@ class TravisvnVoices:
 
     async def show(self, request: Request) -> Response:
         """`GET /voices/{name}`."""
-        library, _ = library_of(self._service)
+        library, _ = self._catalogue.library
         return JSONResponse({"voice": item_of(library.get(request.path_params["voice_name"]))})
 
     async def download(self, request: Request) -> Response:
         """`GET /voices/{name}/download`: the recording as the library keeps it."""
-        library, _ = library_of(self._service)
+        library, _ = self._catalogue.library
         voice = library.get(request.path_params["voice_name"])
-        wav = await self._service.in_thread(partial(library.read_audio, voice))
+        wav = await self._catalogue.read_audio(voice)
         filename = f"filename*=utf-8''{quote(voice.name)}.wav"
         return Response(
             wav,
@@ -184,10 +170,10 @@ class TravisvnVoices:
 
     async def rename(self, request: Request) -> Response:
         """`PUT /voices/{name}`."""
-        library, keeper = library_of(self._service)
+        library, keeper = self._catalogue.library
         old = request.path_params["voice_name"]
-        fields, _ = await read_form(request, Renamed, FORM_OVERHEAD_BYTES)
-        reserved = self._service.voices.outside(self._service.pool.voices)
+        fields, _ = await read_form(self._bodies, request, Renamed, FORM_OVERHEAD_BYTES)
+        reserved = self._catalogue.presets
         voice = await keeper.change(
             partial(library.rename, old, fields.new_name, reserved=reserved)
         )
@@ -197,27 +183,27 @@ class TravisvnVoices:
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /voices/{name}`."""
-        library, keeper = library_of(self._service)
+        library, keeper = self._catalogue.library
         voice = await keeper.change(partial(library.remove, request.path_params["voice_name"]))
         return JSONResponse({"message": "Voice deleted successfully", "voice_name": voice.name})
 
     async def list_aliases(self, request: Request) -> Response:
         """`GET /voices/{name}/aliases`."""
-        library, _ = library_of(self._service)
+        library, _ = self._catalogue.library
         voice = library.get(request.path_params["voice_name"])
         aliases = list(voice.aliases)
         return JSONResponse({"voice_name": voice.name, "aliases": aliases, "count": len(aliases)})
 
     async def add_alias(self, request: Request) -> Response:
         """`POST /voices/{name}/aliases`."""
-        library, keeper = library_of(self._service)
-        fields, _ = await read_form(request, Alias, FORM_OVERHEAD_BYTES)
+        library, keeper = self._catalogue.library
+        fields, _ = await read_form(self._bodies, request, Alias, FORM_OVERHEAD_BYTES)
         voice = await keeper.change(
             partial(
                 library.add_alias,
                 request.path_params["voice_name"],
                 fields.alias,
-                reserved=self._service.voices.outside(self._service.pool.voices),
+                reserved=self._catalogue.presets,
             )
         )
         return JSONResponse(
@@ -232,7 +218,7 @@ class TravisvnVoices:
 
     async def remove_alias(self, request: Request) -> Response:
         """`DELETE /voices/{name}/aliases/{alias}`."""
-        library, keeper = library_of(self._service)
+        library, keeper = self._catalogue.library
         name, alias = request.path_params["voice_name"], request.path_params["alias"]
         voice = await keeper.change(partial(library.remove_alias, name, alias))
         return JSONResponse(
@@ -249,13 +235,13 @@ class TravisvnVoices:
         return {
             "default_voice": None,
             "source": "file_system",
-            "path": self._service.settings.default_voice,
+            "path": self._catalogue.default,
         }
 
     async def show_default(self, request: Request) -> Response:
         """`GET /voices/default`."""
         del request
-        voice = next((v for v in self._service.voices.voices if v.is_default), None)
+        voice = next((v for v in self._catalogue.snapshot.voices if v.is_default), None)
         if voice is None:
             return JSONResponse({**self._no_default(), "voice_info": None})
         return JSONResponse(
@@ -264,8 +250,8 @@ class TravisvnVoices:
 
     async def set_default(self, request: Request) -> Response:
         """`POST /voices/default`."""
-        library, keeper = library_of(self._service)
-        fields, _ = await read_form(request, Chosen, FORM_OVERHEAD_BYTES)
+        library, keeper = self._catalogue.library
+        fields, _ = await read_form(self._bodies, request, Chosen, FORM_OVERHEAD_BYTES)
         await keeper.change(partial(library.set_default, fields.voice_name))
         voice = library.get(fields.voice_name)
         return JSONResponse(
@@ -279,7 +265,7 @@ class TravisvnVoices:
     async def reset_default(self, request: Request) -> Response:
         """`DELETE /voices/default`."""
         del request
-        library, keeper = library_of(self._service)
+        library, keeper = self._catalogue.library
         await keeper.change(partial(library.set_default, None))
         message = {"message": "Default voice reset to system default"}
         return JSONResponse({**message, **self._no_default()})
@@ -287,7 +273,7 @@ class TravisvnVoices:
     async def clean_up(self, request: Request) -> Response:
         """`POST /voices/cleanup`: delete files that no voice needs any more."""
         del request
-        library, keeper = library_of(self._service)
+        library, keeper = self._catalogue.library
         removed = await keeper.change(library.cleanup)
         return JSONResponse(
             {"message": "Cleanup completed", "removed_voices": removed, "count": len(removed)}

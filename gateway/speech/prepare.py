@@ -1,0 +1,290 @@
+"""What a request's generations will be, decided before anything is waited for.
+
+The prompt's size, what segments share of each other, and the bounds of each generation: the engine
+ends a runaway, a cut and a whole answer alike (docs/contract.md section 2), so the length that a
+text allows is the only judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import partial
+
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
+from gateway.errors import InvalidRequest
+from gateway.settings import Settings
+from gateway.speech.request import SpeechRequest
+from gateway.text.dialogue import iter_generations, parse_turns
+from gateway.text.estimate import looks_silent, speech_seconds
+from gateway.text.normalise import normalise
+from gateway.text.sanitise import sanitise_text
+from gateway.text.split import Segment, iter_segments
+from gateway.text.tokens import (
+    CONTEXT_TOKENS,
+    DEFAULT_PROMPT_TOKENS,
+    OVERHEAD_TOKENS,
+    TOKENS_PER_SECOND,
+    fits_context,
+    free_tokens,
+    max_tokens,
+    text_tokens,
+)
+from gateway.upstream.client import Timeouts
+from gateway.upstream.dialect import (
+    BUFFERED,
+    PROFILES,
+    SAMPLES_PER_TOKEN,
+    Chunking,
+    Generation,
+    Reference,
+    Sampling,
+)
+
+REFERENCE_OVERHEAD_TOKENS = 16
+# A request's own prompt takes at most this share of the engine's context: what remains holds a
+# segment's text, the audio of earlier segments that goes along, and the audio to be made.
+MOST_PROMPT_SHARE = 0.5
+CHARACTERS_OF_ONE_TIMEOUT = 4096  # OpenAI's longest input; longer ones get more time
+# Segments whose voice hangs on an earlier segment's audio wait for it, and carry it in the prompt.
+ANCHOR_LIKELY_SECONDS = 20.0
+ANCHORED_LIKELY_SECONDS = 40.0
+
+
+# Below temperature 1 the container may miss the end: a tighter bound.
+COLD_LENGTH_FACTOR = 1.5
+COLD_BASE_SECONDS = 2.0  # breath and pauses around a short text
+
+
+class Context(Enum):
+    """Which earlier segments a segment is given as references, besides the request's own."""
+
+    NONE = "none"  # a preset or a reference fixes the voice: segments are independent
+    FIRST = "first"  # the first segment's audio fixes the voice of all others
+    DIALOGUE = "dialogue"  # the first fixes the voices, the one before carries the conversation
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPlan:
+    """One generation, and what its text allows its audio to be.
+
+    Attributes:
+        generation: The upstream call.
+        timeouts: Bounds of an attempt.
+        shortest_samples: Audio below this is no honest reading.
+        longest_samples: Audio above this is a runaway.
+        bounded_by_client: The client's own max_tokens is the tighter bound.
+        quiet_limit_seconds: Near-silence of this length is a runaway.
+        warmer: What is done instead when it runs away: the plan at the engine's own temperature,
+            where a lower one was asked for and nothing is sent before all of it is there.
+    """
+
+    generation: Generation
+    timeouts: Timeouts
+    shortest_samples: int
+    longest_samples: int
+    bounded_by_client: bool
+    quiet_limit_seconds: float
+    warmer: GenerationPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSpeech:
+    """A request with everything that follows from it and the settings.
+
+    Attributes:
+        request: What to say, by whom, in which format.
+        context: What its later segments are given of earlier ones.
+        prompt_tokens: What everything in its prompt but the text takes at most.
+        context_tokens: max_model_len of the engine.
+    """
+
+    request: SpeechRequest
+    context: Context
+    prompt_tokens: int
+    context_tokens: int
+    _settings: Settings = field(repr=False)
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Bound of the whole request: a long text may take as many times longer as it is longer."""
+        parts = 1 + len(self.request.text.written) // CHARACTERS_OF_ONE_TIMEOUT
+        return parts * self._settings.request_timeout_seconds
+
+    def segments(self) -> Iterator[Segment]:
+        """What each generation says, lazily; segments that are silent are left out."""
+        return (
+            segment
+            for segment in self._all_segments()
+            if not looks_silent(sanitise_text(segment.text))
+        )
+
+    def _all_segments(self) -> Iterator[Segment]:
+        text = self.request.text.spoken
+        if self.context is Context.DIALOGUE:
+            return iter_generations(
+                parse_turns(text),
+                likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
+                prompt_tokens=self.prompt_tokens,
+                context_tokens=self.context_tokens,
+            )
+        if self.context is Context.FIRST:
+            return iter_segments(
+                text,
+                likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
+                first_likely_seconds_budget=ANCHOR_LIKELY_SECONDS,
+                prompt_tokens=self.prompt_tokens,
+                context_tokens=self.context_tokens,
+            )
+        return iter_segments(
+            text, prompt_tokens=self.prompt_tokens, context_tokens=self.context_tokens
+        )
+
+    def plan(self, text: str, earlier: tuple[Reference, ...] = ()) -> GenerationPlan:
+        """Decide what an upstream is asked for and what it may answer.
+
+        Args:
+            text: The text, or one segment of it; it is sanitised here, as the last of all steps.
+            earlier: Earlier segments, the most important first: as many as leave room for the
+                text go along as references.
+
+        Raises:
+            InvalidRequest: Prompt and text leave no room for audio.
+        """
+        if self._settings.normalise_text:
+            text = normalise(text)  # a segment ends with a stop, too
+        text = sanitise_text(text)
+        room = partial(fits_context, text, context_tokens=self.context_tokens)
+        while earlier and not room(prompt_tokens=self._prompt_tokens_with(earlier)):
+            earlier = earlier[:-1]
+        return self._plan(text, earlier, self.request.sampling)
+
+    def _plan(
+        self, text: str, earlier: tuple[Reference, ...], sampling: Sampling
+    ) -> GenerationPlan:
+        request, settings = self.request, self._settings
+        prompt_tokens = self._prompt_tokens_with(earlier)
+        free = free_tokens(text, context_tokens=self.context_tokens, prompt_tokens=prompt_tokens)
+        tokens = max_tokens(
+            text,
+            seconds_per_character_factor=settings.plausible_length_factor,
+            context_tokens=self.context_tokens,
+            prompt_tokens=prompt_tokens,
+        )
+        if tokens <= OVERHEAD_TOKENS:
+            raise InvalidRequest(
+                f"The engine's context of {self.context_tokens} tokens is too short for this text.",
+                param="input",
+            )
+        warmer = None
+        if sampling.temperature is not None and sampling.temperature < 1:
+            if request.buffered:
+                warmer = self._plan(text, earlier, replace(sampling, temperature=None))
+            tokens = min(tokens, cold_tokens(text))
+        asked = sampling.max_tokens
+        bounded_by_client = asked is not None and asked < tokens
+        if asked is not None:
+            tokens = min(tokens, asked)
+        shortest_samples = int(speech_seconds(text).shortest_seconds * ENGINE_SAMPLE_RATE_HZ)
+        return GenerationPlan(
+            generation=Generation(
+                text=text,
+                voice=request.voice,
+                system_prompt=request.system_prompt,
+                references=(*request.references, *earlier),
+                sampling=sampling,
+                max_tokens=tokens,
+                chunking=chunking_of(settings, buffered=request.buffered),
+                prompt_tokens=self.context_tokens - free,
+                model=request.model,
+            ),
+            timeouts=attempt_timeouts(settings),
+            # A client that bounds the tokens itself has asked for a cut.
+            shortest_samples=0 if bounded_by_client else shortest_samples,
+            longest_samples=max(1, tokens - OVERHEAD_TOKENS) * SAMPLES_PER_TOKEN,
+            bounded_by_client=bounded_by_client,
+            quiet_limit_seconds=settings.quiet_limit_seconds,
+            warmer=None if bounded_by_client else warmer,
+        )
+
+    def _prompt_tokens_with(self, earlier: tuple[Reference, ...]) -> int:
+        return self.prompt_tokens + sum(map(_reference_tokens, earlier))
+
+
+def prepare(
+    request: SpeechRequest, settings: Settings, context_tokens: int = CONTEXT_TOKENS
+) -> PreparedSpeech:
+    """Decide how a request is made.
+
+    Args:
+        request: What to say.
+        settings: Bounds.
+        context_tokens: max_model_len of the engine.
+
+    Raises:
+        InvalidRequest: Scene, samples and their texts leave the engine no room: it would only
+            answer an error.
+    """
+    tokens = _prompt_tokens(request)
+    most_tokens = int(context_tokens * MOST_PROMPT_SHARE)
+    if tokens > most_tokens:
+        raise InvalidRequest(
+            f"The scene and the voice samples take up to {tokens} tokens of the engine's context; "
+            f"at most {most_tokens} are allowed. Shorten the prompt, the samples or their texts."
+        )
+    return PreparedSpeech(request, _context_of(request), tokens, context_tokens, settings)
+
+
+def _context_of(request: SpeechRequest) -> Context:
+    if request.text.is_dialogue:
+        return Context.DIALOGUE
+    if request.references or (request.voice is not None and request.system_prompt is None):
+        return Context.NONE
+    return Context.FIRST
+
+
+def _prompt_tokens(request: SpeechRequest) -> int:
+    """The most tokens that everything in the prompt but the text can take."""
+    scene = text_tokens(request.system_prompt or "")
+    return DEFAULT_PROMPT_TOKENS + scene + sum(map(_reference_tokens, request.references))
+
+
+def _reference_tokens(reference: Reference) -> int:
+    """A reference takes 25 tokens a second and 9 around it (docs/contract.md section 4)."""
+    audio_tokens = math.ceil(reference.seconds * TOKENS_PER_SECOND)
+    return audio_tokens + REFERENCE_OVERHEAD_TOKENS + text_tokens(reference.transcript)
+
+
+def cold_tokens(text: str) -> int:
+    """The bound of a generation below temperature 1, where the container may miss the end.
+
+    Public reports: boson-ai/higgs-audio #126 and #151 (docs/contract.md section 7).
+    """
+    seconds = COLD_LENGTH_FACTOR * speech_seconds(text).likely_seconds + COLD_BASE_SECONDS
+    return OVERHEAD_TOKENS + math.ceil(TOKENS_PER_SECOND * seconds)
+
+
+def attempt_timeouts(settings: Settings) -> Timeouts:
+    """Bounds of one attempt."""
+    return Timeouts(
+        connect_seconds=settings.connect_timeout_seconds,
+        first_audio_seconds=settings.first_audio_timeout_seconds,
+        idle_seconds=settings.idle_timeout_seconds,
+    )
+
+
+def chunking_of(settings: Settings, *, buffered: bool) -> Chunking:
+    """How the upstream shall cut its answer.
+
+    A whole answer is cut as rarely as the timeouts allow, because each cut leaves a join: a chunk
+    takes half of the shorter timeout at the slowest rate that is accepted, so an engine that hangs
+    is told apart from one that is slow within the timeouts that the settings name.
+    """
+    if not buffered:
+        return PROFILES[settings.stream_profile]
+    patience_seconds = min(settings.first_audio_timeout_seconds, settings.idle_timeout_seconds) / 2
+    size_tokens = int(patience_seconds * settings.slowest_tokens_per_second)
+    least = PROFILES["standard"].size_tokens
+    return replace(BUFFERED, size_tokens=max(least, min(size_tokens, BUFFERED.size_tokens)))

@@ -1,0 +1,106 @@
+"""Every voice that a request may name, with its recording: what surfaces ask and change."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+from gateway.errors import NoVoiceLibrary
+from gateway.text.sanitise import sanitise_text
+from gateway.upstream.dialect import Reference
+from gateway.voices.library.background import VoiceKeeper
+from gateway.voices.library.config_file import Snapshot
+from gateway.voices.library.library import LibraryVoice, VoiceLibrary
+from gateway.voices.resolve import ChosenVoice, choose_voice, names_of_voices
+
+
+class VoiceCatalogue:
+    """The library's voices, the engines' presets, and the aliases of both.
+
+    Args:
+        presets: Tells the presets that the engines list.
+        default: The voice of requests that name none: a preset or an alias.
+        aliases: From the settings.
+        library: The voice library, or None.
+        threads: Where recordings are read.
+    """
+
+    def __init__(
+        self,
+        presets: Callable[[], Sequence[str]],
+        *,
+        default: str,
+        aliases: Mapping[str, str],
+        library: VoiceLibrary | None,
+        threads: Executor,
+    ) -> None:
+        self.default = default
+        self.keeper = VoiceKeeper(library) if library else None
+        self._presets = presets
+        self._aliases = aliases
+        self._library = library
+        self._threads = threads
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The library's voices as they are now; empty where there is no library."""
+        return self._library.snapshot if self._library else Snapshot()
+
+    @property
+    def presets(self) -> list[str]:
+        """Presets of the engines that the library does not have."""
+        return self.snapshot.outside(self._presets())
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that may stand as a request's voice."""
+        return names_of_voices(self._aliases, self._presets(), self.snapshot)
+
+    @property
+    def library(self) -> tuple[VoiceLibrary, VoiceKeeper]:
+        """The library, and what runs its changes.
+
+        Raises:
+            NoVoiceLibrary: The gateway has none.
+        """
+        if self._library is None or self.keeper is None:
+            raise NoVoiceLibrary(
+                "This gateway keeps no voices: GATEWAY_VOICES_DIR names no folder for them."
+            )
+        return self._library, self.keeper
+
+    def choose(self, name: str | None) -> ChosenVoice:
+        """What a client's word for a voice means; None is the default voice.
+
+        Raises:
+            VoiceNotFound: With the list of names that work.
+        """
+        return choose_voice(
+            name,
+            default=self.default,
+            aliases=self._aliases,
+            listed=self._presets(),
+            library=self.snapshot,
+            now=time.time(),
+        )
+
+    async def recording_of(self, voice: LibraryVoice) -> Reference:
+        """A library voice as a reference.
+
+        Raises:
+            VoiceNotFound: It was removed in between.
+            InvalidRequest: A file put there by hand that cannot be a reference.
+        """
+        return Reference(await self.read_audio(voice), sanitise_text(voice.prompt_transcript))
+
+    async def read_audio(self, voice: LibraryVoice) -> bytes:
+        """A library voice's recording, a WAV file.
+
+        Raises:
+            VoiceNotFound, InvalidRequest, NoVoiceLibrary.
+        """
+        read = partial(self.library[0].read_audio, voice)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -18,7 +17,7 @@ import soundfile
 
 from engines.voice import PRESETS
 from tests.listen import decode, peak_dbfs, pitch_hz, resample, transcribe, word_error_rate
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, wait_until
 
 SENTENCES = (
     "Please remember to buy some bread and milk on the way home. "
@@ -29,17 +28,9 @@ FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
+def engine_arguments() -> tuple[str, ...]:
     """The CPU engine."""
-    with running_engine() as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway in front of it."""
-    with running_gateway(upstreams=engine) as running:
-        yield running
+    return ("--voice", "cpu")
 
 
 def speak(gateway: Gateway, **fields: Any) -> bytes:

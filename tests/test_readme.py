@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from gateway.audio.encoders import ENCODERS
 from gateway.settings import Settings, default_text, variable_name
 from gateway.voices.aliases import OPENAI_VOICES
-from loadtest.processes import running_engine
-from tests.running import Gateway, running_gateway
+from tests.running import Gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -85,16 +81,6 @@ def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
     assert targets
     assert targets - set(re.findall(r"make ([a-z]+)", told)) == set()
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway for the examples."""
-    with (
-        running_engine("--voice", "simulated") as engine,
-        running_gateway(upstreams=engine.address) as gateway,
-    ):
-        yield gateway
 
 
 def _run_example(command: list[str], folder: Path) -> None:

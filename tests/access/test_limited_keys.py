@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from tests.asking import BODY, KEY, get, speak
-from tests.running import running_engine, running_gateway, wait_until
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine that speaks far faster than real time."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "2000") as supervisor:
-        yield supervisor.address
+from tests.running import running_gateway, wait_until
 
 
 def test_a_limited_key_is_told_when_to_come_back_and_others_go_on(engine: str) -> None:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,25 +20,15 @@ from gateway.access.keys import file_line
 from gateway.access.middleware import SMALL_BODY_BYTES, group_of
 from loadtest.processes import answers, free_port
 from tests.asking import ADMIN, BODY, KEY, get, speak
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, running_gateway, wait_until
 
 UPLOAD_BYTES = 30_000_000
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine that speaks far faster than real time."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "2000") as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway for alice and its administrator."""
-    with running_gateway(
-        upstreams=engine, api_keys=f"alice={KEY}", admin_keys=f"root={ADMIN}"
-    ) as running:
-        yield running
+def gateway_settings() -> dict[str, Any]:
+    """A key for alice, and one for the administrator."""
+    return {"api_keys": f"alice={KEY}", "admin_keys": f"root={ADMIN}"}
 
 
 def exchange(gateway: Gateway, head: bytes, body: bytes = b"") -> tuple[bytes, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -11,17 +10,19 @@ import pytest
 from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
 from gateway.text.estimate import speech_seconds
 from loadtest.prose import prose
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway in front of one engine that takes a few seconds for a long text."""
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "1000") as engine,
-        running_gateway(upstreams=engine.address, max_in_flight=1) as running,
-    ):
-        yield running
+def engine_arguments() -> tuple[str, ...]:
+    """It takes a few seconds for a long text."""
+    return ("--tokens-per-second", "1000")
+
+
+@pytest.fixture(scope="module")
+def gateway_settings() -> dict[str, Any]:
+    """One slot."""
+    return {"max_in_flight": 1}
 
 
 def states(gateway: Gateway) -> list[dict[str, Any]]:

@@ -29,20 +29,6 @@ DEFAULT_PROMPT = (
 SAMPLE = base64.b64encode(wav(tone(2.0, 24_000))).decode()
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine that speaks far faster than real time."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "2000") as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway in front of it."""
-    with running_gateway(upstreams=engine) as running:
-        yield running
-
-
 def generate(gateway: Gateway, text: Any = TEXT, **fields: Any) -> httpx.Response:
     """Ask the way the proxy's clients do."""
     return httpx.post(gateway.url + "/generate", json={"text": text, **fields}, timeout=30)

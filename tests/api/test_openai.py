@@ -8,7 +8,6 @@ import itertools
 import json
 import socket
 import wave
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,20 +19,6 @@ from loadtest.processes import engine_state
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps in the sun."
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine that speaks far faster than real time."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "2000") as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway in front of it."""
-    with running_gateway(upstreams=engine) as running:
-        yield running
 
 
 def speak(gateway: Gateway, **fields: Any) -> httpx.Response:

@@ -36,13 +36,15 @@ def echo() -> Iterator[tuple[str, EchoVoice]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    echo: tuple[str, EchoVoice], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway with an empty library."""
-    folder = tmp_path_factory.mktemp("library")
-    with running_gateway(upstreams=echo[0], voices_dir=folder) as running:
-        yield running
+def engine(echo: tuple[str, EchoVoice]) -> str:
+    """An engine that says what it is given."""
+    return echo[0]
+
+
+@pytest.fixture(scope="module")
+def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An empty library."""
+    return {"voices_dir": tmp_path_factory.mktemp("library")}
 
 
 @pytest.fixture(autouse=True)

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from gateway.api.openapi import docs_page, openapi_document
-from tests.running import Gateway, running_engine, running_gateway
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway in front of a simulated engine."""
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "2000") as engine,
-        running_gateway(upstreams=engine.address) as running,
-    ):
-        yield running
+from tests.running import Gateway, running_gateway
 
 
 def test_health_is_live_and_has_the_fields_of_every_client_family(gateway: Gateway) -> None:

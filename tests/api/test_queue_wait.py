@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, wait_until
 
 TEXT = "Whoever waits wants to know for how long."
 HEADER = "x-queue-wait-seconds"
@@ -26,13 +25,15 @@ ROUTES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway with one slot."""
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "1000") as engine,
-        running_gateway(upstreams=engine.address, max_in_flight=1) as running,
-    ):
-        yield running
+def engine_arguments() -> tuple[str, ...]:
+    """It takes a second for a page."""
+    return ("--tokens-per-second", "1000")
+
+
+@pytest.fixture(scope="module")
+def gateway_settings() -> dict[str, Any]:
+    """One slot."""
+    return {"max_in_flight": 1}
 
 
 @pytest.mark.parametrize("name", ROUTES)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines.simulator.waveform import expected_pcm
 from tests.clients.curl import Answer, curl
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 from tests.voices.recordings import tone, wav
 
 TEXT = "This is a test."
@@ -17,16 +18,9 @@ Run = Callable[[str], Answer]
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with a voice library, and the name of one of its voices for a preset."""
-    folder = tmp_path_factory.mktemp("voices")
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "4000") as engine,
-        running_gateway(
-            upstreams=engine.address, voices_dir=folder, voice_aliases="emily=belinda"
-        ) as running,
-    ):
-        yield running
+def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A voice library, and the name of one of its voices for a preset."""
+    return {"voices_dir": tmp_path_factory.mktemp("voices"), "voice_aliases": "emily=belinda"}
 
 
 @pytest.fixture

@@ -5,30 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines.simulator.waveform import expected_pcm
 from tests.clients.curl import Answer, curl
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, wait_until
 from tests.voices.recordings import by_ffmpeg, tone
 
 Run = Callable[[str], Answer]
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with a voice library, in wav like the server that it stands in for."""
-    folder = tmp_path_factory.mktemp("voices")
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "4000") as engine,
-        running_gateway(
-            upstreams=engine.address, voices_dir=folder, default_response_format="wav"
-        ) as running,
-    ):
-        yield running
+def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A voice library, and wav like the server that it stands in for."""
+    return {"voices_dir": tmp_path_factory.mktemp("voices"), "default_response_format": "wav"}
 
 
 @pytest.fixture

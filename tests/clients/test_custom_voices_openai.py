@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 from openai.types.audio.speech_create_params import VoiceID
 
 from gateway.voices.samples.loudness import normalise_recording
-from tests.running import Gateway, running_gateway
+from tests.running import Gateway
 from tests.voices.echo import pcm_of, running_echo
 from tests.voices.recordings import tone, wav
 
@@ -20,13 +21,16 @@ TEXT = "How do you do, my dear?"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with an empty library, in front of an engine that says what it is given."""
-    with (
-        running_echo() as (address, _),
-        running_gateway(upstreams=address, voices_dir=tmp_path_factory.mktemp("v")) as running,
-    ):
-        yield running
+def engine() -> Iterator[str]:
+    """An engine that says what it is given."""
+    with running_echo() as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An empty library."""
+    return {"voices_dir": tmp_path_factory.mktemp("voices")}
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import FORMATS, TEXT
 from tests.clients.scripts import result, started_sdk
 from tests.listen import decode
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 
 SECONDS = len(expected_pcm(TEXT, "en_woman")) / 48_000
 CONTENT_TYPES = {
@@ -23,16 +22,6 @@ CONTENT_TYPES = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway in front of a simulated engine."""
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "2000") as engine,
-        running_gateway(upstreams=engine.address) as running,
-    ):
-        yield running
 
 
 @pytest.fixture(scope="module", params=["current", "httpx"])

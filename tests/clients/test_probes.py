@@ -19,7 +19,7 @@ import pytest
 from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import TEXT
 from tests.listen import decode
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 
 # The names that OpenAI's own service lists; pipecat and others let their users choose no other.
 OPENAI_VOICES = (
@@ -38,16 +38,6 @@ OPENAI_VOICES = (
     "cedar",
 )
 SECONDS = len(expected_pcm(TEXT, "en_woman")) / 48_000
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway in front of a simulated engine."""
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "2000") as engine,
-        running_gateway(upstreams=engine.address) as running,
-    ):
-        yield running
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from engines.simulator.waveform import expected_pcm
 from tests.clients.scripts import NODE, SILLYTAVERN, require, result, started
 from tests.listen import decode
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 from tests.voices.recordings import tone, wav
 
 TEXT = "Hello there, my friend."
@@ -27,19 +26,20 @@ pytestmark = pytest.mark.node
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A library."""
+    return {"voices_dir": tmp_path_factory.mktemp("voices")}
+
+
+@pytest.fixture(scope="module")
+def gateway(gateway: Gateway) -> Gateway:
     """A gateway with a library of one voice."""
-    folder = tmp_path_factory.mktemp("voices")
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "4000") as engine,
-        running_gateway(upstreams=engine.address, voices_dir=folder) as running,
-    ):
-        httpx.post(
-            running.url + "/upload_reference",
-            files={"files": ("Gianna.wav", wav(tone(2.0, 24_000)))},
-            timeout=30,
-        ).raise_for_status()
-        yield running
+    httpx.post(
+        gateway.url + "/upload_reference",
+        files={"files": ("Gianna.wav", wav(tone(2.0, 24_000)))},
+        timeout=30,
+    ).raise_for_status()
+    return gateway
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ for byte: complete and correct, or an honest failure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,42 +13,21 @@ import pytest
 
 from engines.simulator.waveform import expected_pcm
 from loadtest.processes import engine_state
+from tests.asking import TEXT, plan_faults, say
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
-TEXT = "It was a bright cold day in April, and the clocks of the town were striking one."
 FAST = ("--voice", "simulated", "--tokens-per-second", "2000")
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine."""
-    with running_engine(*FAST) as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway with short patience."""
-    with running_gateway(
-        upstreams=engine,
-        first_audio_timeout_seconds=0.5,
-        idle_timeout_seconds=0.5,
-        slowest_tokens_per_second=1000,
-        quiet_limit_seconds=2,
-    ) as running:
-        yield running
-
-
-def plan(engine: str, *faults: str, **more: Any) -> None:
-    """What the next generations of TEXT meet, in order."""
-    faults_of_text = {"next": faults, "match": TEXT, **more}
-    httpx.post(engine + "/simulator/faults", json=faults_of_text).raise_for_status()
-
-
-def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
-    """A PCM request."""
-    body = {"input": TEXT, "voice": "mabel", "response_format": "pcm", **fields}
-    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=30)
+def gateway_settings() -> dict[str, Any]:
+    """Short patience."""
+    return {
+        "first_audio_timeout_seconds": 0.5,
+        "idle_timeout_seconds": 0.5,
+        "slowest_tokens_per_second": 1000,
+        "quiet_limit_seconds": 2,
+    }
 
 
 BEFORE_AUDIO = ["hang", "reset", "raise", "empty", "error", "cut", "truncate-1920"]
@@ -61,13 +39,13 @@ def test_a_failure_before_the_first_audio_is_repaired(
     gateway: Gateway, engine: str, fault: str, scene: str | None
 ) -> None:
     """Nothing was sent yet: the client gets whole, correct audio, on either of the routes."""
-    plan(engine, fault)
+    plan_faults(engine, fault, match=TEXT)
     fields: dict[str, Any] = {} if scene is None else {"instructions": scene}
     if fault.startswith("truncate"):
         # Only its end tells a cut answer; a stream waits for that no longer than milliseconds,
         # and is aborted where it comes later.
         fields["stream"] = False
-    answer = speak(gateway, **fields)
+    answer = say(gateway, **fields)
     assert answer.status_code == 200
     voice = "mabel" if scene is None else ""
     assert answer.content == expected_pcm(TEXT, voice)
@@ -89,7 +67,7 @@ def test_a_failure_that_stays_is_an_honest_status(
     gateway: Gateway, engine: str, fault: str, status: int, code: str
 ) -> None:
     """Never 200 with error text, silence or nothing."""
-    answer = speak(gateway, input=f"fault-{fault} {TEXT}")
+    answer = say(gateway, f"fault-{fault} {TEXT}")
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == code
     assert answer.headers["x-request-id"]
@@ -107,7 +85,7 @@ def test_a_failure_after_the_first_audio_aborts_the_connection(
     """No client may take half an answer for a whole one."""
     truncated = gateway.metric("gateway_requests_total", surface="openai", outcome="truncated")
     with pytest.raises(httpx.RemoteProtocolError):
-        speak(gateway, input=f"fault-{fault} {TEXT}", response_format=response_format)
+        say(gateway, f"fault-{fault} {TEXT}", response_format=response_format)
     wait_until(
         lambda: (
             gateway.metric("gateway_requests_total", surface="openai", outcome="truncated")
@@ -120,7 +98,7 @@ def test_a_failure_after_the_first_audio_aborts_the_connection(
 
 def test_error_text_never_reaches_a_client(gateway: Gateway, engine: str) -> None:
     """What was sent before the abort is honest audio to the last byte."""
-    plan(engine, "raiselate-60001")
+    plan_faults(engine, "raiselate-60001", match=TEXT)
     got = bytearray()
 
     def listen() -> None:
@@ -143,8 +121,8 @@ def test_a_buffered_answer_is_repaired_at_any_point(
     gateway: Gateway, engine: str, fault: str
 ) -> None:
     """Nothing was sent: the generation is made again and the client never knows."""
-    plan(engine, fault)
-    answer = speak(gateway, stream=False)
+    plan_faults(engine, fault, match=TEXT)
+    answer = say(gateway, stream=False)
     assert answer.status_code == 200
     assert answer.content == expected_pcm(TEXT, "mabel")
 
@@ -152,8 +130,8 @@ def test_a_buffered_answer_is_repaired_at_any_point(
 def test_a_runaway_is_ended_cleanly_and_counted(gateway: Gateway, engine: str) -> None:
     """A model that misses its end would talk for five minutes."""
     before = gateway.metric("gateway_runaway_total", reason="too_long")
-    plan(engine, "runaway")
-    answer = speak(gateway)
+    plan_faults(engine, "runaway", match=TEXT)
+    answer = say(gateway)
     seconds = len(answer.content) / 48_000
     assert 20 < seconds < 60
     assert gateway.metric("gateway_runaway_total", reason="too_long") == before + 1
@@ -163,8 +141,8 @@ def test_a_runaway_is_ended_cleanly_and_counted(gateway: Gateway, engine: str) -
 def test_endless_silence_is_ended_and_counted(gateway: Gateway, engine: str) -> None:
     """A model that falls silent is stopped after a few seconds, and frees its GPU."""
     before = gateway.metric("gateway_runaway_total", reason="silence")
-    plan(engine, "quiet-96000")
-    answer = speak(gateway)
+    plan_faults(engine, "quiet-96000", match=TEXT)
+    answer = say(gateway)
     assert answer.status_code == 200
     assert 96_000 <= len(answer.content) < 96_000 + 48_000 * 2.5
     assert gateway.metric("gateway_runaway_total", reason="silence") == before + 1
@@ -173,8 +151,8 @@ def test_endless_silence_is_ended_and_counted(gateway: Gateway, engine: str) -> 
 
 def test_slow_headers_within_the_timeout_are_waited_for(gateway: Gateway, engine: str) -> None:
     """Slow is not broken."""
-    plan(engine, "slow-200")
-    assert speak(gateway).content == expected_pcm(TEXT, "mabel")
+    plan_faults(engine, "slow-200", match=TEXT)
+    assert say(gateway).content == expected_pcm(TEXT, "mabel")
 
 
 @pytest.mark.parametrize("listed", [{"no": "list"}, [], "text", [1, 2]])
@@ -187,7 +165,7 @@ def test_an_engine_whose_lists_are_wrong_is_never_ready(listed: Any) -> None:
                 lambda: engine_state(supervisor.address)["voice_lists"] >= 2, "it was asked", 10
             )
             assert httpx.get(running.url + "/ready").status_code == 503
-            answer = speak(running)
+            answer = say(running)
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) > 0
             assert int(answer.headers["retry-after-ms"]) > 0
@@ -220,9 +198,9 @@ def test_a_wrong_api_key_is_told_and_a_right_one_works() -> None:
     """The engine's key is the operator's matter, not the client's."""
     with running_engine(*FAST, "--api-key", "k") as supervisor:
         with running_gateway(upstreams=supervisor.address, upstream_api_key="k") as running:
-            assert speak(running).status_code == 200
+            assert say(running).status_code == 200
         with running_gateway(upstreams=supervisor.address, ready=False) as running:
-            assert speak(running).status_code == 503
+            assert say(running).status_code == 503
 
 
 def test_a_dead_engine_among_two_costs_nobody_who_had_no_audio_yet() -> None:
@@ -235,7 +213,7 @@ def test_a_dead_engine_among_two_costs_nobody_who_had_no_audio_yet() -> None:
             )
             first.stop()
             for _ in range(6):
-                assert speak(running).content == expected_pcm(TEXT, "mabel")
+                assert say(running).content == expected_pcm(TEXT, "mabel")
             wait_until(
                 lambda: [u.healthy for u in running.runtime.pool.upstreams] == [False, True],
                 "the dead one is ejected",
@@ -247,7 +225,7 @@ def test_the_last_upstream_is_tried_even_when_ejected() -> None:
     """Envoy's panic rule; and honest 503s while it is gone."""
     with running_engine(*FAST) as only, running_gateway(upstreams=only.address) as running:
         only.stop()
-        answer = speak(running)
+        answer = say(running)
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "no_healthy_upstream"
         assert running.metric("gateway_upstream_retries_total", reason="upstream_unreachable") >= 1

@@ -7,13 +7,13 @@ after a true beginning; and the gateway holds nothing afterwards. `-s` prints th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from loadtest.prose import prose
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, wait_until
 
 SHORT = "It was a bright cold day in April, and the clocks of the town were striking one."
 LONG = prose(330)
@@ -28,24 +28,14 @@ KINDS = ("streamed", "buffered", "long")
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "3000") as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway with short patience."""
-    with running_gateway(
-        upstreams=engine,
-        first_audio_timeout_seconds=0.5,
-        idle_timeout_seconds=0.5,
-        slowest_tokens_per_second=1000,
-        quiet_limit_seconds=2,
-        probe_interval_seconds=0.2,
-    ) as running:
-        yield running
+def gateway_settings() -> dict[str, Any]:
+    """Short patience."""
+    return {
+        "first_audio_timeout_seconds": 0.5,
+        "idle_timeout_seconds": 0.5,
+        "slowest_tokens_per_second": 1000,
+        "quiet_limit_seconds": 2,
+    }
 
 
 def ask(gateway: Gateway, kind: str) -> tuple[str, bytes]:

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, wait_until
 from tests.sockets import connected, exchange, get, post, read_to_end, statuses
 
 FAST = ("--voice", "simulated", "--tokens-per-second", "20000")
@@ -90,18 +91,13 @@ BATCHES = st.lists(st.tuples(ANYTHING, CUTS), min_size=BATCH, max_size=BATCH)
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway of little patience."""
-    with (
-        running_engine(*FAST) as supervisor,
-        running_gateway(
-            upstreams=supervisor.address,
-            head_timeout_seconds=BOUND_SECONDS,
-            body_timeout_seconds=BOUND_SECONDS,
-            keep_alive_seconds=1,
-        ) as running,
-    ):
-        yield running
+def gateway_settings() -> dict[str, Any]:
+    """Little patience."""
+    return {
+        "head_timeout_seconds": BOUND_SECONDS,
+        "body_timeout_seconds": BOUND_SECONDS,
+        "keep_alive_seconds": 1,
+    }
 
 
 @pytest.fixture(autouse=True)

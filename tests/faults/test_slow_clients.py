@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import httpx
 import psutil
@@ -27,24 +28,21 @@ SEGMENT_MEBIBYTES = 4  # of this text, with what the answer needs besides
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine, much faster than anybody reads."""
-    with running_engine(*FAST) as supervisor:
-        yield supervisor.address
+def engine_arguments() -> tuple[str, ...]:
+    """It is much faster than anybody reads."""
+    return FAST
 
 
 @pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway of little patience."""
-    with running_gateway(
-        upstreams=engine,
-        head_timeout_seconds=PATIENCE_SECONDS,
-        body_timeout_seconds=PATIENCE_SECONDS,
-        send_timeout_seconds=PATIENCE_SECONDS,
-        max_connections=20,
-        keep_alive_seconds=2,
-    ) as running:
-        yield running
+def gateway_settings() -> dict[str, Any]:
+    """Little patience."""
+    return {
+        "head_timeout_seconds": PATIENCE_SECONDS,
+        "body_timeout_seconds": PATIENCE_SECONDS,
+        "send_timeout_seconds": PATIENCE_SECONDS,
+        "max_connections": 20,
+        "keep_alive_seconds": 2,
+    }
 
 
 @pytest.fixture(autouse=True)

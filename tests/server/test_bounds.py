@@ -9,6 +9,7 @@ import base64
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from engines.simulator.waveform import expected_pcm
 from gateway.api.multipart import MOST_FIELDS, MOST_FILES
 from gateway.api.schemas import MOST_JSON_MARKS
 from gateway.server.http_protocol import FRAMING_BYTES, HEAD_BYTES, HEADERS, MOST_PIPELINED
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, running_gateway, wait_until
 from tests.sockets import connected, exchange, get, post, read_to_end, read_until, statuses
 
 FAST = ("--voice", "simulated", "--tokens-per-second", "4000")
@@ -28,23 +29,14 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine."""
-    with running_engine(*FAST) as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway that takes bodies of a mebibyte."""
-    with running_gateway(
-        upstreams=engine,
-        max_body_bytes=MAX_BODY_BYTES,
-        max_held_body_bytes=4 * MAX_BODY_BYTES,
-        head_timeout_seconds=2,
-        body_timeout_seconds=2,
-    ) as running:
-        yield running
+def gateway_settings() -> dict[str, Any]:
+    """Bodies of a mebibyte, and short patience."""
+    return {
+        "max_body_bytes": MAX_BODY_BYTES,
+        "max_held_body_bytes": 4 * MAX_BODY_BYTES,
+        "head_timeout_seconds": 2,
+        "body_timeout_seconds": 2,
+    }
 
 
 @pytest.fixture(autouse=True)

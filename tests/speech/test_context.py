@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from loadtest.processes import engine_state
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 from tests.tokenizer import TEXTS, TOKENIZER, count, tokenizer
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A fast simulated engine with the real tokenizer."""
-    tokenizer()  # skips where it is not installed
-    arguments = ("--voice", "simulated", "--tokens-per-second", "20000")
-    with running_engine(*arguments, "--tokenizer", str(TOKENIZER)) as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway in front of it that asks once: a refusal shows."""
-    with running_gateway(upstreams=engine) as running:
-        yield running
+def engine_arguments() -> tuple[str, ...]:
+    """It has the real tokenizer; skips where that is not installed."""
+    return ("--tokenizer", str(TOKENIZER)) if tokenizer() else ()
 
 
 @pytest.mark.parametrize("times", [1, 6])

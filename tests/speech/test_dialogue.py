@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ from engines.simulator.waveform import expected_pcm
 from gateway.audio.join import Joiner
 from gateway.text.boundary import Boundary
 from loadtest.prose import sentences
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 from tests.voices.recordings import tone, wav
 
 TAG = re.compile(r"\[SPEAKER(\d+)\]")
@@ -24,17 +23,9 @@ Performance = tuple[httpx.Response, list[list[dict[str, Any]]]]
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine that speaks far faster than real time."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "5000") as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway in front of it, with a pause of its own between turns."""
-    with running_gateway(upstreams=engine, turn_pause_seconds=PAUSE_SECONDS) as running:
-        yield running
+def gateway_settings() -> dict[str, Any]:
+    """A pause of its own between turns."""
+    return {"turn_pause_seconds": PAUSE_SECONDS}
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import base64
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
@@ -15,27 +15,12 @@ from engines.simulator.waveform import expected_pcm
 from gateway.audio.join import Joiner
 from gateway.text.boundary import Boundary
 from gateway.text.split import iter_segments
-from gateway.upstream.probes import WARM_UP_TEXT
 from loadtest.processes import engine_state
 from loadtest.prose import prose
+from tests.asking import VOICE, Asked, plan_faults, said, say
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
-VOICE = "belinda"
 LONGEST_JOIN_SECONDS = 1.0
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A simulated engine that speaks far faster than real time."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "5000") as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway in front of it."""
-    with running_gateway(upstreams=engine) as running:
-        yield running
 
 
 @pytest.fixture
@@ -45,49 +30,10 @@ def slow_engine() -> Iterator[str]:
         yield supervisor.address
 
 
-def speak(gateway: Gateway, text: str, **fields: Any) -> httpx.Response:
-    """Ask for raw samples with a preset."""
-    body = {"voice": VOICE, "input": text, "response_format": "pcm", **fields}
-    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
-
-
 def drain(answer: httpx.Response, heard: bytearray) -> None:
     """Read a stream to its end, whatever that is."""
     for data in answer.iter_raw():
         heard += data
-
-
-def plan_faults(engine: str, *kinds: str) -> None:
-    """What the next generations meet; `slow` without a number is no fault."""
-    httpx.post(engine + "/simulator/faults", json={"next": kinds}).raise_for_status()
-
-
-class Asked:
-    """What the engine is asked to say while the block runs, warm-ups aside."""
-
-    def __init__(self, engine: str) -> None:
-        self._engine = engine
-        self.bodies: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        """Count from here."""
-        self._before = engine_state(self._engine)["requests_total"]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Read what came."""
-        now = engine_state(self._engine)
-        count = now["requests_total"] - self._before
-        assert count <= len(now["requests"]), "the simulator has forgotten some"
-        bodies = [seen["body"] for seen in now["requests"][-count:]] if count else []
-        self.bodies = [body for body in bodies if said(body) != WARM_UP_TEXT]
-
-
-def said(body: dict[str, Any]) -> str:
-    """The text of one generation."""
-    text = body["input"] if "input" in body else body["messages"][-1]["content"]
-    assert isinstance(text, str)
-    return text
 
 
 def flat(text: str) -> str:
@@ -119,7 +65,7 @@ def test_nothing_of_a_long_text_is_lost_or_doubled(gateway: Gateway, engine: str
     """Every word is asked for once, and all of its audio is heard once and in order."""
     source = prose(5000)
     with Asked(engine) as asked:
-        answer = speak(gateway, source)
+        answer = say(gateway, source)
     assert answer.headers["transfer-encoding"] == "chunked"
     texts = in_order(source, asked.bodies)
     assert len(texts) > 20
@@ -137,7 +83,7 @@ def test_text_up_to_a_thousand_characters_is_one_generation(gateway: Gateway, en
     source = prose(200)[:1000].rpartition(".")[0] + "."
     assert len(source) > 900
     with Asked(engine) as asked:
-        answer = speak(gateway, source)
+        answer = say(gateway, source)
     assert len(asked.bodies) == 1
     assert said(asked.bodies[0]).split() == source.split()
     assert answer.content == expected_pcm(said(asked.bodies[0]), VOICE)
@@ -183,7 +129,7 @@ def test_a_segment_that_fails_is_made_again_alone(
     source = prose(500)
     with Asked(engine) as asked:
         plan_faults(engine, "slow", "slow", fault)
-        answer = speak(gateway, source)
+        answer = say(gateway, source)
     texts = in_order(source, asked.bodies)
     assert flat(" ".join(texts)) == flat(source)
     assert len(asked.bodies) == len(texts) + 1
@@ -197,16 +143,16 @@ def test_a_whole_answer_is_repaired_wherever_it_broke(
     """Nothing was sent yet, so the client need never know."""
     source = prose(words)
     plan_faults(engine, "cut-960000")  # 20 s, behind the first chunk
-    answer = speak(gateway, source, stream=False)
+    answer = say(gateway, source, stream=False)
     assert answer.status_code == 200
     assert int(answer.headers["content-length"]) == len(answer.content)
-    assert answer.content == speak(gateway, source).content
+    assert answer.content == say(gateway, source).content
 
 
 def test_a_stream_that_breaks_off_is_aborted(gateway: Gateway, engine: str) -> None:
     """Half an answer must not look like a whole one; what was sent is the beginning."""
     source = prose(500)
-    whole = speak(gateway, source).content
+    whole = say(gateway, source).content
     plan_faults(engine, "cut-480000")
     url, body = gateway.url + "/v1/audio/speech", {"input": source, "voice": VOICE}
     heard = bytearray()
@@ -227,14 +173,14 @@ def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
     short = "A short sentence in between."
     with running_gateway(upstreams=slow_engine, max_in_flight=2) as gateway:
         long_answer: list[httpx.Response] = []
-        thread = threading.Thread(target=lambda: long_answer.append(speak(gateway, prose(1800))))
+        thread = threading.Thread(target=lambda: long_answer.append(say(gateway, prose(1800))))
         thread.start()
         try:
             wait_until(
                 lambda: engine_state(slow_engine)["running"] == 2, "the long one has both slots", 5
             )
             for _ in range(2):
-                assert speak(gateway, short).content == expected_pcm(short, VOICE)
+                assert say(gateway, short).content == expected_pcm(short, VOICE)
             assert not long_answer
         finally:
             thread.join(60)

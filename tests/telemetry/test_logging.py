@@ -18,17 +18,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gateway.telemetry.logging import ConsoleFormatter, JsonFormatter, escaped, log_config
-from loadtest.processes import running_engine, running_serve, wait_until
+from loadtest.processes import running_serve, wait_until
 from tests.running import running_gateway
 
 SPOKEN = "Nobody may read this sentence in a log, not even by halves."
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A fast simulated engine."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "2000") as supervisor:
-        yield supervisor.address
 
 
 class Heard(logging.Handler):

@@ -33,8 +33,12 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def gateway_settings() -> dict[str, Any]:
-    """One key, and small bodies."""
-    return {"api_keys": f"alice={KEY}", "max_body_bytes": MAX_BODY_BYTES}
+    """One key, small bodies, and patience with slow ones: only the refusal bounds an upload."""
+    return {
+        "api_keys": f"alice={KEY}",
+        "max_body_bytes": MAX_BODY_BYTES,
+        "body_timeout_seconds": 600,
+    }
 
 
 def upload(url: str, path: str, lines: tuple[str, ...]) -> tuple[bytes, float]:

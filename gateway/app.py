@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,16 +23,20 @@ from gateway.api.admin import AdminSurface
 from gateway.api.chatterbox import ChatterboxSurface
 from gateway.api.endpoint import BodyReader
 from gateway.api.generate import GenerateSurface
+from gateway.api.jobs import JobsSurface
 from gateway.api.openai import OpenAISurface
 from gateway.api.openai_voices import CustomVoices
 from gateway.api.operations import OperationsSurface
+from gateway.audio.transcoder import BitRates
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.server.disconnect import ClientGone
 from gateway.server.shutdown import Drain, DrainMiddleware
 from gateway.settings import Settings
 from gateway.speech.activity import Activity
 from gateway.speech.admission import Admission
-from gateway.speech.jobs.jobs import LongJobs
+from gateway.speech.jobs.jobs import Jobs
+from gateway.speech.jobs.runner import Runner
+from gateway.speech.jobs.store import Store
 from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import RequestLogMiddleware
@@ -88,6 +92,9 @@ async def _handle_client_gone(request: Request, error: Exception) -> Response:
     """End a request that nobody waits for any more; what is answered goes nowhere."""
     del request, error
     return Response(status_code=http.HTTPStatus.BAD_REQUEST)
+
+
+Result = TypeVar("Result")
 
 
 class Runtime:
@@ -159,11 +166,34 @@ class Runtime:
             self.activity,
         )
         self.bodies = BodyReader(settings.max_body_bytes, settings.body_timeout_seconds)
-        self.jobs = LongJobs(self.service, self.executor)
+        self.jobs = Jobs(
+            settings.data_dir / "jobs",
+            most_bytes=settings.jobs_max_bytes,
+            retention_seconds=settings.jobs_retention_hours * 3600,
+        )
 
-    async def run_probes(self) -> None:
-        """Probe every upstream until cancelled."""
+    def _job_runner(self, store: Store) -> Runner:
+        settings = self.settings
+        return Runner(
+            store,
+            self.jobs.in_store,
+            self._in_thread,
+            self.service.make_segment,
+            self.service.prepare,
+            self.admission,
+            self.metrics,
+            BitRates(settings.mp3_kbps, settings.opus_kbps, settings.aac_kbps),
+            most_segments=settings.job_slots,
+            lease_seconds=settings.job_lease_seconds,
+        )
+
+    async def _in_thread(self, work: Callable[[], Result], /) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+    async def run_background(self) -> None:
+        """Probe every upstream and work on jobs until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.jobs.run(self._job_runner))
             for prober in self.probers.values():
                 group.create_task(prober.run())
             if self.catalogue.keeper is not None:
@@ -199,7 +229,7 @@ def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
     yield operations
     yield AdminSurface(pool, bodies)
     if "openai" in chosen:
-        yield OpenAISurface(
+        openai = OpenAISurface(
             service,
             metrics,
             bodies,
@@ -208,6 +238,8 @@ def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
             threads,
             default_response_format=settings.default_response_format,
         )
+        yield openai
+        yield JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
         yield CustomVoices(catalogue, bodies)
     if "generate" in chosen:
         yield GenerateSurface(service, metrics, bodies, catalogue, threads)
@@ -244,7 +276,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Starlette:
         app.router.routes[:] = [
             route for surface in _surfaces(runtime) for route in surface.routes()
         ]
-        probes = asyncio.create_task(runtime.run_probes())
+        probes = asyncio.create_task(runtime.run_background())
         try:
             yield
         finally:

@@ -111,6 +111,35 @@ class WrongJobState(GatewayError):
     code = "wrong_job_state"
 
 
+class NoJobs(GatewayError):
+    """Jobs cannot be had: the folder that would hold them cannot be used."""
+
+    status = 503
+    code = "no_jobs"
+
+
+class JobStoreBusy(GatewayError):
+    """Another process has held the store of jobs for too long."""
+
+    status = 503
+    code = "jobs_busy"
+    retryable = True
+
+
+class JobStoreFull(GatewayError):
+    """There is no room for a job's audio."""
+
+    status = 507
+    code = "jobs_full"
+
+
+class SegmentLost(GatewayError):
+    """A stored part of a job's audio is gone."""
+
+    status = 409
+    code = "segment_lost"
+
+
 class LibraryUnusable(GatewayError):
     """The voice library's folder cannot be changed: damaged, read-only, or locked for too long."""
 

@@ -155,6 +155,24 @@ class Settings(BaseSettings):
         description="Folder of the voice library, where an engine's container reads it too as its "
         "--voice-presets-dir; default: voices in GATEWAY_DATA_DIR.",
     )
+    job_slots: int = Field(
+        2,
+        ge=1,
+        description="Segments of jobs that are made at once, in slots that no request wants.",
+    )
+    job_lease_seconds: float = Field(
+        10.0,
+        ge=0.5,
+        le=600,
+        description="After so long without a sign of life of the gateway that works on a job, "
+        "another one on the same data folder goes on with it.",
+    )
+    jobs_max_bytes: int = Field(
+        10 * 1024**3, ge=0, description="Bound of the audio of all jobs together, on disk."
+    )
+    jobs_retention_hours: float = Field(
+        168.0, ge=0, description="A job that is over is deleted after so long."
+    )
     default_response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
         "mp3", description="Response format of requests that name none."
     )

@@ -20,11 +20,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
 from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken, retry_headers
-from gateway.api.multipart import is_form, parse_form, require_json_or_form
+from gateway.api.multipart import Form, is_form, parse_form, require_json_or_form
 from gateway.api.schemas import SpeechBody, VoiceId, parse_json, validation_error
 from gateway.api.speakers import Cast, cast_voices
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.speech.encoded_stream import EncodedStream
+from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Metrics
@@ -180,9 +181,36 @@ class OpenAISurface:
                 fields = SpeechBody.model_validate(form.fields, strict=False)
         except ValidationError as error:
             raise validation_error(error) from None
+        # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
+        whole = fields.stream is False or scope.get("http_version") == "1.0"
+        speech = await self.understand(
+            fields, form, buffered=whole and fields.stream_format == "audio"
+        )
+        framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
+        return Spoken(speech, headers={}, wrap=framing)
+
+    async def understand(
+        self,
+        fields: SpeechBody,
+        form: Form | None,
+        most_characters: int | None = None,
+        *,
+        buffered: bool = False,
+    ) -> PreparedSpeech:
+        """What the fields of a request ask for.
+
+        Args:
+            fields: Of the body.
+            form: Its voice samples are the request's; None where it is JSON.
+            most_characters: Another bound of the text than that of a request.
+            buffered: The answer is sent when it is whole.
+
+        Raises:
+            InvalidRequest, ModelNotFound, VoiceNotFound, NoHealthyUpstream.
+        """
         if not fields.input.strip():
             raise InvalidRequest("'input' must not be empty.", param="input")
-        text = self._service.read_text(fields.input)
+        text = self._service.read_text(fields.input, most_characters)
         model = resolve_model(fields.model, self._pool.models)
         expression, temperature = _expression(fields), fields.temperature
         if not fields.model or fields.model.lower().startswith(CHATTERBOX):
@@ -196,9 +224,7 @@ class OpenAISurface:
             response_format=fields.response_format or self._default_response_format,
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,
-            # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
-            buffered=fields.stream_format == "audio"
-            and (fields.stream is False or scope.get("http_version") == "1.0"),
+            buffered=buffered,
             system_prompt=cast.system_prompt,
             references=cast.references,
             sampling=Sampling(
@@ -210,8 +236,7 @@ class OpenAISurface:
             ),
             model=model,
         )
-        framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
-        return Spoken(self._service.prepare(request), headers={}, wrap=framing)
+        return self._service.prepare(request)
 
     async def _cast(
         self,

@@ -39,6 +39,7 @@ PAUSES_SECONDS: Mapping[Boundary, float] = {
     Boundary.SENTENCE: 0.25,
     Boundary.PARAGRAPH: 0.5,
     Boundary.TURN: 0.3,
+    Boundary.CHAPTER: 1.5,
 }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from gateway.errors import QueueFull, QueueTimeout, QueueTooSlow, ShuttingDown
 
@@ -87,6 +88,17 @@ class Turns:
         self._held_at_releases.append(self._held_seconds)
 
 
+class SpareSlot:
+    """A slot that a request may have back at any time.
+
+    Attributes:
+        give_way: Called at most once, when a request has to wait: ends the work at once.
+    """
+
+    def __init__(self) -> None:
+        self.give_way: Callable[[], object] = lambda: None
+
+
 class Admission:
     """At most `slots` generations at once, at most `places` waiting, in order of arrival.
 
@@ -110,6 +122,8 @@ class Admission:
         self.in_flight = 0
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._spare_waiting: deque[asyncio.Future[None]] = deque()
+        self._spare_slots: list[SpareSlot] = []
         window = min(max(SHORTEST_WINDOW, 4 * slots), LONGEST_WINDOW)
         fewest = min(max(FEWEST_RELEASES, slots), window)
         # What lies further back than the longest wait says nothing about those who wait now.
@@ -175,6 +189,8 @@ class Admission:
             return 0.0
         if not first:
             self._refuse_in_vain()
+            if self._spare_slots:
+                self._spare_slots.pop().give_way()
         started = self._clock()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if first:
@@ -211,13 +227,57 @@ class Admission:
                 retry_after_seconds=self.retry_after_seconds(),
             )
 
+    @asynccontextmanager
+    async def spare(self, patience_seconds: float) -> AsyncIterator[SpareSlot]:
+        """A slot for work that can wait; it is given back at the end of the block.
+
+        Args:
+            patience_seconds: After so long the work waits like a request, at the head of the
+                queue, and need not give way any more.
+
+        Raises:
+            QueueTimeout: No slot came free for long.
+            ShuttingDown: Nothing new begins any more.
+        """
+        slot = SpareSlot()
+        if self._closed:
+            raise ShuttingDown
+        if self.try_acquire() or await self._wait_for_spare(patience_seconds):
+            self._spare_slots.append(slot)
+        else:
+            await self.acquire(first=True)
+        try:
+            yield slot
+        finally:
+            if slot in self._spare_slots:
+                self._spare_slots.remove(slot)
+            self.release()
+
+    async def _wait_for_spare(self, patience_seconds: float) -> bool:
+        """Wait for a slot that no request waits for; False when there was none in time."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._spare_waiting.append(future)
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await future
+        except BaseException as error:
+            if future.done() and not future.cancelled() and not future.exception():
+                self._pass_on()
+            elif future in self._spare_waiting:
+                self._spare_waiting.remove(future)
+            if isinstance(error, TimeoutError):
+                return False
+            raise
+        return True
+
     def close(self) -> None:
         """Let nothing new begin; what runs may still take further slots of its own."""
         self._closed = True
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(ShuttingDown())
+        for waiting in (self._waiting, self._spare_waiting):
+            while waiting:
+                future = waiting.popleft()
+                if not future.done():
+                    future.set_exception(ShuttingDown())
 
     def try_acquire(self) -> bool:
         """Take a slot that is free and that nobody waits for, without waiting."""
@@ -236,10 +296,11 @@ class Admission:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)  # the slot changes hands: in_flight stays
-                return
+        for waiting in (self._waiting, self._spare_waiting):
+            while waiting:
+                future = waiting.popleft()
+                if not future.done():
+                    future.set_result(None)  # the slot changes hands: in_flight stays
+                    return
         self._note()
         self.in_flight -= 1

@@ -115,14 +115,22 @@ class PreparedSpeech:
 
     def segments(self) -> Iterator[Segment]:
         """What each generation says, lazily; segments that are silent are left out."""
+        return self._spoken_segments(self.request.text.spoken)
+
+    def segments_of(self, written: str) -> Iterator[Segment]:
+        """What each generation of a part of the text says, lazily, as `segments` does."""
+        return self._spoken_segments(
+            normalise(written) if self._settings.normalise_text else written
+        )
+
+    def _spoken_segments(self, text: str) -> Iterator[Segment]:
         return (
             segment
-            for segment in self._all_segments()
+            for segment in self._all_segments(text)
             if not looks_silent(sanitise_text(segment.text))
         )
 
-    def _all_segments(self) -> Iterator[Segment]:
-        text = self.request.text.spoken
+    def _all_segments(self, text: str) -> Iterator[Segment]:
         if self.context is Context.DIALOGUE:
             return iter_generations(
                 parse_turns(text),

@@ -42,6 +42,7 @@ from gateway.telemetry.request_log import Record, current_record
 from gateway.text.boundary import Boundary
 from gateway.text.split import Segment
 from gateway.text.spoken_text import SpokenText, read_text
+from gateway.upstream.dialect import Reference
 from gateway.upstream.pool import Pool
 from gateway.upstream.retry import Attempts
 
@@ -96,15 +97,20 @@ class SpeechService:
         metrics.queue_places.set(admission.places)
         self._bit_rates = BitRates(settings.mp3_kbps, settings.opus_kbps, settings.aac_kbps)
 
-    def read_text(self, written: str) -> SpokenText:
+    def read_text(self, written: str, most_characters: int | None = None) -> SpokenText:
         """Check a client's text, and compute what is known of it.
+
+        Args:
+            written: As the client sent it.
+            most_characters: Another bound than that of a request.
 
         Raises:
             InvalidRequest: It cannot be spoken.
             NoHealthyUpstream: There is nothing yet that could speak.
         """
         settings = self._settings
-        text = read_text(written, settings.max_input_characters, normalised=settings.normalise_text)
+        most_characters = most_characters or settings.max_input_characters
+        text = read_text(written, most_characters, normalised=settings.normalise_text)
         self._pool.require_ready()
         return text
 
@@ -274,6 +280,28 @@ class SpeechService:
     async def _generate(self, plan: GenerationPlan) -> WatchedGeneration:
         running = await self._attempts.start(plan.generation, plan.timeouts, plan.shortest_samples)
         return WatchedGeneration(running, plan, self._metrics)
+
+    async def make_segment(
+        self, prepared: PreparedSpeech, text: str, earlier: tuple[Reference, ...]
+    ) -> bytes:
+        """The whole PCM of one segment of a job, which holds a slot of its own.
+
+        Args:
+            prepared: The job's request, which is buffered.
+            text: What the segment says.
+            earlier: Audio of earlier segments that goes along.
+
+        Raises:
+            GatewayError: It was not made.
+        """
+        self._pool.require_ready()
+        with self._metrics.slots_in_use.track_inprogress():
+            try:
+                async with asyncio.timeout(self._settings.request_timeout_seconds):
+                    made = await self._complete(prepared.plan(text, earlier))
+            except TimeoutError:
+                raise UpstreamTimeout("The segment took too long.") from None
+        return await made.read()
 
     async def _complete(self, plan: GenerationPlan) -> CompleteAudio:
         """A whole generation; one that breaks off is made again, as nothing was sent yet."""

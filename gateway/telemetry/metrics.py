@@ -170,6 +170,15 @@ class Metrics:
             "Seconds spent in tempo, sample rate and encoder.",
             "response_format",
         )
+        self.jobs = gauge("gateway_jobs", "Long texts in the store of jobs, by state.", "state")
+        self.oldest_job = gauge(
+            "gateway_job_oldest_seconds", "Age of the oldest job that is not over; 0 without one."
+        )
+        self.job_segments = counter(
+            "gateway_job_segments_total",
+            "Segments of jobs: made, made again after a failure, given up for a live request.",
+            "outcome",
+        )
         self.upstream_requests = counter(
             "gateway_upstream_requests_total",
             "Attempts on upstreams by how they ended.",

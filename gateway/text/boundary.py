@@ -16,3 +16,4 @@ class Boundary(IntEnum):
     SENTENCE = 2
     PARAGRAPH = 3
     TURN = 4  # another `[SPEAKERn]` tag follows
+    CHAPTER = 5  # a heading follows

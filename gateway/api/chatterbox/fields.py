@@ -66,8 +66,13 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value != ""}
 
 
-def check(model: type[Model], value: Any) -> Model:
+def check(model: type[Model], value: Any, where: str = "body") -> Model:
     """Check fields against a model.
+
+    Args:
+        model: What they must be.
+        value: The fields.
+        where: Where they stand in the request.
 
     Raises:
         UnprocessableRequest: With everything that is wrong.
@@ -77,7 +82,7 @@ def check(model: type[Model], value: Any) -> Model:
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False, include_context=False)
         raise UnprocessableRequest(
-            [{**detail, "loc": ["body", *detail["loc"]]} for detail in details]
+            [{**detail, "loc": [where, *detail["loc"]]} for detail in details]
         ) from None
 
 
@@ -98,6 +103,15 @@ async def read_form(
     body = await bodies.read(request.scope, request.receive, limit_bytes)
     value, form = await parse_fields(body, request.scope)
     return check(model, value), form
+
+
+def read_query(request: Request, model: type[Model]) -> Model:
+    """Check a request's query.
+
+    Raises:
+        UnprocessableRequest: With everything that is wrong.
+    """
+    return check(model, _given(dict(request.query_params)), "query")
 
 
 def query_number(request: Request, name: str, default: int, lowest: int, highest: int) -> int:

@@ -20,7 +20,7 @@ from gateway.api.chatterbox.travisvn.status import TravisvnStatus
 from gateway.api.chatterbox.travisvn.voices import TravisvnVoices
 from gateway.api.endpoint import BodyReader
 from gateway.speech.activity import Activity
-from gateway.speech.jobs.jobs import LongJobs
+from gateway.speech.jobs.jobs import Jobs
 from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Pool
@@ -51,7 +51,7 @@ class ChatterboxSurface:
         catalogue: VoiceCatalogue,
         pool: Pool,
         threads: Executor,
-        jobs: LongJobs,
+        jobs: Jobs,
         activity: Activity,
         health: Callable[[Request], Awaitable[Response]],
         *,

@@ -1,17 +1,17 @@
-"""One long text that is spoken in the background: where it is, and what it has made."""
+"""The states and records of jobs: long texts that are spoken in the background."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
-import uuid
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import IO
+from typing import Any
 
-from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
+from gateway.text.boundary import Boundary
+from gateway.text.spoken_text import read_text
+from gateway.upstream.dialect import Reference, Sampling
 
 
 class State(StrEnum):
@@ -29,90 +29,152 @@ ACTIVE = frozenset({State.PENDING, State.PROCESSING})
 FINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """One long text.
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a client says about a job; nothing of it changes the audio.
 
     Attributes:
-        speech: What is said; streamed, so that no more than a piece of it is in memory.
-        voice_name: As the client named it.
-        owner: Name of the caller's key; nobody else sees the job.
+        voice_name: The voice as the client named it.
         session_id: The client's own word.
-        original_id: Of the job that this one repeats.
-        retries: How often it was repeated before.
-        id: Unguessable.
-        state: Where it is.
-        created, updated, started, ended: Unix times.
-        error: What a failure was, in words fit for a client.
-        total_chunks: About how many generations its text takes.
-        likely_seconds: How long its audio will probably be.
-        made_seconds: How long it is so far.
-        stored_bytes: Size of its file.
-        content_type: Of its audio.
-        display_name, tags, archived: The client's own notes.
-        file: Holds its audio; `lock` is around every use of it.
-        task: Speaks it.
-        changed: Set, and replaced, whenever something changes.
+        original_id: Id of the job that this one repeats.
+        retries: How often the original was repeated before.
+        display_name, tags, archived: For the client's own lists.
     """
 
-    speech: PreparedSpeech
-    voice_name: str | None
-    owner: str | None
+    voice_name: str | None = None
     session_id: str | None = None
     original_id: str | None = None
     retries: int = 0
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    state: State = State.PENDING
-    created: float = field(default_factory=time.time)
-    updated: float = field(default_factory=time.time)
-    started: float | None = None
-    ended: float | None = None
-    error: str | None = None
-    total_chunks: int = 1
-    likely_seconds: float = 0.0
-    made_seconds: float = 0.0
-    stored_bytes: int = 0
-    content_type: str = ""
     display_name: str | None = None
     tags: tuple[str, ...] = ()
     archived: bool = False
-    file: IO[bytes] | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)  # around the file
-    task: asyncio.Task[None] | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A heading of the text.
+
+    Attributes:
+        title: Its words.
+        segment: Number of the segment that begins with it.
+        start_seconds: Where it begins in the audio; None until the job is complete.
+    """
+
+    title: str
+    segment: int
+    start_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """One generation of a job.
+
+    Attributes:
+        number: 0 for the first.
+        text: What it says.
+        before: What stands in the text before it.
+        file: Name of its audio in the job's folder (s16le mono 24 kHz, no header), or None while
+            it is not made.
+        samples: Length of that audio.
+        tries: Generations that failed.
+    """
+
+    number: int
+    text: str = field(repr=False)
+    before: Boundary
+    file: str | None = None
+    samples: int = 0
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row of the store: a job as it was when it was read.
+
+    Attributes:
+        id: Unguessable.
+        owner: Name of the caller's key; no other caller sees the job. None without keys.
+        state: Where it is.
+        fields: How it is said: `request_fields` of its request.
+        preview: The first characters of its text.
+        text_characters: Length of its text.
+        notes: The client's own.
+        created, updated, started, ended: Unix times.
+        error: A failure in words fit for a client.
+        segments: Generations of its text.
+        segments_made: Those that are stored.
+        likely_seconds: How long its audio will probably be.
+        made_seconds: How long the stored segments are; the whole audio once it is complete.
+        stored_bytes: Size of the audio that can be downloaded, 0 before it is complete.
+        stored_name: File of that audio in the job's folder.
+        chapters: Headings of the text.
+        paragraph_pause_seconds, chapter_pause_seconds: Silence at those joins.
+        holder, beat: The process that works on it, and its heartbeat's count.
+        version: Grows with every change.
+    """
+
+    id: str
+    owner: str | None
+    state: State
+    fields: dict[str, Any] = field(repr=False)
+    preview: str = field(repr=False)
+    text_characters: int
+    notes: Notes
+    created: float
+    updated: float
+    started: float | None
+    ended: float | None
+    error: str | None
+    segments: int
+    segments_made: int
+    likely_seconds: float
+    made_seconds: float
+    stored_bytes: int
+    stored_name: str | None
+    chapters: tuple[Chapter, ...]
+    paragraph_pause_seconds: float
+    chapter_pause_seconds: float
+    holder: str | None
+    beat: int
+    version: int
 
     @property
-    def request(self) -> SpeechRequest:
-        """What is said."""
-        return self.speech.request
+    def response_format(self) -> str:
+        """The format of its audio."""
+        return str(self.fields["response_format"])
 
     @property
     def share(self) -> float:
-        """How much of its likely audio is made, 0 to 1; 1 only when it is complete."""
+        """The part of its segments that is made, 0 to 1; 1 only when it is complete."""
         if self.state is State.COMPLETED:
             return 1.0
-        return min(0.99, self.made_seconds / max(self.likely_seconds, 0.1))
+        return min(0.99, self.segments_made / max(self.segments, 1))
 
-    @property
-    def chunks_made(self) -> int:
-        """Segments that are complete, told from the share."""
-        return int(self.share * self.total_chunks)
 
-    def enter(self, state: State) -> None:
-        """Be in another state, and wake those who watch."""
-        self.state, self.updated = state, time.time()
-        if state in FINAL:
-            self.ended = self.updated
-        self.tell()
+def request_fields(request: SpeechRequest) -> dict[str, Any]:
+    """A request as JSON values, without its text and the audio of its references."""
+    fields = {each.name: getattr(request, each.name) for each in dataclasses.fields(request)}
+    del fields["text"], fields["references"]
+    fields["sampling"] = dataclasses.asdict(request.sampling)
+    fields["transcripts"] = [reference.transcript for reference in request.references]
+    return fields
 
-    def tell(self) -> None:
-        """Wake those who watch."""
-        self.changed.set()
-        self.changed = asyncio.Event()
 
-    def drop_audio(self) -> None:
-        """Give the file's room back."""
-        if self.file is not None:
-            with self.lock:
-                self.file.close()
-        self.file, self.stored_bytes, self.made_seconds = None, 0, 0.0
+def request_of(fields: dict[str, Any], text: str, references: Sequence[bytes]) -> SpeechRequest:
+    """The request of stored fields.
+
+    Args:
+        fields: Of `request_fields`.
+        text: What is said.
+        references: WAV files, one for each stored transcript.
+
+    Raises:
+        TypeError, KeyError: They were stored by a version that knew other fields.
+    """
+    known = dict(fields)
+    transcripts = known.pop("transcripts")
+    known["sampling"] = Sampling(**known["sampling"])
+    samples = tuple(
+        Reference(wav, transcript) for wav, transcript in zip(references, transcripts, strict=True)
+    )
+    return SpeechRequest(text=read_text(text, len(text)), references=samples, **known)

@@ -1,268 +1,355 @@
-"""Long texts in the background: jobs of one process, their audio in temporary files.
-
-A job goes the same straight line as every request and waits for its turn; what it made stays until
-newer jobs need the room, or the process ends.
-"""
+"""Jobs as surfaces use them: submit, look, steer, fetch."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
+import re
+import sqlite3
 import time
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from typing import IO
+from pathlib import Path
+from typing import TypeVar
 
-from gateway.access.rate_limits import CALLER
-from gateway.audio.encoders.wav import HEADER_BYTES, header
+from gateway.access.rate_limits import CALLER, audio_charged
+from gateway.audio.join import PAUSES_SECONDS
 from gateway.errors import (
-    EncodingError,
     GatewayError,
+    InvalidRequest,
     JobNotFound,
+    NoJobs,
     QueueFull,
+    SegmentLost,
     WrongJobState,
 )
-from gateway.speech.activity import chunks_in
-from gateway.speech.encoded_stream import EncodedStream
-from gateway.speech.jobs.job import ACTIVE, FINAL, Job, State
+from gateway.speech.jobs.chapters import Part
+from gateway.speech.jobs.job import ACTIVE, FINAL, Chapter, Job, Notes, SegmentRecord, State
+from gateway.speech.jobs.runner import Runner
+from gateway.speech.jobs.store import NewJob, Store
 from gateway.speech.prepare import PreparedSpeech
-from gateway.speech.service import SpeechService
+from gateway.text.boundary import Boundary
+from gateway.text.split import Segment
 
 logger = logging.getLogger("gateway.jobs")
 
-MOST_JOBS = 64  # of one process, whatever their state
-MOST_RUNNING = 2  # the rest of the slots are for people who wait
-MOST_STORED_BYTES = 1024 * 1024 * 1024  # of all jobs: some six hours of WAV
-WRITE_BYTES = 256 * 1024
-RETRY_SECONDS = 5.0  # where no slot is free: a job has time
-MOST_RETRIES = 120
+MOST_OPEN = 64  # jobs of one folder that are not over
+MOST_CHARACTERS = 2_000_000  # two long novels
+LOOK_SECONDS = 1.0  # how often a watcher looks whether another process has changed a job
+CLEAN_SECONDS = 600.0
+_BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
+
+Result = TypeVar("Result")
+SegmentsOf = Callable[[str], Iterator[Segment]]
 
 
-class LongJobs:
-    """The jobs of one process.
+def plan_segments(
+    parts: Sequence[Part],
+    segments_of: SegmentsOf,
+    *,
+    every_paragraph: bool,
+) -> tuple[tuple[SegmentRecord, ...], tuple[Chapter, ...]]:
+    """What each generation of a job says, and where its chapters begin.
 
     Args:
-        service: The straight line.
-        threads: Where files are read and written.
+        parts: Its chapters, in order.
+        segments_of: Splits a text.
+        every_paragraph: Cut at every paragraph, so that the pause there is the job's to set.
+    """
+    records: list[SegmentRecord] = []
+    chapters: list[Chapter] = []
+    for part in parts:
+        if part.title is not None:
+            chapters.append(Chapter(part.title, len(records)))
+        before = Boundary.CHAPTER
+        for text in _BLANK_LINES.split(part.text) if every_paragraph else [part.text]:
+            for segment in segments_of(text):
+                records.append(SegmentRecord(len(records), segment.text, before))
+                before = Boundary.SENTENCE
+            before = max(before, Boundary.PARAGRAPH)
+    return tuple(records), tuple(chapters)
+
+
+class Jobs:
+    """The jobs of one folder.
+
+    Args:
+        folder: Where they are stored; shared by all gateways of one data folder.
+        most_bytes: Audio of all jobs together.
+        retention_seconds: A job that is over is deleted after so long.
     """
 
-    def __init__(self, service: SpeechService, threads: Executor) -> None:
-        self._service = service
-        self._threads = threads
-        self._jobs: dict[str, Job] = {}
-        self._running = asyncio.Semaphore(MOST_RUNNING)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most_bytes: int,
+        retention_seconds: float,
+    ) -> None:
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self._retention_seconds = retention_seconds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
+        self._opened: Store | None = None
+        self._reason = "the gateway is starting"
+        self._runner: Runner | None = None
 
-    def __repr__(self) -> str:
-        """States, for tests."""
-        return f"<LongJobs {[job.state.value for job in self._jobs.values()]}>"
+    async def run(self, runner_of: Callable[[Store], Runner]) -> None:
+        """Open the store and work on its jobs until cancelled.
 
-    def owned(self) -> list[Job]:
+        Args:
+            runner_of: Makes the worker on an open store.
+        """
+        try:
+            self._opened = await self.in_store(lambda: Store(self._folder, self._most_bytes))
+        except (OSError, sqlite3.Error) as error:
+            self._reason = f"the folder of jobs cannot be used ({error})"
+            logger.warning("no jobs: %s: %s", self._folder, error)
+            return
+        self._runner = runner_of(self._opened)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._runner.run())
+            group.create_task(self._clean())
+
+    async def aclose(self) -> None:
+        """Close the store; the worker has been cancelled before."""
+        if self._opened is not None:
+            await self.in_store(self._opened.close)
+        self._thread.shutdown(wait=False)
+
+    async def in_store(self, work: Callable[[], Result], /) -> Result:
+        """Run work in the one thread that uses the store."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _clean(self) -> None:
+        """Delete what is over for long, again and again."""
+        while True:
+            try:
+                for job in await self.in_store(self._store.jobs):
+                    if job.ended and time.time() - job.ended > self._retention_seconds:
+                        await self.in_store(partial(self._store.delete, job.id))
+            except GatewayError as error:
+                logger.warning("old jobs stay for now: %s", error)
+            await asyncio.sleep(CLEAN_SECONDS)
+
+    @property
+    def _store(self) -> Store:
+        """The open store.
+
+        Raises:
+            NoJobs: It could not be opened; the log says why.
+        """
+        if self._opened is None:
+            raise NoJobs("Jobs cannot be had: their folder cannot be used.", retry_after_seconds=5)
+        return self._opened
+
+    async def submit(
+        self,
+        prepared: PreparedSpeech,
+        parts: Sequence[Part],
+        notes: Notes,
+        *,
+        paragraph_pause_seconds: float | None = None,
+        chapter_pause_seconds: float = PAUSES_SECONDS[Boundary.CHAPTER],
+    ) -> Job:
+        """Store a new job; it starts when its turn comes.
+
+        Args:
+            prepared: How it is said; its text is the whole text.
+            parts: Its text, by chapters.
+            notes: The client's own.
+            paragraph_pause_seconds: At every paragraph; None leaves the pauses within a
+                generation to the engine.
+            chapter_pause_seconds: At every chapter.
+
+        Raises:
+            InvalidRequest: A text that cannot be spoken.
+            QueueFull: There are too many jobs that are not over.
+            JobStoreFull, JobStoreBusy, NoJobs: It cannot be stored.
+            RateLimited: The caller has had its audio of this minute.
+        """
+        every_paragraph = paragraph_pause_seconds is not None
+        segments, chapters = await self.in_store(
+            lambda: plan_segments(parts, prepared.segments_of, every_paragraph=every_paragraph)
+        )
+        if not segments:
+            raise InvalidRequest("There is nothing to say in the text.", param="input")
+        new = NewJob(
+            _caller(),
+            prepared.request,
+            notes,
+            segments,
+            chapters,
+            likely_seconds=prepared.request.text.likely_seconds,
+            paragraph_pause_seconds=paragraph_pause_seconds or PAUSES_SECONDS[Boundary.PARAGRAPH],
+            chapter_pause_seconds=chapter_pause_seconds,
+        )
+        return await self._add(new)
+
+    async def _add(self, new: NewJob) -> Job:
+        store = self._store
+
+        def add() -> Job:
+            if sum(job.state not in FINAL for job in store.jobs()) >= MOST_OPEN:
+                raise QueueFull(
+                    f"There are {MOST_OPEN} jobs that are not over.", retry_after_seconds=60
+                )
+            return store.add(new)
+
+        with audio_charged(new.likely_seconds) as charge:
+            job = await self.in_store(add)
+            charge.made_seconds = lambda: new.likely_seconds
+        self._poke()
+        return job
+
+    async def owned(self) -> list[Job]:
         """The current caller's jobs, the newest first."""
         owner = _caller()
-        return [job for job in reversed(self._jobs.values()) if job.owner == owner]
+        return [job for job in await self.in_store(self._store.jobs) if job.owner == owner]
 
-    def get(self, job_id: str) -> Job:
+    async def get(self, job_id: str) -> Job:
         """One of the current caller's jobs.
 
         Raises:
             JobNotFound: There is none of this id.
         """
-        job = self._jobs.get(job_id)
-        if job is None or job.owner != _caller():
+        store = self._store
+        job = await self.in_store(lambda: store.get(job_id))
+        if job.owner != _caller():
             raise JobNotFound("There is no such job.")
         return job
 
-    def submit(
-        self,
-        speech: PreparedSpeech,
-        voice_name: str | None,
-        *,
-        session_id: str | None = None,
-        repeats: Job | None = None,
-    ) -> Job:
-        """A new job; it starts when its turn comes.
+    async def text(self, job: Job) -> str:
+        """The whole text of a job."""
+        store = self._store
+        return (await self.in_store(lambda: store.request(job.id))).text.written
 
-        Raises:
-            QueueFull: There are too many jobs that are not over.
-        """
-        self._make_room()
-        request = speech.request
-        job = Job(
-            speech,
-            voice_name,
-            _caller(),
-            session_id,
-            original_id=repeats.id if repeats else None,
-            retries=repeats.retries + 1 if repeats else 0,
-            likely_seconds=request.text.likely_seconds / request.speed,
-        )
-        self._jobs[job.id] = job
-        job.total_chunks = chunks_in(job.likely_seconds)
-        self._start(job)
-        return job
+    async def search(self, text: str) -> set[str]:
+        """Ids of the jobs whose text or name holds some characters, whatever their case."""
+        store = self._store
+        return await self.in_store(lambda: store.search(text))
 
-    def _make_room(self) -> None:
-        if len(self._jobs) < MOST_JOBS:
-            return
-        oldest = next((job for job in self._jobs.values() if job.state in FINAL), None)
-        if oldest is None:
-            raise QueueFull(
-                f"There are {MOST_JOBS} jobs that are not over.", retry_after_seconds=RETRY_SECONDS
-            )
-        self.delete(oldest)
+    async def segments(self, job: Job) -> list[SegmentRecord]:
+        """A job's segments."""
+        store = self._store
+        return await self.in_store(lambda: store.segments(job.id))
 
-    def _start(self, job: Job) -> None:
-        job.enter(State.PENDING)
-        job.task = asyncio.create_task(self._run(job), name=f"job {job.id}")
+    async def annotate(self, job: Job, notes: Notes) -> Job:
+        """Replace a job's notes."""
+        store = self._store
+        await self.in_store(lambda: store.annotate(job.id, notes))
+        return replace(job, notes=notes)
 
-    def pause(self, job: Job) -> None:
-        """Stop a job that runs or waits: its slot is free at once, what it made is dropped.
+    async def pause(self, job: Job) -> Job:
+        """Stop a job that runs or waits: its slots are free at once, what it made stays.
 
         Raises:
             WrongJobState: It does neither.
         """
-        if job.state not in ACTIVE:
-            raise WrongJobState(f"A job that is {job.state} cannot be paused.")
-        self._stop(job, State.PAUSED)
+        return await self._enter(job, State.PAUSED, ACTIVE)
 
-    def resume(self, job: Job) -> None:
-        """Begin a paused job again.
+    async def resume(self, job: Job) -> Job:
+        """Go on with a paused job.
 
         Raises:
             WrongJobState: It is not paused.
         """
-        if job.state is not State.PAUSED:
-            raise WrongJobState(f"A job that is {job.state} cannot be resumed.")
-        self._start(job)
+        return await self._enter(job, State.PENDING, frozenset({State.PAUSED}))
 
-    def cancel(self, job: Job) -> None:
+    async def cancel(self, job: Job) -> Job:
         """End a job for good; one that is over stays as it is."""
+        if job.state in FINAL:
+            return job
+        return await self._enter(job, State.CANCELLED, ACTIVE | {State.PAUSED})
+
+    async def retry(self, job: Job) -> Job:
+        """Go on with a failed or cancelled job; what it made is not made again.
+
+        Raises:
+            WrongJobState: It is neither.
+        """
+        return await self._enter(job, State.PENDING, frozenset({State.FAILED, State.CANCELLED}))
+
+    async def repeat(self, job: Job) -> Job:
+        """A new job that says the same.
+
+        Raises:
+            WrongJobState: The first one is not over.
+        """
         if job.state not in FINAL:
-            self._stop(job, State.CANCELLED)
-
-    def delete(self, job: Job) -> None:
-        """Forget a job, whatever it does."""
-        self.cancel(job)
-        job.drop_audio()
-        self._jobs.pop(job.id, None)
-
-    def _stop(self, job: Job, state: State) -> None:
-        job.enter(state)
-        if job.task is not None:
-            job.task.cancel()
-
-    async def aclose(self) -> None:
-        """End all jobs."""
-        tasks = [job.task for job in self._jobs.values() if job.task is not None]
-        for job in list(self._jobs.values()):
-            self.delete(job)
-        if tasks:
-            await asyncio.wait(tasks)
-
-    async def _run(self, job: Job) -> None:
-        """One job from its turn to its end."""
-        try:
-            async with self._running:
-                job.started = time.time()
-                job.enter(State.PROCESSING)
-                await self._speak(job)
-            job.enter(State.COMPLETED)
-        except GatewayError as error:
-            self._fail(job, error.message)
-        except OSError as error:
-            logger.warning("a job's file: %s", error)
-            self._fail(job, "The audio could not be stored.")
-        except Exception:
-            logger.exception("internal error in a job")
-            self._fail(job, "The gateway failed; its log says how.")
-        finally:
-            if job.state is not State.COMPLETED:
-                job.drop_audio()
-
-    def _fail(self, job: Job, message: str) -> None:
-        job.error = message
-        job.enter(State.FAILED)
-
-    async def _speak(self, job: Job) -> None:
-        """Speak a job's text into its file.
-
-        Raises:
-            GatewayError: There is no whole answer.
-            OSError: It cannot be stored.
-        """
-        with self._service.counted(job.request) as held:
-            held.answer = answer = await self._open(job)
-            job.content_type = answer.content_type
-            await self._store(job, answer)
-
-    async def _open(self, job: Job) -> EncodedStream:
-        """A job's answer at its first audio; it waits where others are first."""
-        for _ in range(MOST_RETRIES):
-            try:
-                return await self._service.open(job.speech, time.monotonic())
-            except QueueFull:
-                await asyncio.sleep(RETRY_SECONDS)
-        raise QueueFull("No slot came free for a long time.")
-
-    async def _store(self, job: Job, answer: EncodedStream) -> None:
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
-        file = job.file = await in_thread(tempfile.TemporaryFile)
-        pending = bytearray()
-        while True:
-            data = await answer.read()
-            pending += data
-            if len(pending) >= WRITE_BYTES or not data:
-                self._reserve(job, len(pending))
-                await in_thread(_write_at, job, file, None, bytes(pending))
-                answer.count_delivered(len(pending))
-                pending.clear()
-                job.made_seconds = answer.audio_seconds
-                job.updated = time.time()
-                job.tell()
-            if not data:
-                break
-        if job.request.response_format == "wav":  # now the sizes are known
-            front = header(job.request.sample_rate_hz, job.stored_bytes - HEADER_BYTES)
-            await in_thread(_write_at, job, file, 0, front)
-
-    def _reserve(self, job: Job, count_bytes: int) -> None:
-        """Count bytes that are stored, and drop the oldest jobs that are over for them.
-
-        Raises:
-            EncodingError: The job alone is too large.
-        """
-        job.stored_bytes += count_bytes
-        while sum(each.stored_bytes for each in self._jobs.values()) > MOST_STORED_BYTES:
-            oldest = next((each for each in self._jobs.values() if each.state in FINAL), None)
-            if oldest is None:
-                raise EncodingError("There is no room for the audio.")
-            self.delete(oldest)
-
-    async def read(self, job: Job, start: int, count_bytes: int) -> bytes:
-        """A part of a complete job's audio; empty behind its end, and when it was dropped."""
-        if job.file is None:
-            return b""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, _read_at, job, job.file, start, count_bytes
+            raise WrongJobState(f"A job that is {job.state} cannot be repeated.")
+        store = self._store
+        request = await self.in_store(lambda: store.request(job.id))
+        segments = await self.in_store(lambda: store.segments(job.id))
+        new = NewJob(
+            job.owner,
+            request,
+            replace(job.notes, original_id=job.id, retries=job.notes.retries + 1),
+            tuple(SegmentRecord(each.number, each.text, each.before) for each in segments),
+            tuple(replace(chapter, start_seconds=None) for chapter in job.chapters),
+            likely_seconds=job.likely_seconds,
+            paragraph_pause_seconds=job.paragraph_pause_seconds,
+            chapter_pause_seconds=job.chapter_pause_seconds,
         )
+        return await self._add(new)
 
+    async def delete(self, job: Job) -> None:
+        """Forget a job and its audio, whatever it does."""
+        store = self._store
+        await self.in_store(lambda: store.delete(job.id))
+        self._poke(job.id)
 
-def _read_at(job: Job, file: IO[bytes], start: int, count_bytes: int) -> bytes:
-    with job.lock:
-        if file.closed:
-            return b""
-        file.seek(start)
-        return file.read(count_bytes)
+    async def _enter(self, job: Job, state: State, among: frozenset[State]) -> Job:
+        store = self._store
+        changed = await self.in_store(lambda: store.enter(job.id, state, among))
+        self._poke(job.id)
+        return changed
 
+    def _poke(self, job_id: str | None = None) -> None:
+        if self._runner is not None:
+            self._runner.poke(job_id)
 
-def _write_at(job: Job, file: IO[bytes], start: int | None, data: bytes) -> None:
-    """Write at a place, or behind all that is there."""
-    with job.lock:
-        if not file.closed:  # else the job was ended in between
-            if start is not None:
-                file.seek(start)
-            file.write(data)
+    async def audio(self, job: Job) -> Path:
+        """The file of a complete job.
+
+        Raises:
+            WrongJobState: It is not complete.
+            SegmentLost: The file is gone; the job has failed now, and retry makes it again.
+        """
+        if job.state is not State.COMPLETED or job.stored_name is None:
+            raise WrongJobState(f"The job is not completed: it is {job.state}.")
+        path = self._store.folder_of(job.id) / job.stored_name
+        if not path.exists():
+            store, reason = self._store, "The stored audio is gone; retry makes it again."
+            await self.in_store(lambda: store.fail(job.id, reason))
+            raise SegmentLost(reason)
+        return path
+
+    async def encoded(self, job: Job, response_format: str) -> AsyncIterator[bytes]:
+        """A complete job's stored segments in another format, piece by piece.
+
+        Raises:
+            WrongJobState: It is not complete.
+            JobStoreBusy: It cannot be read now.
+        """
+        if job.state is not State.COMPLETED:
+            raise WrongJobState(f"The job is not completed: it is {job.state}.")
+        store, runner = self._store, self._runner
+        if runner is None:
+            raise NoJobs("Jobs are not worked on yet.", retry_after_seconds=5)
+        request = await self.in_store(lambda: store.request(job.id))
+        segments = await self.in_store(lambda: store.segments(job.id))
+        return runner.encode(job, replace(request, response_format=response_format), segments)
+
+    async def watch(self, job: Job) -> AsyncIterator[Job]:
+        """A job whenever it has changed, and at least every second, until it is over."""
+        yield job
+        while job.state not in FINAL:
+            await asyncio.sleep(LOOK_SECONDS)
+            job = await self.get(job.id)
+            yield job
 
 
 def _caller() -> str | None:

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from gateway.api.chatterbox.fields import query_number, read_form, wrong
+from gateway.api.chatterbox.fields import read_form, read_query, wrong
 from gateway.api.chatterbox.travisvn.long_text_schemas import (
     Bulk,
+    HistoryQuery,
+    ListQuery,
     LongBody,
     Update,
     created_of,
+    done,
     item_of,
     metadata_of,
     progress_of,
+    statistics_of,
     status_of,
 )
 from gateway.api.chatterbox.travisvn.paths import paths_of
 from gateway.api.chatterbox.travisvn.speech import TravisvnBody, TravisvnSpeech
 from gateway.api.endpoint import STREAM_HEADERS, BodyReader
 from gateway.api.multipart import Form
-from gateway.audio.encoders import RESPONSE_FORMATS
-from gateway.errors import GatewayError, InvalidRequest, WrongJobState
-from gateway.speech.jobs.job import ACTIVE, FINAL, Job, State
-from gateway.speech.jobs.jobs import LongJobs
+from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
+from gateway.errors import GatewayError, InvalidRequest, JobNotFound
+from gateway.speech.jobs.chapters import split_chapters
+from gateway.speech.jobs.job import ACTIVE, FINAL, Job, Notes, State
+from gateway.speech.jobs.jobs import Jobs
 from gateway.speech.service import SpeechService
 
 LARGEST_BODY_BYTES = 1024 * 1024  # 100,000 characters, each escaped
-LISTED, MOST_LISTED = 20, 100
-READ_BYTES = 256 * 1024
-EVENT_SECONDS = 1.0
 JOB = "/audio/speech/long/{job_id}"
 
 
@@ -46,7 +47,7 @@ class TravisvnLong:
 
     Args:
         service: The straight line.
-        jobs: The jobs of this process.
+        jobs: The jobs.
         speech: Understands what is to be said.
         bodies: Reads requests.
         show_texts: Show the texts of jobs.
@@ -55,7 +56,7 @@ class TravisvnLong:
     def __init__(
         self,
         service: SpeechService,
-        jobs: LongJobs,
+        jobs: Jobs,
         speech: TravisvnSpeech,
         bodies: BodyReader,
         *,
@@ -91,12 +92,11 @@ class TravisvnLong:
             for path in paths_of(primary)
         ]
 
-    def _job(self, request: Request) -> Job:
-        return self._jobs.get(request.path_params["job_id"])
+    async def _job(self, request: Request) -> Job:
+        return await self._jobs.get(request.path_params["job_id"])
 
     async def create(self, request: Request) -> Response:
         """`POST …/long`."""
-        jobs = self._jobs
         body, _ = await read_form(self._bodies, request, LongBody, LARGEST_BODY_BYTES)
         fields = TravisvnBody.model_construct(
             input=body.input,
@@ -108,32 +108,36 @@ class TravisvnLong:
         understood, _ = await self._speech.understand(fields, Form({}, ()))
         asked = (body.response_format or "mp3").lower()
         response_format = asked if asked in RESPONSE_FORMATS else "mp3"
-        said = replace(understood, response_format=response_format, buffered=False)
-        job = jobs.submit(self._service.prepare(said), body.voice, session_id=body.session_id)
+        said = replace(understood, response_format=response_format)
+        job = await self._jobs.submit(
+            self._service.prepare(said),
+            split_chapters(body.input, markdown=False),
+            Notes(voice_name=body.voice, session_id=body.session_id),
+        )
         return JSONResponse(created_of(job))
 
     async def list_jobs(self, request: Request) -> Response:
         """`GET …/long`: the newest first; `session_id`, `status` and `limit` choose."""
-        chosen = self._jobs.owned()
-        session, status = (request.query_params.get(name) for name in ("session_id", "status"))
-        if session is not None:
-            chosen = [job for job in chosen if job.session_id == session]
-        return self._listed(request, chosen, status)
+        query = read_query(request, ListQuery)
+        jobs = [job for job in await self._jobs.owned() if query.chooses(job)]
+        return self._listed(jobs, jobs[: query.limit])
 
     async def history(self, request: Request) -> Response:
-        """`GET …/long-history`: the jobs that are over."""
-        chosen = [job for job in self._jobs.owned() if job.state in FINAL]
-        return self._listed(request, chosen, request.query_params.get("status"))
+        """`GET …/long-history`: filtered and sorted as that server does."""
+        query = read_query(request, HistoryQuery)
+        found = await self._jobs.search(query.search) if query.search else None
+        jobs = [
+            job
+            for job in await self._jobs.owned()
+            if query.chooses(job) and (found is None or job.id in found)
+        ]
+        jobs.sort(key=query.sort_key, reverse=query.descending)
+        return self._listed(jobs, jobs[query.offset : query.offset + query.limit])
 
-    def _listed(self, request: Request, jobs: list[Job], status: str | None) -> Response:
-        if status is not None:
-            if status not in list(State):
-                raise wrong("query", "status", f"Input should be one of {', '.join(State)}")
-            jobs = [job for job in jobs if job.state == status]
-        limit = query_number(request, "limit", LISTED, 1, MOST_LISTED)
+    def _listed(self, jobs: list[Job], page: list[Job]) -> Response:
         return JSONResponse(
             {
-                "jobs": [item_of(job, show_texts=self._show_texts) for job in jobs[:limit]],
+                "jobs": [item_of(job, show_texts=self._show_texts) for job in page],
                 "total_jobs": len(jobs),
                 "active_jobs": sum(job.state in ACTIVE for job in jobs),
                 "completed_jobs": sum(job.state is State.COMPLETED for job in jobs),
@@ -143,39 +147,20 @@ class TravisvnLong:
     async def history_stats(self, request: Request) -> Response:
         """`GET …/long-history/stats`."""
         del request
-        jobs = self._jobs.owned()
-        completed = [job for job in jobs if job.state is State.COMPLETED]
-        failed = sum(job.state is State.FAILED for job in jobs)
-        seconds = [(job.ended or 0.0) - (job.started or 0.0) for job in completed]
-        voices = Counter(job.voice_name for job in completed if job.voice_name)
-        return JSONResponse(
-            {
-                "total_jobs": len(jobs),
-                "completed_jobs": len(completed),
-                "failed_jobs": failed,
-                "total_audio_duration_seconds": round(sum(j.made_seconds for j in completed), 3),
-                "total_storage_bytes": sum(job.stored_bytes for job in completed),
-                "average_processing_time_seconds": round(sum(seconds) / max(1, len(seconds)), 3),
-                "success_rate_percentage": round(
-                    100 * len(completed) / max(1, len(completed) + failed), 2
-                ),
-                "most_used_voice": voices.most_common(1)[0][0] if voices else None,
-                "jobs_by_month": {},
-            }
-        )
+        return JSONResponse(statistics_of(await self._jobs.owned()))
 
     async def status(self, request: Request) -> Response:
         """`GET …/{id}`."""
-        return JSONResponse(status_of(self._job(request)))
+        return JSONResponse(status_of(await self._job(request)))
 
     async def details(self, request: Request) -> Response:
         """`GET …/{id}/details`; the text only where texts are shown."""
-        job = self._job(request)
+        job = await self._job(request)
         return JSONResponse(
             {
                 "metadata": metadata_of(job),
                 "chunks": [],
-                "input_text": job.request.text.written if self._show_texts else "[hidden]",
+                "input_text": await self._jobs.text(job) if self._show_texts else "[hidden]",
                 "error_log": [job.error] if job.error else [],
                 "performance_metrics": {"audio_seconds": round(job.made_seconds, 3)},
             }
@@ -183,65 +168,53 @@ class TravisvnLong:
 
     async def update(self, request: Request) -> Response:
         """`PATCH …/{id}`: its name, tags, and whether it is archived."""
-        job = self._job(request)
+        job = await self._job(request)
         fields, _ = await read_form(self._bodies, request, Update, LARGEST_BODY_BYTES)
+        notes = job.notes
         if "display_name" in fields.model_fields_set:
-            job.display_name = fields.display_name
+            notes = replace(notes, display_name=fields.display_name)
         if fields.is_archived is not None:
-            job.archived = fields.is_archived
+            notes = replace(notes, archived=fields.is_archived)
         if fields.tags is not None:
-            job.tags = tuple(fields.tags)
-        return JSONResponse(metadata_of(job))
+            notes = replace(notes, tags=tuple(fields.tags))
+        job = await self._jobs.annotate(job, notes)
+        return JSONResponse(done(job, "Job metadata updated successfully"))
 
     async def end(self, request: Request) -> Response:
         """`DELETE …/{id}`: `action=cancel` (or nothing) ends it, `action=delete` forgets it."""
-        job = self._job(request)
+        job = await self._job(request)
         action = request.query_params.get("action", "cancel")
         if action == "cancel":
-            self._jobs.cancel(job)
-            return JSONResponse({"message": f"Job {job.id} cancelled successfully"})
+            job = await self._jobs.cancel(job)
+            return JSONResponse(done(job, f"Job {job.id} cancelled successfully"))
         if action == "delete":
-            self._jobs.delete(job)
-            return JSONResponse({"message": f"Job {job.id} deleted successfully"})
+            await self._jobs.delete(job)
+            return JSONResponse(done(job, f"Job {job.id} deleted successfully"))
         raise wrong("query", "action", "Input should be 'cancel' or 'delete'")
 
     async def pause(self, request: Request) -> Response:
-        """`PUT …/{id}/pause`."""
-        job = self._job(request)
-        self._jobs.pause(job)
-        return JSONResponse({"message": f"Job {job.id} paused successfully"})
+        """`PUT …/{id}/pause`: what it made stays."""
+        job = await self._jobs.pause(await self._job(request))
+        return JSONResponse(done(job, f"Job {job.id} paused successfully"))
 
     async def resume(self, request: Request) -> Response:
-        """`PUT …/{id}/resume`: it begins again."""
-        job = self._job(request)
-        self._jobs.resume(job)
-        return JSONResponse({"message": f"Job {job.id} resumed successfully"})
+        """`PUT …/{id}/resume`: go on with it."""
+        job = await self._jobs.resume(await self._job(request))
+        return JSONResponse(done(job, f"Job {job.id} resumed successfully"))
 
     async def retry(self, request: Request) -> Response:
         """`POST …/{id}/retry`: the same as a new job."""
-        return JSONResponse(created_of(self._repeat(self._job(request))))
-
-    def _repeat(self, job: Job) -> Job:
-        if job.state not in FINAL:
-            raise WrongJobState(f"A job that is {job.state} cannot be repeated.")
-        return self._jobs.submit(job.speech, job.voice_name, session_id=job.session_id, repeats=job)
+        return JSONResponse(created_of(await self._jobs.repeat(await self._job(request))))
 
     async def bulk(self, request: Request) -> Response:
         """`POST …/bulk`: one action on many jobs; those that fail are named."""
         fields, _ = await read_form(self._bodies, request, Bulk, LARGEST_BODY_BYTES)
-        jobs = self._jobs
         if not fields.confirm:
             raise InvalidRequest("Set confirm to true to proceed.")
         failed = []
         for job_id in fields.job_ids:
             try:
-                job = jobs.get(job_id)
-                if fields.action == "delete":
-                    jobs.delete(job)
-                elif fields.action == "retry":
-                    self._repeat(job)
-                else:
-                    job.archived = fields.action == "archive"
+                await self._act(fields.action, await self._jobs.get(job_id))
             except GatewayError:
                 failed.append(job_id)
         count = len(fields.job_ids)
@@ -255,48 +228,40 @@ class TravisvnLong:
             }
         )
 
+    async def _act(self, action: str, job: Job) -> None:
+        if action == "delete":
+            await self._jobs.delete(job)
+        elif action == "retry":
+            await self._jobs.repeat(job)
+        else:
+            await self._jobs.annotate(job, replace(job.notes, archived=action == "archive"))
+
     async def download(self, request: Request) -> Response:
-        """`GET …/{id}/download`: the whole file, 409 before it is complete."""
-        job = self._job(request)
-        if job.state is not State.COMPLETED:
-            raise WrongJobState(f"The job is not completed: it is {job.state}.")
-        name = f"long_text_{job.id}.{job.request.response_format}"
-        return StreamingResponse(
-            _pieces(self._jobs, job),
-            media_type=job.content_type,
-            headers={
-                "Content-Length": str(job.stored_bytes),
-                "Content-Disposition": f'attachment; filename="{name}"',
-            },
+        """`GET …/{id}/download`: the whole file or ranges of it, 409 before it is complete."""
+        job = await self._job(request)
+        return FileResponse(
+            await self._jobs.audio(job),
+            media_type=ENCODERS[job.response_format].content_type,
+            filename=f"long_text_{job.id}.{job.response_format}",
         )
 
     async def events(self, request: Request) -> Response:
         """`GET …/{id}/sse`: `progress` until the job is `completed`, or an `error` says why not."""
         return StreamingResponse(
-            _events(self._job(request)),
+            self._events(await self._job(request)),
             media_type="text/event-stream",
             headers=STREAM_HEADERS,
         )
 
-
-async def _pieces(jobs: LongJobs, job: Job) -> AsyncIterator[bytes]:
-    """A file's bytes; it holds nothing between two of them."""
-    start = 0
-    while data := await jobs.read(job, start, READ_BYTES):
-        start += len(data)
-        yield data
-
-
-async def _events(job: Job) -> AsyncIterator[bytes]:
-    """A job's life as events; paused ones go on when it is resumed."""
-    while job.state not in FINAL:
-        yield _event("progress", progress_of(job))
-        changed = job.changed
-        try:
-            await asyncio.wait_for(changed.wait(), EVENT_SECONDS)
-        except TimeoutError:
-            continue  # the event tells the client that the connection lives
-    yield _event("completed" if job.state is State.COMPLETED else "error", status_of(job))
+    async def _events(self, job: Job) -> AsyncIterator[bytes]:
+        """A job's life as events; paused ones go on when it is resumed."""
+        with suppress(JobNotFound):  # deleted: the stream ends
+            async for seen in self._jobs.watch(job):
+                if seen.state not in FINAL:
+                    yield _event("progress", progress_of(seen))
+                else:
+                    name = "completed" if seen.state is State.COMPLETED else "error"
+                    yield _event(name, status_of(seen))
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

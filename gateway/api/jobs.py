@@ -1,0 +1,253 @@
+"""Long texts as jobs, plainly: submit, list, watch, pause, resume, retry, download, delete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from gateway.api.endpoint import STREAM_HEADERS, BodyReader
+from gateway.api.multipart import Form, is_form, parse_form, require_json_or_form
+from gateway.api.openai import OpenAISurface
+from gateway.api.schemas import Name, SpeechBody, parse_json, validation_error
+from gateway.audio.encoders import ENCODERS
+from gateway.audio.join import MOST_PAUSE_SECONDS, PAUSES_SECONDS
+from gateway.errors import InvalidRequest, JobNotFound
+from gateway.speech.jobs.chapters import split_chapters
+from gateway.speech.jobs.job import FINAL, Job, Notes, State
+from gateway.speech.jobs.jobs import MOST_CHARACTERS, Jobs
+from gateway.text.boundary import Boundary
+
+BASE = "/v1/audio/jobs"
+LISTED, MOST_LISTED = 20, 100
+TEXT_FILE = "file"  # the part of a form that holds a text file instead of `input`
+PING_EVERY = 15  # looks, about seconds: proxies close a stream that is silent for long
+
+
+class JobBody(SpeechBody):
+    """The body of `POST /v1/audio/jobs`: that of a speech request, and these."""
+
+    title: Name | None = Field(None, description="A name for lists.")
+    input_format: Literal["text", "markdown"] = Field(
+        "text", description="Where chapters are found: lines that name one, or headings."
+    )
+    paragraph_pause_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=MOST_PAUSE_SECONDS,
+        description="Pause at every paragraph, each of which is then made by itself; none leaves "
+        "the pauses within a generation to the engine.",
+    )
+    chapter_pause_seconds: float = Field(
+        PAUSES_SECONDS[Boundary.CHAPTER],
+        ge=0,
+        le=MOST_PAUSE_SECONDS,
+        description="Pause at every chapter.",
+    )
+
+
+class JobsSurface:
+    """The routes below /v1/audio/jobs.
+
+    Args:
+        jobs: The jobs.
+        speech: Reads what is to be said.
+        bodies: Reads requests.
+        show_texts: Show the beginnings of texts.
+    """
+
+    def __init__(
+        self, jobs: Jobs, speech: OpenAISurface, bodies: BodyReader, *, show_texts: bool
+    ) -> None:
+        self._jobs = jobs
+        self._speech = speech
+        self._bodies = bodies
+        self._show_texts = show_texts
+
+    def routes(self) -> list[BaseRoute]:
+        """What this surface answers."""
+        one = f"{BASE}/{{job_id}}"
+        return [
+            Route(BASE, self.submit, methods=["POST"]),
+            Route(BASE, self.list_jobs),
+            Route(one, self.show),
+            Route(one, self.delete, methods=["DELETE"]),
+            Route(f"{one}/events", self.events),
+            Route(f"{one}/download", self.download),
+            Route(f"{one}/pause", self.pause, methods=["POST"]),
+            Route(f"{one}/resume", self.resume, methods=["POST"]),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+            Route(f"{one}/retry", self.retry, methods=["POST"]),
+        ]
+
+    async def submit(self, request: Request) -> Response:
+        """`POST`: a new job, 202; as JSON, or as a form whose part `file` is the text."""
+        require_json_or_form(request.scope)
+        body = await self._bodies.read(request.scope, request.receive)
+        fields, samples = await _read(body, request)
+        understood = await self._speech.understand(fields, samples, MOST_CHARACTERS)
+        parts = split_chapters(fields.input, markdown=fields.input_format == "markdown")
+        voice = fields.voice if isinstance(fields.voice, str) else None
+        job = await self._jobs.submit(
+            understood,
+            parts,
+            Notes(voice_name=voice, display_name=fields.title),
+            paragraph_pause_seconds=fields.paragraph_pause_seconds,
+            chapter_pause_seconds=fields.chapter_pause_seconds,
+        )
+        return JSONResponse(self._shown(job), 202, {"Location": f"{BASE}/{job.id}"})
+
+    async def list_jobs(self, request: Request) -> Response:
+        """`GET`: the newest first; `limit`, `after` (an id) and `state` choose."""
+        jobs = await self._jobs.owned()
+        state, after = (request.query_params.get(name) for name in ("state", "after"))
+        if state is not None:
+            if state not in list(State):
+                raise InvalidRequest(f"'state' is one of {', '.join(State)}.", param="state")
+            jobs = [job for job in jobs if job.state == state]
+        if after is not None:
+            ids = [job.id for job in jobs]
+            jobs = jobs[ids.index(after) + 1 :] if after in ids else []
+        limit = _limit(request.query_params.get("limit", str(LISTED)))
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": [self._shown(job) for job in jobs[:limit]],
+                "has_more": len(jobs) > limit,
+            }
+        )
+
+    async def _job(self, request: Request) -> Job:
+        return await self._jobs.get(request.path_params["job_id"])
+
+    async def show(self, request: Request) -> Response:
+        """`GET /{id}`."""
+        return JSONResponse(self._shown(await self._job(request)))
+
+    async def delete(self, request: Request) -> Response:
+        """`DELETE /{id}`: the job and its audio, whatever it does."""
+        job = await self._job(request)
+        await self._jobs.delete(job)
+        return JSONResponse({"id": job.id, "object": "audio.job.deleted", "deleted": True})
+
+    async def pause(self, request: Request) -> Response:
+        """`POST /{id}/pause`: what it made stays."""
+        return JSONResponse(self._shown(await self._jobs.pause(await self._job(request))))
+
+    async def resume(self, request: Request) -> Response:
+        """`POST /{id}/resume`: go on with a paused job."""
+        return JSONResponse(self._shown(await self._jobs.resume(await self._job(request))))
+
+    async def cancel(self, request: Request) -> Response:
+        """`POST /{id}/cancel`: end it; retry can still go on with what it made."""
+        return JSONResponse(self._shown(await self._jobs.cancel(await self._job(request))))
+
+    async def retry(self, request: Request) -> Response:
+        """`POST /{id}/retry`: go on with a failed or cancelled job where it ended."""
+        return JSONResponse(self._shown(await self._jobs.retry(await self._job(request))))
+
+    async def download(self, request: Request) -> Response:
+        """`GET /{id}/download`: the file, or ranges of it; 409 before the job is complete.
+
+        With `response_format`, the stored audio in another format, encoded while it is sent.
+        """
+        job = await self._job(request)
+        wanted = request.query_params.get("response_format", job.response_format).lower()
+        if wanted not in ENCODERS:
+            raise InvalidRequest(
+                f"'response_format' is one of {', '.join(ENCODERS)}.", param="response_format"
+            )
+        name = f"{job.notes.display_name or job.id}.{wanted}"
+        if wanted == job.response_format:
+            path = await self._jobs.audio(job)
+            media_type = ENCODERS[wanted].content_type
+            return FileResponse(path, media_type=media_type, filename=name)
+        pieces = await self._jobs.encoded(job, wanted)
+        return StreamingResponse(pieces, media_type=ENCODERS[wanted].content_type)
+
+    async def events(self, request: Request) -> Response:
+        """`GET /{id}/events`: server-sent events `progress` until one names the job's end."""
+        return StreamingResponse(
+            self._events(await self._job(request)),
+            media_type="text/event-stream",
+            headers=STREAM_HEADERS,
+        )
+
+    async def _events(self, job: Job) -> AsyncIterator[bytes]:
+        version, silent = -1, 0
+        try:
+            async for seen in self._jobs.watch(job):
+                silent += 1
+                if seen.version != version or seen.state in FINAL:
+                    version, silent = seen.version, 0
+                    name = seen.state if seen.state in FINAL else "progress"
+                    yield f"event: {name}\ndata: {json.dumps(self._shown(seen))}\n\n".encode()
+                elif silent >= PING_EVERY:
+                    silent = 0
+                    yield b": the job goes on\n\n"
+        except JobNotFound:
+            yield b"event: deleted\ndata: {}\n\n"
+
+    def _shown(self, job: Job) -> dict[str, Any]:
+        """A job as this surface tells it; times are Unix seconds."""
+        complete = job.state is State.COMPLETED
+        return {
+            "id": job.id,
+            "object": "audio.job",
+            "title": job.notes.display_name,
+            "state": job.state,
+            "error": job.error,
+            "created_at": round(job.created),
+            "started_at": job.started and round(job.started),
+            "ended_at": job.ended and round(job.ended),
+            "voice": job.notes.voice_name,
+            "response_format": job.response_format,
+            "text_preview": job.preview if self._show_texts else None,
+            "text_characters": job.text_characters,
+            "segments": job.segments,
+            "segments_made": job.segments_made,
+            "progress": round(job.share, 4),
+            "likely_seconds": round(job.likely_seconds, 1),
+            "audio_seconds": round(job.made_seconds, 3),
+            "bytes": job.stored_bytes or None,
+            "chapters": [
+                {"title": chapter.title, "start_seconds": chapter.start_seconds}
+                for chapter in job.chapters
+            ],
+            "events_url": f"{BASE}/{job.id}/events",
+            "download_url": f"{BASE}/{job.id}/download" if complete else None,
+        }
+
+
+async def _read(body: bytes, request: Request) -> tuple[JobBody, Form]:
+    """The fields of a request, and the form that holds its voice samples.
+
+    Raises:
+        InvalidRequest: It cannot be read, or a field is wrong.
+    """
+    form = Form({}, ())
+    try:
+        if not is_form(request.scope):
+            return JobBody.model_validate(parse_json(body)), form
+        form = await parse_form(body, request.scope)
+        texts = [data for name, data in form.files if name == TEXT_FILE]
+        given = dict(form.fields)
+        if texts:
+            given["input"] = texts[0].decode("utf-8-sig")
+        samples = tuple(each for each in form.files if each[0] != TEXT_FILE)
+        return JobBody.model_validate(given, strict=False), Form({}, samples)
+    except UnicodeDecodeError:
+        raise InvalidRequest("The text file is not UTF-8.", param=TEXT_FILE) from None
+    except ValidationError as error:
+        raise validation_error(error) from None
+
+
+def _limit(given: str) -> int:
+    if not (given.isascii() and given.isdecimal()) or not 1 <= int(given[:9]) <= MOST_LISTED:
+        raise InvalidRequest(f"'limit' is a whole number from 1 to {MOST_LISTED}.", param="limit")
+    return int(given)

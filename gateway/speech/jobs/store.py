@@ -1,0 +1,486 @@
+"""Jobs in SQLite, their audio in files: what one process has stored, every other one goes on with.
+
+Every change is one transaction. What a process writes for a job that it works on holds only while
+it is the job's holder: one that was stopped, and goes on after another has taken its job over,
+changes nothing. No clock decides about that; see `Store.take`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_BYTES_PER_SECOND
+from gateway.errors import GatewayError, JobNotFound, JobStoreBusy, JobStoreFull, WrongJobState
+from gateway.speech.jobs.job import (
+    ACTIVE,
+    FINAL,
+    Chapter,
+    Job,
+    Notes,
+    SegmentRecord,
+    State,
+    request_fields,
+    request_of,
+)
+from gateway.speech.request import SpeechRequest
+from gateway.text.boundary import Boundary
+
+PREVIEW_CHARACTERS = 200
+BUSY_SECONDS = 5.0  # another process writes for a few milliseconds at a time
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+  id TEXT PRIMARY KEY, owner TEXT, state TEXT NOT NULL, fields TEXT NOT NULL, text TEXT NOT NULL,
+  notes TEXT NOT NULL, created REAL NOT NULL, updated REAL NOT NULL,
+  started REAL, ended REAL, error TEXT, segments INTEGER NOT NULL, likely_seconds REAL NOT NULL,
+  made_seconds REAL NOT NULL DEFAULT 0, stored_bytes INTEGER NOT NULL DEFAULT 0, stored_name TEXT,
+  chapters TEXT NOT NULL, paragraph_pause_seconds REAL NOT NULL,
+  chapter_pause_seconds REAL NOT NULL,
+  holder TEXT, beat INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
+CREATE TABLE IF NOT EXISTS segments (
+  job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, number INTEGER NOT NULL,
+  text TEXT NOT NULL, before INTEGER NOT NULL, file TEXT, samples INTEGER NOT NULL DEFAULT 0,
+  tries INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+"""
+_JOBS = (
+    "SELECT id, owner, state, fields, substr(text, 1, :preview) AS preview, "
+    "length(text) AS text_characters, notes, created, updated, started, ended, "
+    "error, segments, (SELECT count(file) FROM segments WHERE job = jobs.id) AS segments_made, "
+    "likely_seconds, made_seconds, stored_bytes, stored_name, chapters, "
+    "paragraph_pause_seconds, chapter_pause_seconds, holder, beat, version FROM jobs"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What is stored of a new job; see `Job`."""
+
+    owner: str | None
+    request: SpeechRequest
+    notes: Notes
+    segments: tuple[SegmentRecord, ...]
+    chapters: tuple[Chapter, ...]
+    likely_seconds: float
+    paragraph_pause_seconds: float
+    chapter_pause_seconds: float
+
+
+class LeaseLost(Exception):
+    """Another process works on the job now, or nobody shall work on it any more."""
+
+
+class Store:
+    """The jobs of one folder; every method blocks, and is called in one thread at a time.
+
+    Args:
+        folder: Holds `jobs.sqlite3` and one folder a job; made where it is missing.
+        most_bytes: Audio of all jobs together; a new job must be likely to fit.
+
+    Raises:
+        OSError, sqlite3.Error: The folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self._folder = folder
+        self._most_bytes = most_bytes
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._database = sqlite3.connect(
+            folder / "jobs.sqlite3",
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        self._database.row_factory = sqlite3.Row
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self._database.execute(f"PRAGMA {pragma}")
+        self._database.executescript(_SCHEMA)
+        self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def folder_of(self, job_id: str) -> Path:
+        """Where a job's files are; ids are made here, so none leads out of the folder."""
+        return self._folder / job_id
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One change, whole or not at all.
+
+        Raises:
+            JobStoreBusy: Another process has held the database for long.
+            JobStoreFull: The disk is full.
+        """
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise _translated(error) from error
+
+    def _rows(self, query: str, **values: Any) -> list[sqlite3.Row]:
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise _translated(error) from error
+
+    # What clients ask for
+
+    def add(self, new: NewJob) -> Job:
+        """Store a new job.
+
+        Raises:
+            JobStoreFull: Its audio would probably not fit, or the disk is full.
+        """
+        needed = int(new.likely_seconds * ENGINE_BYTES_PER_SECOND)
+        if self.used_bytes() + needed > self._most_bytes:
+            raise JobStoreFull(
+                f"The jobs' audio may take {self._most_bytes} bytes; this text would probably take "
+                f"{needed} more than there is. Delete jobs, or raise GATEWAY_JOBS_MAX_BYTES."
+            )
+        job_id, now = uuid.uuid4().hex, time.time()
+        folder = self.folder_of(job_id)
+        try:
+            folder.mkdir(mode=0o700)
+            for number, reference in enumerate(new.request.references):
+                (folder / f"reference-{number}.wav").write_bytes(reference.wav)
+            with self._transaction() as database:
+                self._insert(database, job_id, now, new)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise JobStoreFull(f"The job cannot be stored: {error.strerror}.") from error
+            raise
+        return self.get(job_id)
+
+    def _insert(self, database: sqlite3.Connection, job_id: str, now: float, new: NewJob) -> None:
+        database.execute(
+            "INSERT INTO jobs (id, owner, state, fields, text, notes, created, updated, segments, "
+            "likely_seconds, chapters, paragraph_pause_seconds, chapter_pause_seconds) VALUES "
+            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(job_id, new.owner, State.PENDING, json.dumps(request_fields(new.request))),
+                *(new.request.text.written, json.dumps(asdict(new.notes)), now, now),
+                *(len(new.segments), new.likely_seconds),
+                json.dumps([asdict(chapter) for chapter in new.chapters]),
+                *(new.paragraph_pause_seconds, new.chapter_pause_seconds),
+            ),
+        )
+        database.executemany(
+            "INSERT INTO segments (job, number, text, before) VALUES (?, ?, ?, ?)",
+            [(job_id, each.number, each.text, each.before) for each in new.segments],
+        )
+
+    def get(self, job_id: str) -> Job:
+        """A job.
+
+        Raises:
+            JobNotFound: There is none of this id.
+        """
+        rows = self._rows(f"{_JOBS} WHERE id = :id", id=job_id, preview=PREVIEW_CHARACTERS)
+        if not rows:
+            raise JobNotFound("There is no such job.")
+        return _job(rows[0])
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the newest first."""
+        rows = self._rows(f"{_JOBS} ORDER BY created DESC, id", preview=PREVIEW_CHARACTERS)
+        return [_job(row) for row in rows]
+
+    def search(self, text: str) -> set[str]:
+        """Ids of the jobs whose text or name holds some characters, whatever their case."""
+        rows = self._rows(
+            "SELECT id FROM jobs WHERE instr(lower(text), lower(:text)) OR "
+            "instr(lower(coalesce(json_extract(notes, '$.display_name'), '')), lower(:text))",
+            text=text,
+        )
+        return {row["id"] for row in rows}
+
+    def request(self, job_id: str) -> SpeechRequest:
+        """What a job says and how, references included.
+
+        Raises:
+            JobNotFound: There is none of this id.
+            OSError: A reference's file is gone.
+        """
+        rows = self._rows("SELECT fields, text FROM jobs WHERE id = :id", id=job_id)
+        if not rows:
+            raise JobNotFound("There is no such job.")
+        fields = json.loads(rows[0]["fields"])
+        folder = self.folder_of(job_id)
+        count = len(fields["transcripts"])
+        wavs = [(folder / f"reference-{number}.wav").read_bytes() for number in range(count)]
+        return request_of(fields, rows[0]["text"], wavs)
+
+    def segments(self, job_id: str) -> list[SegmentRecord]:
+        """A job's segments, in order."""
+        rows = self._rows(
+            "SELECT number, text, before, file, samples, tries FROM segments WHERE job = :id "
+            "ORDER BY number",
+            id=job_id,
+        )
+        return [
+            SegmentRecord(**{**row, "before": Boundary(row["before"])}) for row in map(dict, rows)
+        ]
+
+    def annotate(self, job_id: str, notes: Notes) -> None:
+        """Replace a client's notes."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET notes = ?, version = version + 1 WHERE id = ?",
+                (json.dumps(asdict(notes)), job_id),
+            )
+
+    def enter(self, job_id: str, state: State, among: frozenset[State]) -> Job:
+        """Put a job into another state; whoever works on it loses it.
+
+        Args:
+            job_id: Its id.
+            state: The new one.
+            among: States from which it may come.
+
+        Raises:
+            JobNotFound: There is none of this id.
+            WrongJobState: It is in another state.
+        """
+        now = time.time()
+        marks = ", ".join("?" * len(among))
+        with self._transaction() as database:
+            changed = database.execute(
+                f"UPDATE jobs SET state = ?, updated = ?, ended = ?, error = NULL, holder = NULL, "  # noqa: S608  (marks alone)
+                f"version = version + 1 WHERE id = ? AND state IN ({marks})",
+                (state, now, now if state in FINAL else None, job_id, *sorted(among)),
+            ).rowcount
+        job = self.get(job_id)
+        if not changed:
+            raise WrongJobState(f"The job is {job.state}.")
+        return job
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job and its files; one that is not there is forgotten already."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        shutil.rmtree(self.folder_of(job_id), ignore_errors=True)
+
+    def used_bytes(self) -> int:
+        """What the jobs' audio takes, and what those that are not over will probably take."""
+        rows = self._rows(
+            "SELECT coalesce(sum(stored_bytes), 0) + 2 * coalesce((SELECT sum(samples) FROM "
+            "segments), 0) AS used FROM jobs"
+        )
+        open_seconds = sum(
+            max(0.0, job.likely_seconds - job.made_seconds)
+            for job in self.jobs()
+            if job.state not in FINAL
+        )
+        return int(rows[0]["used"] + open_seconds * ENGINE_BYTES_PER_SECOND)
+
+    # What the process that works on a job does
+
+    def take(self, job: Job, holder: str) -> bool:
+        """Become a job's holder, if nobody has changed it since it was read.
+
+        A holder counts its heartbeats in the row. Who sees the same holder and the same count for
+        long, by its own monotonic clock, takes the job over; clocks are never compared.
+        """
+        now = time.time()
+        with self._transaction() as database:
+            return bool(
+                database.execute(
+                    "UPDATE jobs SET holder = ?, beat = beat + 1, state = ?, updated = ?, started "
+                    "= coalesce(started, ?), version = version + 1 WHERE id = ? AND holder IS ? "
+                    "AND beat = ? AND state IN (?, ?)",
+                    (
+                        *(holder, State.PROCESSING, now, now, job.id, job.holder, job.beat),
+                        *sorted(ACTIVE),
+                    ),
+                ).rowcount
+            )
+
+    def beat(self, holder: str) -> set[str]:
+        """Count a heartbeat in every job of a holder; the ids of these jobs."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "UPDATE jobs SET beat = beat + 1 WHERE holder = ? RETURNING id", (holder,)
+            ).fetchall()
+        return {row["id"] for row in rows}
+
+    def release(self, holder: str) -> None:
+        """Give up all jobs of a holder: another process may go on with them at once."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET holder = NULL WHERE holder = ?", (holder,))
+
+    def keep_segment(
+        self, job_id: str, holder: str, number: int, pcm: bytes, *, seconds: float
+    ) -> str:
+        """Store a segment's audio: the file first, whole and under its own name, then its row.
+
+        Returns:
+            The file's name.
+
+        Raises:
+            LeaseLost: The job is another's now; the file is gone again.
+            JobStoreFull: The disk is full.
+        """
+        name = f"segment-{number}-{uuid.uuid4().hex[:8]}.pcm"
+        path = self.folder_of(job_id) / name
+        try:
+            write_file(path, pcm)
+            with self._transaction() as database:
+                _require_holder(database, job_id, holder)
+                database.execute(
+                    "UPDATE segments SET file = ?, samples = ? WHERE job = ? AND number = ?",
+                    (name, len(pcm) // BYTES_PER_SAMPLE, job_id, number),
+                )
+                database.execute(
+                    "UPDATE jobs SET made_seconds = made_seconds + ?, updated = ?, version = "
+                    "version + 1 WHERE id = ?",
+                    (seconds, time.time(), job_id),
+                )
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise JobStoreFull(f"The audio cannot be stored: {error.strerror}.") from error
+            raise
+        return name
+
+    def count_try(self, job_id: str, holder: str, number: int) -> None:
+        """Count a generation of a segment that failed.
+
+        Raises:
+            LeaseLost: The job is another's now.
+        """
+        with self._transaction() as database:
+            _require_holder(database, job_id, holder)
+            database.execute(
+                "UPDATE segments SET tries = tries + 1 WHERE job = ? AND number = ?",
+                (job_id, number),
+            )
+
+    def finish(
+        self,
+        job_id: str,
+        holder: str,
+        stored: Path,
+        *,
+        seconds: float,
+        chapters: Sequence[Chapter],
+    ) -> None:
+        """Complete a job whose audio is in a file of its folder.
+
+        Raises:
+            LeaseLost: The job is another's now.
+        """
+        now = time.time()
+        with self._transaction() as database:
+            _require_holder(database, job_id, holder)
+            database.execute(
+                "UPDATE jobs SET state = ?, updated = ?, ended = ?, holder = NULL, stored_bytes = "
+                "?, stored_name = ?, made_seconds = ?, chapters = ?, version = version + 1 WHERE "
+                "id = ?",
+                (
+                    *(State.COMPLETED, now, now, stored.stat().st_size, stored.name, seconds),
+                    *(json.dumps([asdict(chapter) for chapter in chapters]), job_id),
+                ),
+            )
+
+    def fail(self, job_id: str, message: str, *, holder: str | None = None) -> None:
+        """End a job with the reason, unless another process works on it by now."""
+        now = time.time()
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET state = ?, error = ?, updated = ?, ended = ?, holder = NULL, "
+                "version = version + 1 WHERE id = ? AND holder IS ?",
+                (State.FAILED, message, now, now, job_id, holder),
+            )
+
+    def forget_segments(self, job_id: str, numbers: Sequence[int]) -> None:
+        """Make segments again whose files are gone, and the audio that was made of them."""
+        with self._transaction() as database:
+            for number in numbers:
+                database.execute(
+                    "UPDATE segments SET file = NULL, samples = 0 WHERE job = ? AND number = ?",
+                    (job_id, number),
+                )
+            database.execute(
+                "UPDATE jobs SET stored_bytes = 0, stored_name = NULL, made_seconds = (SELECT "
+                "coalesce(sum(samples), 0) / 24000.0 FROM segments WHERE job = jobs.id), version "
+                "= version + 1 WHERE id = ?",
+                (job_id,),
+            )
+
+    def lost_segments(self, job_id: str) -> list[int]:
+        """Numbers of the segments whose row names a file that is not there, or not whole."""
+        folder = self.folder_of(job_id)
+        return [
+            segment.number
+            for segment in self.segments(job_id)
+            if segment.file and _size(folder / segment.file) != BYTES_PER_SAMPLE * segment.samples
+        ]
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole, under its name only when all of it is on the disk."""
+    unfinished = path.with_suffix(".part")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            sync(file)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def sync(file: IO[bytes]) -> None:
+    """Wait until a file's bytes are on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _require_holder(database: sqlite3.Connection, job_id: str, holder: str) -> None:
+    row = database.execute("SELECT holder FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None or row["holder"] != holder:
+        raise LeaseLost
+
+
+def _translated(error: sqlite3.OperationalError) -> GatewayError:
+    if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+        return JobStoreFull("The disk that holds the jobs is full or fails.")
+    return JobStoreBusy("The store of jobs is busy; try again later.", retry_after_seconds=5)
+
+
+def _job(row: sqlite3.Row) -> Job:
+    fields = dict(row)
+    notes = json.loads(fields["notes"])
+    fields |= {
+        "state": State(fields["state"]),
+        "fields": json.loads(fields["fields"]),
+        "notes": Notes(**{**notes, "tags": tuple(notes["tags"])}),
+        "chapters": tuple(Chapter(**chapter) for chapter in json.loads(fields["chapters"])),
+    }
+    return Job(**fields)

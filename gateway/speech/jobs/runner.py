@@ -181,9 +181,7 @@ class Runner:
         """One job to its end; a failure is told in it."""
         try:
             request = await self._in_store(partial(self._store.request, job.id))
-            lost = await self._in_store(partial(self._store.lost_segments, job.id))
-            if lost:
-                await self._in_store(partial(self._store.forget_segments, job.id, lost))
+            await self._in_store(partial(self._store.recover, job.id))
             await self._make_segments(job, self._prepare(request))
             await self._complete(job, request)
         except (LeaseLost, ShuttingDown):

@@ -427,14 +427,23 @@ class Store:
                 (job_id,),
             )
 
-    def lost_segments(self, job_id: str) -> list[int]:
-        """Numbers of the segments whose row names a file that is not there, or not whole."""
-        folder = self.folder_of(job_id)
-        return [
-            segment.number
-            for segment in self.segments(job_id)
-            if segment.file and _size(folder / segment.file) != BYTES_PER_SAMPLE * segment.samples
+    def recover(self, job_id: str) -> None:
+        """Make rows and files agree: after a kill, or when files were removed by hand.
+
+        Segments whose file is gone or cut are made again; files that no row names are removed.
+        """
+        folder, segments = self.folder_of(job_id), self.segments(job_id)
+        lost = [
+            each.number
+            for each in segments
+            if each.file and _size(folder / each.file) != BYTES_PER_SAMPLE * each.samples
         ]
+        if lost:
+            self.forget_segments(job_id, lost)
+        named = {each.file for each in segments}
+        for path in folder.iterdir():
+            if path.name not in named and not path.name.startswith("reference-"):
+                path.unlink(missing_ok=True)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from engines.simulator.waveform import expected_pcm
-from gateway.speech.jobs.jobs import MOST_JOBS
+from gateway.speech.jobs.jobs import MOST_OPEN
 from loadtest.processes import engine_state
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
@@ -31,7 +31,7 @@ ROUTES: tuple[tuple[str, str, dict[str, Any], int, set[str]], ...] = (
     ("GET", "-history/stats", {}, 200, {"total_jobs", "completed_jobs", "success_rate_percentage"}),
     ("GET", "/{id}", {}, 200, STATUS),
     ("GET", "/{id}/details", {}, 200, {"metadata", "chunks", "input_text", "error_log"}),
-    ("PATCH", "/{id}", {"json": {"display_name": "Book"}}, 200, {"display_name", "tags"}),
+    ("PATCH", "/{id}", {"json": {"display_name": "Book"}}, 200, {"success", "status"}),
     ("PUT", "/{id}/pause", {}, 409, {"error"}),
     ("PUT", "/{id}/resume", {}, 409, {"error"}),
     ("POST", "/{id}/retry", {}, 200, CREATED),
@@ -165,12 +165,12 @@ def test_a_job_that_runs_can_be_paused_resumed_and_cancelled(
 def test_jobs_are_bounded_and_texts_masked(slow: tuple[Gateway, httpx.Client]) -> None:
     """One too many is told to come back; a place is free when one is over."""
     _, client = slow
-    ids = [create(client) for _ in range(MOST_JOBS)]
+    ids = [create(client) for _ in range(MOST_OPEN)]
     refused = client.post(BASE, json={"input": LONG})
     assert refused.status_code == 429
     assert refused.headers["retry-after"]
     listed = client.get(BASE, params={"limit": 100}).json()
-    assert len(listed["jobs"]) == listed["active_jobs"] == MOST_JOBS
+    assert len(listed["jobs"]) == listed["active_jobs"] == MOST_OPEN
     assert {job["text_preview"] for job in listed["jobs"]} == {"[hidden]"}
     assert client.get(f"{BASE}/{ids[0]}/details").json()["input_text"] == "[hidden]"
     client.delete(f"{BASE}/{ids[0]}").raise_for_status()
@@ -251,3 +251,46 @@ def test_what_is_out_of_range_is_refused_by_name(
     answer = client.request(method, BASE + path, **request_)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][1] == field
+
+
+def test_the_history_is_filtered_sorted_and_paged(jobs: httpx.Client) -> None:
+    """As travisvn's server does: by archive, words, dates, size; actions tell the new state."""
+    ids = [create(jobs, input=f"{word} {LONG}") for word in ("Whale", "Monster", "Time")]
+    for job_id in ids:
+        finished(jobs, job_id)
+    update = jobs.patch(f"{BASE}/{ids[0]}", json={"display_name": "Moby", "is_archived": True})
+    assert update.json() == {
+        "success": True,
+        "message": "Job metadata updated successfully",
+        "status": "completed",
+    }
+
+    def history(**query: Any) -> list[str]:
+        answer = jobs.get(f"{BASE}-history", params=query)
+        answer.raise_for_status()
+        return [job["job_id"] for job in answer.json()["jobs"]]
+
+    assert history(sort="created_asc") == ids
+    assert history(sort="created_desc", limit=1, offset=1) == [ids[1]]
+    assert history(is_archived=True) == [ids[0]]
+    assert set(history(is_archived=False)) == set(ids[1:])
+    assert history(search="mOnStEr") == [ids[1]]
+    assert history(search="moby") == [ids[0]]
+    assert history(start_date="2100-01-01") == history(end_date="2000-01-01T00:00:00Z") == []
+    assert len(history(start_date="2000-01-01T00:00:00Z", end_date="2100-01-01")) == len(ids)
+    assert history(sort="size_asc")[0] == ids[2]
+    assert jobs.get(f"{BASE}-history", params={"sort": "taste"}).status_code == 422
+    assert jobs.get(f"{BASE}-history", params={"start_date": "soon"}).status_code == 422
+    paused = jobs.put(f"{BASE}/{ids[0]}/pause")
+    assert paused.status_code == 409
+
+
+def test_a_part_of_the_file_can_be_fetched(jobs: httpx.Client) -> None:
+    """Safari plays nothing else."""
+    job_id = create(jobs)
+    finished(jobs, job_id)
+    whole = jobs.get(f"{BASE}/{job_id}/download").content
+    part = jobs.get(f"{BASE}/{job_id}/download", headers={"Range": "bytes=10-19"})
+    assert part.status_code == 206
+    assert part.content == whole[10:20]
+    assert part.headers["content-range"] == f"bytes 10-19/{len(whole)}"

@@ -43,7 +43,9 @@ class Gateway:
     """
 
     def __init__(self, *, keep_alive_seconds: int = 5, **settings: Any) -> None:
-        self._data = tempfile.TemporaryDirectory(prefix="speech-gateway-", ignore_cleanup_errors=True)
+        self._data = tempfile.TemporaryDirectory(
+            prefix="speech-gateway-", ignore_cleanup_errors=True
+        )
         defaults = {"probe_interval_seconds": 0.2, "data_dir": self._data.name}
         self._settings = load_settings(**{**defaults, **settings})
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)

@@ -347,6 +347,30 @@ GPU = Row(
     ],
 )  # fmt: skip
 
+JOBS = Row(
+    "Jobs",
+    [
+        Panel(
+            "Jobs by state",
+            "Long texts in the store: gateways on one data folder all tell the same.",
+            [Query("max by (state) (gateway_jobs)", "{{state}}")],
+            unit="none", width=12, stack=True,
+        ),
+        Panel(
+            "Segments",
+            "Made, made again after a failure, and given up for a request that had to wait.",
+            [Query("sum by (outcome) (rate(gateway_job_segments_total[5m]))", "{{outcome}}")],
+            unit="reqps",
+        ),
+        Panel(
+            "Oldest job that is not over",
+            "One that grows while segments are made is a long book; else no slot comes free.",
+            [Query("max(gateway_job_oldest_seconds)", "age")],
+            unit="s", width=4,
+        ),
+    ],
+)  # fmt: skip
+
 LOAD_TEST = [
     Row(
         "Load test",
@@ -422,7 +446,7 @@ def dashboards() -> dict[str, dict[str, Any]]:
             "speech-gateway-overview",
             "Speech gateway: overview",
             "How much speech comes out, how soon, what waits and what fails.",
-            [GLANCE, THROUGHPUT, LATENCY, LOAD, UPSTREAMS],
+            [GLANCE, THROUGHPUT, LATENCY, LOAD, UPSTREAMS, JOBS],
         ),
         "engine.json": dashboard(
             "speech-gateway-engine",

@@ -280,6 +280,38 @@ def test_the_start_script_runs_engine_and_gateway_and_ends_both(tmp_path: Path) 
     assert "GPU 0: 19874 of 24564 MiB in use, 61 % busy" in log.read_text()
 
 
+def test_the_start_script_runs_our_own_engine_on_any_card(tmp_path: Path) -> None:
+    """Blackwell too, without the makers' weights, with the options that it is given."""
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"needs {package}: scripts/install higgs-test")
+    fake_gpu(tmp_path, "NVIDIA B200, 10.0, 183359")
+    ports = free_port(), free_port()
+    settings = environment(
+        tmp_path,
+        GATEWAY_API_KEYS="me=sg-0123456789abcdef",
+        GATEWAY_PORT=str(ports[0]),
+        GATEWAY_VOICES_DIR=str(tmp_path / "voices"),
+        HIGGS_PORT=str(ports[1]),
+        HIGGS_ENGINE_OPTIONS="--model random-tiny --device cpu",
+        SPEECH_GATEWAY_ENGINE="higgs",
+        SPEECH_GATEWAY_PYTHON=sys.executable,
+    )
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as file,
+        subprocess.Popen([str(SCRIPT)], env=settings, stderr=file) as run,
+    ):
+        try:
+            serve = ServeProcess(f"http://127.0.0.1:{ports[0]}", run)
+            wait_until(lambda: ready(serve) or run.poll() is not None, "it is ready", 60)
+            found = httpx.get(f"http://127.0.0.1:{ports[1]}/capabilities").json()
+            assert found["engine"] == "higgs"
+            run.send_signal(signal.SIGTERM)
+            assert run.wait(30) == 0, log.read_text()
+        finally:
+            run.kill()
+
+
 def ready(serve: ServeProcess) -> bool:
     """Whether a gateway says that it is."""
     try:

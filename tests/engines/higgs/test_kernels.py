@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="the extra `gpu` is not installed")
 pytest.importorskip("transformers", reason="the extra `gpu` is not installed")
 
 from engines.higgs.generation import Sampling  # noqa: E402
-from engines.higgs.kernels import attention, fused, quantised, sampler, triton_import  # noqa: E402
+from engines.higgs.kernels import attention, fused, quantised, sampler, snake, triton_import  # noqa: E402
 from engines.higgs.state import FIRST_ROW, Field, SlotState, new_slot_fields  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,6 +87,13 @@ def test_rotation_and_cache_writes_equal_their_twin(dtype: Any) -> None:
     )
     for cache, other in zip(caches, others, strict=True):
         close(cache, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_codecs_activation_equals_its_twin(dtype: Any) -> None:
+    """A slope for each channel; more samples than one program takes."""
+    hidden, alpha = normal(2, 3, 1100, dtype=dtype), normal(1, 3, 1, dtype=dtype).abs() + 0.1
+    close(snake.snake(hidden, alpha), snake.snake_twin(hidden, alpha))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -23,6 +23,7 @@ from engines.higgs.weights import CheckpointSource, RandomSource, Source, load_w
 RANDOM_MODELS = ("random", "random-tiny")
 # What is in a checkpoint's repository and is needed: weights, configurations, the tokenizer.
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
+DEFAULT_CONTEXT = 2048  # positions: a voice, a paragraph, and a minute of its sound
 MOST_SLOTS = 64  # chosen at most where the operator names no number
 # What CUDA's context, the kernels, the graphs and a chunk of prefill take beside weights and
 # slots, measured on an H100.
@@ -61,7 +62,7 @@ def load_engine(
     revision: str | None = None,
     precision: str = "bf16",
     slots: int | None = None,
-    context: int = 4096,
+    context: int = DEFAULT_CONTEXT,
     device: str = "auto",
     deterministic: bool = False,
     queue_size: int = 64,

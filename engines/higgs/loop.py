@@ -212,6 +212,8 @@ class GenerationLoop:
         try:
             with torch.inference_mode(), _own_stream(self._device):
                 self._runner.capture(progress)
+                if self._device.type == "cuda":
+                    self._prefiller.warm_up()
                 ready.set()
                 while self._turn():
                     pass
@@ -365,5 +367,7 @@ def _own_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+    # Weights, cache and state were written on the stream of the thread that built them.
+    torch.cuda.synchronize(device)
     with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream()):
         yield

@@ -6,18 +6,27 @@ feed-forward net only in prefill. Every projection is a callable that hides its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engines.higgs.config import ModelConfig
-from engines.higgs.kernels.attention import decode_attention, prefill_attention
+from engines.higgs.kernels.attention import PREFILL_TILE, decode_attention, prefill_attention
 from engines.higgs.kernels.fused import add_rms_norm, embed_rows, rotate_and_store, silu_mul
 from engines.higgs.state import Field, SlotState
 
-Linear = Callable[[Tensor], Tensor]
+
+class Linear(Protocol):
+    """A projection of any precision."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Project many rows, [rows, in] to [rows, out]."""
+
+    def few(self, x: Tensor) -> Tensor:
+        """Project few rows; float32 [parts, rows, out] stands for its sum over the parts."""
 
 
 @dataclass(slots=True)
@@ -124,11 +133,11 @@ class Decoder:
             normed = add_rms_norm(hidden, update, layer.audio_attention_norm, eps)
             keys, values = cache.keys[index], cache.values[index]
             queries = rotate_and_store(
-                layer.qkv(normed), slots, positions, self._rotary, keys, values
+                layer.qkv.few(normed), slots, positions, self._rotary, keys, values
             )
-            update = layer.out(decode_attention(queries, keys, values, slots, positions))
+            update = layer.out.few(decode_attention(queries, keys, values, slots, positions))
             normed = add_rms_norm(hidden, update, layer.audio_mlp_norm, eps)
-            update = layer.audio_down(silu_mul(layer.audio_gate_up(normed)))
+            update = layer.audio_down.few(silu_mul(layer.audio_gate_up.few(normed)))
         normed = add_rms_norm(hidden, update, weights.norm, eps)
         return torch.nn.functional.linear(normed, weights.audio_head)
 
@@ -147,89 +156,103 @@ class Decoder:
             Logits [positions, 8 * codebook_size] where asked for, else the last hidden states.
         """
         weights, eps = self.weights, self.config.rms_norm_eps
-        batch = _PrefillBatch(segments, self.config, self.device)
-        hidden = self._embed(batch, segments)
+        batch = PrefillBatch(segments, self.config, cache, self.device)
+        texts = batch.text_rows
+        hidden = self._embed(batch)
         update = None
         for index, layer in enumerate(weights.layers):
-            normed = batch.norm(
-                hidden, update, layer.text_attention_norm, layer.audio_attention_norm, eps
-            )
+            first = (layer.text_attention_norm, texts)
+            normed = add_rms_norm(hidden, update, layer.audio_attention_norm, eps, first=first)
             keys, values = cache.keys[index], cache.values[index]
             queries = rotate_and_store(
                 layer.qkv(normed), batch.slots, batch.positions, self._rotary, keys, values
             )
             if index == len(weights.layers) - 1 and not logits:
-                break
-            attended = torch.cat(
-                [
-                    prefill_attention(
-                        part, keys[s.slot, :, : s.end], values[s.slot, :, : s.end], s.start
-                    )
-                    for part, s in zip(queries.split(batch.counts), batch.spans, strict=True)
-                ]
+                return hidden
+            attended = prefill_attention(queries, keys, values, batch.places, batch.tiles)
+            first = (layer.text_mlp_norm, texts)
+            normed = add_rms_norm(
+                hidden, layer.out(attended), layer.audio_mlp_norm, eps, first=first
             )
-            normed = batch.norm(
-                hidden, layer.out(attended), layer.text_mlp_norm, layer.audio_mlp_norm, eps
-            )
-            update = torch.empty_like(hidden)
-            if len(batch.text):
-                gated = silu_mul(layer.text_gate_up(normed[batch.text]))
-                update[batch.text] = layer.text_down(gated)
-            if len(batch.audio):
-                gated = silu_mul(layer.audio_gate_up(normed[batch.audio]))
-                update[batch.audio] = layer.audio_down(gated)
-        if not logits:
-            return hidden
+            nets = []
+            if texts:
+                nets.append(layer.text_down(silu_mul(layer.text_gate_up(normed[:texts]))))
+            if texts < len(normed):
+                nets.append(layer.audio_down(silu_mul(layer.audio_gate_up(normed[texts:]))))
+            update = torch.cat(nets)
         normed = add_rms_norm(hidden, update, weights.norm, eps)
-        return torch.nn.functional.linear(normed, weights.audio_head)
+        return torch.nn.functional.linear(normed[batch.places.long()], weights.audio_head)
 
-    def _embed(self, batch: _PrefillBatch, segments: Sequence[Segment]) -> Tensor:
-        table = self.weights.text_embedding
-        hidden = to_device(table[batch.token_ids], self.device)
-        if len(batch.audio):
-            rows = torch.cat([segment.audio_rows for segment in segments]).long()
-            rows = rows + torch.arange(rows.shape[1]) * self.config.codebook_size
-            codes = to_device(rows, self.device)
-            hidden[batch.audio] = self.weights.audio_embedding[codes].sum(dim=-2)
-        return hidden
+    def _embed(self, batch: PrefillBatch) -> Tensor:
+        """Return [rows, hidden]: embeddings of text, then sums of embeddings of codes."""
+        text = to_device(self.weights.text_embedding[batch.text_ids], self.device)
+        offsets = torch.arange(batch.codes.shape[1], device=self.device) * self.config.codebook_size
+        audio = self.weights.audio_embedding[batch.codes + offsets].sum(dim=-2)
+        return torch.cat((text, audio))
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    slot: int
-    start: int
-    end: int
+# Rows of text and rows of audio are each filled up to one of these, so that the dense kernels see
+# few sizes, all of which are loaded at the start.
+PREFILL_BUCKETS = (64, 128, 256, 384, 512)
 
 
-class _PrefillBatch:
-    """Indices of a prefill, made on the host and copied at once."""
+def _bucket(rows: int, device: torch.device) -> int:
+    if rows == 0 or device.type != "cuda":
+        return rows
+    return next((size for size in PREFILL_BUCKETS if size >= rows), rows)
+
+
+class PrefillBatch:
+    """Positions of several slots as rows, all text before all audio, and where each one stands.
+
+    Made on the host and copied at once.
+
+    Attributes:
+        text_ids: int64 [text rows], on the host; the rows that fill up the bucket repeat token 0.
+        text_rows: Rows of text, the bucket's filling included.
+        codes: int64 [audio rows, 8].
+        slots: int32 [rows]; rows that fill up a bucket are written to the scratch slot.
+        positions: int32 [rows].
+        places: int32 [positions], the row of each position.
+        tiles: int32 [tiles, 4], see `prefill_attention`.
+    """
 
     def __init__(
-        self, segments: Sequence[Segment], config: ModelConfig, device: torch.device
+        self, segments: Sequence[Segment], config: ModelConfig, cache: Cache, device: torch.device
     ) -> None:
-        self.counts = [len(segment.token_ids) for segment in segments]
-        self.spans = [
-            _Span(segment.slot, segment.start, segment.start + count)
-            for segment, count in zip(segments, self.counts, strict=True)
-        ]
-        self.token_ids = torch.cat([segment.token_ids for segment in segments]).long()
-        audio = (self.token_ids == config.audio_token_id) | (
-            self.token_ids == config.audio_delay_token_id
+        counts = [len(segment.token_ids) for segment in segments]
+        token_ids = torch.cat([segment.token_ids for segment in segments]).long()
+        audio = (token_ids == config.audio_token_id) | (token_ids == config.audio_delay_token_id)
+        audios, texts = int(audio.sum()), int((~audio).sum())
+        self.text_rows = _bucket(texts, device)
+        rows = self.text_rows + _bucket(audios, device)
+        self.text_ids = torch.zeros(self.text_rows, dtype=torch.long)
+        self.text_ids[:texts] = token_ids[~audio]
+        places = torch.where(audio, self.text_rows + audio.cumsum(0), (~audio).cumsum(0)) - 1
+        slots = torch.full((rows,), cache.keys.shape[1] - 1)
+        slots[places] = torch.tensor([s.slot for s in segments]).repeat_interleave(
+            torch.tensor(counts)
         )
-        self.text = to_device((~audio).nonzero()[:, 0], device)
-        self.audio = to_device(audio.nonzero()[:, 0], device)
-        slots = torch.cat([torch.full((s.end - s.start,), s.slot) for s in self.spans])
-        self.slots = to_device(slots.int(), device)
-        positions = torch.cat([torch.arange(s.start, s.end) for s in self.spans])
-        self.positions = to_device(positions.int(), device)
-        self._is_audio = to_device(audio, device)[:, None]
-
-    def norm(
-        self, hidden: Tensor, update: Tensor | None, text: Tensor, audio: Tensor, eps: float
-    ) -> Tensor:
-        """Add, and norm each position with its own kind's weight."""
-        normed = add_rms_norm(hidden, update, text, eps)
-        return torch.where(self._is_audio, add_rms_norm(hidden, None, audio, eps), normed)
+        positions = torch.zeros(rows, dtype=torch.long)
+        positions[places] = torch.cat(
+            [torch.arange(s.start, s.start + n) for s, n in zip(segments, counts, strict=True)]
+        )
+        tiles = []
+        first = 0
+        for segment, count in zip(segments, counts, strict=True):
+            for at in range(0, count, PREFILL_TILE):
+                size = min(PREFILL_TILE, count - at)
+                tiles.append((first + at, size, segment.slot, segment.start + at))
+            first += count
+        codes = torch.zeros(rows - self.text_rows, config.codebooks, dtype=torch.long)
+        codes[:audios] = torch.cat([segment.audio_rows for segment in segments])
+        parts = [slots, positions, places, torch.tensor(tiles).flatten(), codes.flatten()]
+        whole = to_device(torch.cat(parts).int(), device)
+        self.slots, self.positions, self.places, flat_tiles, flat_codes = whole.split(
+            [len(part) for part in parts]
+        )
+        self.tiles = flat_tiles.view(-1, 4)
+        self.codes = flat_codes.view(-1, config.codebooks).long()
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engines.higgs.generation import Generation, Prompt
-from engines.higgs.model import Cache, Decoder, Segment
+from engines.higgs.model import PREFILL_BUCKETS, Cache, Decoder, Segment
 
 
 class PrefixStore:
@@ -145,6 +145,21 @@ class Prefiller:
                 key,
             )
         )
+
+    def warm_up(self) -> None:
+        """Run every pair of buckets once in the scratch slot: each loads kernels at its first use.
+
+        A size that the first request met would cost it some 100 ms (H100).
+        """
+        scratch, config = self._cache.keys.shape[1] - 1, self._decoder.config
+        for texts in (0, *PREFILL_BUCKETS):
+            for audios in (0, *PREFILL_BUCKETS):
+                count = texts + audios
+                if 0 < count <= min(PREFILL_BUCKETS[-1], self._cache.keys.shape[3]):
+                    ids = torch.zeros(count, dtype=torch.int32)
+                    ids[texts:] = config.audio_token_id
+                    rows = torch.zeros(audios, config.codebooks, dtype=torch.int16)
+                    self._decoder.prefill([Segment(scratch, 0, ids, rows)], self._cache)
 
     def run_chunk(self) -> list[PrefillJob]:
         """Prefill the next positions; return the jobs whose prompts are complete."""

@@ -18,13 +18,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from engines.higgs.config import ModelConfig, UnsupportedCheckpointError
-from engines.higgs.kernels.quantised import GROUP, Dense, quantise
+from engines.higgs.kernels.quantised import GROUP, Dense, Tinygemm, quantise
 from engines.higgs.model import Layer, Linear, Weights
 
 PRECISIONS = ("bf16", "int8", "int4")
 # Bits of attention and audio feed-forward, and of the text feed-forward. Head and embeddings of
 # codes stay as they are: rounding them makes speech drift.
 _BITS = {"bf16": (16, 16), "int8": (8, 4), "int4": (4, 4)}
+_FULL_BITS, _TINYGEMM_BITS = 16, 4
 Progress = Callable[[str, float], None]
 
 
@@ -185,25 +186,33 @@ class _Builder:
         qkv = [(f"{at}self_attn.{name}_proj.weight", size) for name, size in attention]
         out = [(f"{at}self_attn.o_proj.weight", hidden)]
         audio, text = self._audio_bits, self._text_bits
+
+        def gate_up(net: str) -> list[tuple[str, int]]:
+            return [(f"{at}{net}.{name}_proj.weight", wide) for name in ("gate", "up")]
+
         return Layer(
             qkv=self._linear(qkv, hidden, audio),
             out=self._linear(out, queries, audio),
-            audio_gate_up=self._gate_up(f"{at}audio_mlp.", audio),
+            audio_gate_up=self._linear(gate_up("audio_mlp"), hidden, audio),
             audio_down=self._linear([(f"{at}audio_mlp.down_proj.weight", hidden)], wide, audio),
-            text_gate_up=self._gate_up(f"{at}mlp.", text),
-            text_down=self._linear([(f"{at}mlp.down_proj.weight", hidden)], wide, text),
+            text_gate_up=self._linear(gate_up("mlp"), hidden, text, decoded=False),
+            text_down=self._linear(
+                [(f"{at}mlp.down_proj.weight", hidden)], wide, text, decoded=False
+            ),
             audio_attention_norm=self.plain(f"{at}audio_input_layernorm.weight", hidden),
             audio_mlp_norm=self.plain(f"{at}audio_post_attention_layernorm.weight", hidden),
             text_attention_norm=self.plain(f"{at}input_layernorm.weight", hidden),
             text_mlp_norm=self.plain(f"{at}post_attention_layernorm.weight", hidden),
         )
 
-    def _gate_up(self, at: str, bits: int) -> Linear:
-        wide = self._config.intermediate_size
-        names = [(f"{at}gate_proj.weight", wide), (f"{at}up_proj.weight", wide)]
-        return self._linear(names, self._config.hidden_size, bits)
-
-    def _linear(self, parts: list[tuple[str, int]], columns: int, bits: int) -> Linear:
+    def _linear(
+        self, parts: list[tuple[str, int]], columns: int, bits: int, *, decoded: bool = True
+    ) -> Linear:
         """Join weights that read the same input, and round them."""
         weight = torch.cat([self.plain(name, rows, columns) for name, rows in parts])
-        return Dense(weight) if bits == 16 else quantise(weight, bits)  # noqa: PLR2004 - bits
+        if bits == _FULL_BITS:
+            return Dense(weight)
+        rounded = quantise(weight, bits)
+        if decoded and bits == _TINYGEMM_BITS and self._device.type == "cuda":
+            return Tinygemm.of(rounded)
+        return rounded

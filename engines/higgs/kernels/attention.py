@@ -70,7 +70,8 @@ def decode_attention_twin(
     """Plain PyTorch of `decode_attention`: row by row, so that no row sees another's length."""
     batch, heads, head_dim = queries.shape
     kv_heads = keys.shape[1]
-    out = torch.empty(batch, kv_heads, heads // kv_heads, head_dim, dtype=torch.float32)
+    shape = (batch, kv_heads, heads // kv_heads, head_dim)
+    out = torch.empty(shape, dtype=torch.float32, device=queries.device)
     for row, (slot, position) in enumerate(zip(slots.tolist(), positions.tolist(), strict=True)):
         query = queries[row].float().view(kv_heads, -1, head_dim)
         seen = keys[slot, :, : position + 1].float()
@@ -148,29 +149,91 @@ def _merge_splits(
     tl.store(out + (row * HEADS + head) * DIM + dims, result.to(out.dtype.element_ty))
 
 
-def prefill_attention(queries: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
-    """Attend from consecutive positions of one slot to all before and with them.
+PREFILL_TILE = 64  # queries of a program; `tiles` below is made of it
+
+
+def prefill_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, places: Tensor, tiles: Tensor
+) -> Tensor:
+    """Attend from new positions of several slots to all of their slot before and with them.
 
     Args:
-        queries: [positions, heads, head_dim], rotated.
-        keys: [kv_heads, start + positions, head_dim].
+        queries: [rows, heads, head_dim], rotated, in any order.
+        keys: [slots, kv_heads, context, head_dim], one layer of the cache.
         values: As the keys.
-        start: Position of the first query.
+        places: int32 [positions], the row of each position, one prompt's after another.
+        tiles: int32 [tiles, 4]: index of a tile's first position in `places`, how many positions it
+            has (64 at most), their slot, and where in it the first one stands.
 
     Returns:
-        [positions, heads * head_dim].
+        [rows, heads * head_dim]; zeros in rows that no place names.
     """
-    count, heads, head_dim = queries.shape
-    group = heads // keys.shape[0]
-    mask = None
-    if start:
-        at = torch.arange(count, device=queries.device)[:, None] + start
+    rows, heads, head_dim = queries.shape
+    out = torch.zeros(rows, heads * head_dim, dtype=queries.dtype, device=queries.device)
+    if not runs_kernels(queries):
+        return prefill_attention_twin(queries, keys, values, places, tiles, out)
+    _prefill[(tiles.shape[0], heads)](
+        queries, keys, values, places, tiles, out, keys.stride(0), keys.stride(1), head_dim**-0.5,
+        HEADS=heads, GROUP=heads // keys.shape[1], DIM=head_dim, TILE=PREFILL_TILE,
+        num_warps=4, num_stages=2,
+    )  # fmt: skip
+    return out
+
+
+def prefill_attention_twin(
+    queries: Tensor, keys: Tensor, values: Tensor, places: Tensor, tiles: Tensor, out: Tensor
+) -> Tensor:
+    """Plain PyTorch of `prefill_attention`, tile by tile."""
+    group = queries.shape[1] // keys.shape[1]
+    for first, count, slot, start in tiles.tolist():
+        rows = places[first : first + count].long()
+        seen = [
+            part[slot, :, : start + count].repeat_interleave(group, 0) for part in (keys, values)
+        ]
+        at = torch.arange(start, start + count, device=queries.device)[:, None]
         mask = torch.arange(start + count, device=queries.device)[None, :] <= at
-    out = torch.nn.functional.scaled_dot_product_attention(
-        queries.transpose(0, 1)[None],
-        keys.repeat_interleave(group, 0)[None],
-        values.repeat_interleave(group, 0)[None],
-        attn_mask=mask,
-        is_causal=mask is None,
-    )
-    return out[0].transpose(0, 1).reshape(count, heads * head_dim)
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            queries[rows].transpose(0, 1)[None], seen[0][None], seen[1][None], attn_mask=mask
+        )
+        out[rows] = attended[0].transpose(0, 1).reshape(count, -1)
+    return out
+
+
+@triton.jit
+def _prefill(
+    queries, keys, values, places, tiles, out, slot_stride, head_stride, scale,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    description = tiles + tl.program_id(0) * 4
+    head = tl.program_id(1)
+    first, count = tl.load(description), tl.load(description + 1)
+    slot, start = tl.load(description + 2).to(tl.int64), tl.load(description + 3)
+    index = tl.arange(0, TILE)
+    dims = tl.arange(0, DIM)
+    valid = index < count
+    row = tl.load(places + first + index, mask=valid, other=0).to(tl.int64)
+    cells = (row * HEADS + head)[:, None] * DIM + dims[None, :]
+    query = tl.load(queries + cells, mask=valid[:, None], other=0.0)
+    base = slot * slot_stride + (head // GROUP) * head_stride
+    largest = tl.full([TILE], float("-inf"), tl.float32)
+    total = tl.zeros([TILE], tl.float32)
+    result = tl.zeros([TILE, DIM], tl.float32)
+    end = start + count
+    for tile in range(0, end, TILE):
+        at = tile + index
+        seen = at < end
+        cache = base + at[:, None] * DIM + dims[None, :]
+        key = tl.load(keys + cache, mask=seen[:, None], other=0.0)
+        value = tl.load(values + cache, mask=seen[:, None], other=0.0)
+        scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
+        scores = tl.where(at[None, :] <= (start + index)[:, None], scores, float("-inf"))
+        new_largest = tl.maximum(largest, tl.max(scores, axis=1))
+        shrink = tl.exp(largest - new_largest)
+        exponentials = tl.exp(scores - new_largest[:, None])
+        total = total * shrink + tl.sum(exponentials, axis=1)
+        result = result * shrink[:, None] + tl.dot(
+            exponentials.to(value.dtype), value, input_precision="ieee"
+        )
+        largest = new_largest
+    result = (result / total[:, None]).to(out.dtype.element_ty)
+    tl.store(out + cells, result, mask=valid[:, None])

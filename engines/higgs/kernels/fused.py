@@ -60,45 +60,84 @@ def _embed_rows(
     tl.store(out + row * hidden + columns, total.to(out.dtype.element_ty), mask=mask)
 
 
-def add_rms_norm(residual: Tensor, update: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """Add `update` to `residual` in place and return the normed sum; all [rows, hidden]."""
+def add_rms_norm(
+    residual: Tensor,
+    update: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    *,
+    first: tuple[Tensor, int] | None = None,
+) -> Tensor:
+    """Add `update` to `residual` in place and return the normed sum.
+
+    Args:
+        residual: [rows, hidden].
+        update: As the residual, or its float32 parts [parts, rows, hidden], which are summed.
+        weight: [hidden].
+        eps: Added to the mean square.
+        first: Another weight, and how many rows from the first on take it.
+
+    Returns:
+        [rows, hidden], of the residual's dtype.
+    """
     if not runs_kernels(residual):
-        return add_rms_norm_twin(residual, update, weight, eps)
+        return add_rms_norm_twin(residual, update, weight, eps, first=first)
     rows, hidden = residual.shape
     out = torch.empty_like(residual)
+    parts = 0 if update is None else 1 if update.ndim == 2 else update.shape[0]
+    first_weight, first_rows = first or (weight, 0)
     _add_rms_norm[(rows,)](
-        residual, residual if update is None else update, weight, out, hidden, eps,
-        ADD=update is not None, BLOCK=triton.next_power_of_2(hidden), num_warps=8,
+        residual, residual if update is None else update, weight, first_weight, out,
+        first_rows, rows * hidden, hidden, eps,
+        PARTS=parts, BLOCK=triton.next_power_of_2(hidden), num_warps=8,
     )  # fmt: skip
     return out
 
 
 def add_rms_norm_twin(
-    residual: Tensor, update: Tensor | None, weight: Tensor, eps: float
+    residual: Tensor,
+    update: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    *,
+    first: tuple[Tensor, int] | None = None,
 ) -> Tensor:
     """Plain PyTorch of `add_rms_norm`."""
     if update is not None:
-        residual.add_(update)
+        residual.add_(_sum_parts(update, residual.dtype))
     wide = residual.float()
     normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return (weight.float() * normed).to(residual.dtype)
+    gain = weight.float().expand_as(normed)
+    if first is not None:
+        gain = torch.cat((first[0].float().expand(first[1], -1), gain[first[1] :]))
+    return (gain * normed).to(residual.dtype)
+
+
+def _sum_parts(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.ndim == 2 else tensor.sum(0).to(dtype)
 
 
 @triton.jit
 def _add_rms_norm(
-    residual, update, weight, out, hidden, eps, ADD: tl.constexpr, BLOCK: tl.constexpr
-):
-    base = tl.program_id(0).to(tl.int64) * hidden
+    residual, update, weight, first_weight, out, first_rows, part_stride, hidden, eps,
+    PARTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0)
+    base = row.to(tl.int64) * hidden
     columns = tl.arange(0, BLOCK)
     mask = columns < hidden
     value = tl.load(residual + base + columns, mask=mask, other=0.0)
-    if ADD:
+    if PARTS > 0:
+        added = tl.load(update + base + columns, mask=mask, other=0.0)
+        for part in tl.static_range(1, PARTS):
+            added += tl.load(update + part * part_stride + base + columns, mask=mask, other=0.0)
         # The sum is rounded to the residual's dtype before it is normed, as in the twin.
-        value += tl.load(update + base + columns, mask=mask, other=0.0)
+        value += added.to(value.dtype)
         tl.store(residual + base + columns, value, mask=mask)
     wide = value.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / hidden + eps)
-    gain = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
+    gains = first_weight if row < first_rows else weight
+    gain = tl.load(gains + columns, mask=mask, other=0.0).to(tl.float32)
     tl.store(out + base + columns, (gain * wide * scale).to(out.dtype.element_ty), mask=mask)
 
 
@@ -108,7 +147,8 @@ def rotate_and_store(
     """Rotate queries and keys by their positions, write keys and values to the cache.
 
     Args:
-        qkv: [batch, (heads + 2 * kv_heads) * head_dim], the fused projection.
+        qkv: [batch, (heads + 2 * kv_heads) * head_dim], the fused projection; or its float32 parts
+            [parts, batch, ...], which are summed.
         slots: int32 [batch].
         positions: int32 [batch], where in its slot each row stands.
         rotary: float32 [context, 2, head_dim / 2], cosine and sine.
@@ -121,11 +161,12 @@ def rotate_and_store(
     if not runs_kernels(qkv):
         return rotate_and_store_twin(qkv, slots, positions, rotary, keys, values)
     _, kv_heads, _, head_dim = keys.shape
-    batch = qkv.shape[0]
-    heads = qkv.shape[1] // head_dim - 2 * kv_heads
-    queries = torch.empty(batch, heads, head_dim, dtype=qkv.dtype, device=qkv.device)
+    batch, width = qkv.shape[-2:]
+    heads = width // head_dim - 2 * kv_heads
+    queries = torch.empty(batch, heads, head_dim, dtype=keys.dtype, device=qkv.device)
     _rotate_and_store[(batch, heads + 2 * kv_heads)](
         qkv, slots, positions, rotary, queries, keys, values, keys.stride(0), keys.stride(1),
+        batch * width, PARTS=1 if qkv.ndim == 2 else qkv.shape[0],
         HEADS=heads, KV_HEADS=kv_heads, HALF=head_dim // 2, num_warps=1,
     )  # fmt: skip
     return queries
@@ -136,6 +177,7 @@ def rotate_and_store_twin(
 ) -> Tensor:
     """Plain PyTorch of `rotate_and_store`."""
     _, kv_heads, _, head_dim = keys.shape
+    qkv = _sum_parts(qkv, keys.dtype)
     heads = qkv.view(qkv.shape[0], -1, head_dim)
     turn = rotary[positions.long()][:, :, None]
     first, second = heads[:, :-kv_heads].float().chunk(2, dim=-1)
@@ -149,8 +191,8 @@ def rotate_and_store_twin(
 
 @triton.jit
 def _rotate_and_store(
-    qkv, slots, positions, rotary, queries, keys, values, slot_stride, head_stride,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr,
+    qkv, slots, positions, rotary, queries, keys, values, slot_stride, head_stride, part_stride,
+    PARTS: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
@@ -158,6 +200,12 @@ def _rotate_and_store(
     source = qkv + (row * (HEADS + 2 * KV_HEADS) + head) * 2 * HALF
     first = tl.load(source + index)
     second = tl.load(source + HALF + index)
+    for part in tl.static_range(1, PARTS):
+        first += tl.load(source + part * part_stride + index)
+        second += tl.load(source + part * part_stride + HALF + index)
+    # Rounded as a projection is, before it is turned.
+    first = first.to(queries.dtype.element_ty)
+    second = second.to(queries.dtype.element_ty)
     slot = tl.load(slots + row).to(tl.int64)
     position = tl.load(positions + row)
     cell = slot * slot_stride + position * 2 * HALF

@@ -1,8 +1,8 @@
-"""Projections with weights of 8 or 4 bits, computed from bf16 activations.
+"""Projections of 16, 8 and 4 bits, computed from bf16 activations.
 
-A few rows (decode) run in a Triton kernel that reads the small weights once; many rows (prefill)
-have the weight expanded and multiplied by the dense kernel. The plain PyTorch twin of both is
-`expand_twin` and a dense product.
+Decode's few rows read small weights once: 8 bits by a Triton kernel of ours, 4 bits by PyTorch's
+own (tinygemm). Prefill's many rows have the weight expanded and multiplied by the dense kernel. The
+plain PyTorch twin of all is `expand_twin` and a dense product.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from engines.higgs.kernels.triton_import import runs_kernels, tl, triton
 
 GROUP = 64  # weights that share a scale and an offset, 4 bits
-_NARROW_OUTPUTS = 8192
-MOST_KERNEL_ROWS = 64  # above it, expanding the weight and a dense product are faster (H100)
+_NARROW_OUTPUTS = 8192  # fewer tiles than a card has room for
+_TINYGEMM_TILES = 8  # of 16 columns, in its packed weight
 
 
 @dataclass(slots=True)
@@ -29,6 +29,10 @@ class Dense:
         """Project [rows, in] to [rows, out]."""
         return torch.nn.functional.linear(x, self.weight)
 
+    def few(self, x: Tensor) -> Tensor:
+        """Project the rows of a decode step; see `Quantised.few`."""
+        return torch.nn.functional.linear(x, self.weight)
+
 
 @dataclass(slots=True)
 class Quantised:
@@ -38,7 +42,7 @@ class Quantised:
         bits: 8 or 4.
         data: int8 [out, in]; or uint8 [out, in / 2], where a byte's low half is the weight of its
             column and the high half that of in / 2 columns further.
-        scale: float32 [out] of 8 bits; float32 [out, in / 64] of 4 bits.
+        scale: float32 [out] of 8 bits; [out, in / 64] of 4 bits.
         offset: The same shape as the scale: weight = data * scale + offset. None for 8 bits.
         dtype: Of the expanded weight.
     """
@@ -51,11 +55,49 @@ class Quantised:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Project [rows, in] to [rows, out]."""
-        if not runs_kernels(x):
-            return torch.nn.functional.linear(x, expand_twin(self))
-        if x.shape[0] > MOST_KERNEL_ROWS:
-            return torch.nn.functional.linear(x, expand(self))
+        return torch.nn.functional.linear(x, expand(self))
+
+    def few(self, x: Tensor) -> Tensor:
+        """Project a decode step's rows [rows, in].
+
+        Returns:
+            [rows, out]; or float32 [parts, rows, out], whose sum that is.
+        """
+        if self.bits == 4 or not runs_kernels(x):
+            return self(x)
         return project(x, self)
+
+
+@dataclass(slots=True)
+class Tinygemm:
+    """A projection of 4 bits in the layout of PyTorch's own kernel for few rows.
+
+    Attributes:
+        packed: As `aten::_convert_weight_to_int4pack` makes it.
+        scales: bf16 [in / 64, out, 2], scales and offsets.
+    """
+
+    packed: Tensor
+    scales: Tensor
+
+    @classmethod
+    def of(cls, weight: Quantised) -> Tinygemm:
+        """Repack a weight of 4 bits, which PyTorch's kernel reads as (level - 8) * scale + zero."""
+        if weight.offset is None:
+            raise ValueError("the weight has 8 bits")
+        levels = torch.cat((weight.data & 15, weight.data >> 4), dim=1)
+        packed = torch.ops.aten._convert_weight_to_int4pack(  # noqa: SLF001 - an operator's name
+            levels[:, ::2] << 4 | levels[:, 1::2], _TINYGEMM_TILES
+        )
+        zeros = weight.offset + 8 * weight.scale
+        scales = torch.stack((weight.scale, zeros), -1).transpose(0, 1)
+        return cls(packed, scales.to(torch.bfloat16).contiguous())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Project [rows, in] to [rows, out]."""
+        return torch.ops.aten._weight_int4pack_mm(x, self.packed, GROUP, self.scales)  # noqa: SLF001
+
+    few = __call__
 
 
 def quantise(weight: Tensor, bits: int) -> Quantised:
@@ -86,7 +128,9 @@ def expand_twin(weight: Quantised) -> Tensor:
 
 
 def expand(weight: Quantised) -> Tensor:
-    """Return the weight [out, in] that a quantised one stands for, by a kernel."""
+    """Return the weight [out, in] that a quantised one stands for, by a kernel on a GPU."""
+    if not runs_kernels(weight.data):
+        return expand_twin(weight)
     rows, stored = weight.data.shape
     columns = stored if weight.offset is None else 2 * stored
     out = torch.empty(rows, columns, dtype=weight.dtype, device=weight.data.device)
@@ -120,96 +164,61 @@ def _expand(
         tl.store(target + stored, high.to(out.dtype.element_ty), mask=mask)
 
 
-def project(
-    x: Tensor, weight: Quantised, *, tune: tuple[int, int, int, int] | None = None
-) -> Tensor:
-    """Project a few rows [rows, in] to [rows, out] by a kernel.
+def project(x: Tensor, weight: Quantised, *, tune: tuple[int, ...] | None = None) -> Tensor:
+    """Project a few rows [rows, in] by a weight of 8 bits.
 
     Args:
-        x: At most 64 rows.
-        weight: Of 8 or 4 bits.
-        tune: Outputs and columns of a tile, warps, pipeline stages; None takes the table's.
+        x: The rows.
+        weight: Of 8 bits.
+        tune: Parts, outputs and columns of a tile, warps, pipeline stages; None takes the table's.
+
+    Returns:
+        [rows, out]; or float32 [parts, rows, out]: a narrow weight is read by more programs than it
+        has tiles of outputs, each of which sums a part of the columns.
     """
     rows, columns = x.shape
-    outputs, stored = weight.data.shape
-    out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    tile_rows = max(16, triton.next_power_of_2(rows))
-    tile_out, tile_in, warps, stages = tune or _tile(weight.bits, outputs, columns)
-    kernel = _project_8 if weight.bits == 8 else _project_4
-    offset = weight.scale if weight.offset is None else weight.offset
-    kernel[(triton.cdiv(outputs, tile_out),)](
-        x, weight.data, weight.scale, offset, out, rows, outputs, stored,
-        ROWS=tile_rows, OUT=tile_out, IN=tile_in, GROUPED=GROUP,
-        num_warps=warps, num_stages=stages,
+    outputs = weight.data.shape[0]
+    parts, tile_out, tile_in, warps, stages = tune or _tile(outputs, columns)
+    shape, dtype = (
+        ((rows, outputs), x.dtype) if parts == 1 else ((parts, rows, outputs), torch.float32)
+    )
+    out = torch.empty(shape, dtype=dtype, device=x.device)
+    tile_rows = min(64, max(16, triton.next_power_of_2(rows)))
+    grid = (triton.cdiv(outputs, tile_out), parts, triton.cdiv(rows, tile_rows))
+    _project[grid](
+        x, weight.data, weight.scale, out, rows, outputs, columns, columns // parts,
+        ROWS=tile_rows, OUT=tile_out, IN=tile_in, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out
 
 
-def _tile(bits: int, outputs: int, columns: int) -> tuple[int, int, int, int]:
-    """Return the tile measured fastest on an H100 for this shape, and a safe one for others."""
-    if bits == 4:
-        return 16, 64 if columns % 128 == 0 else 32, 4, 5
-    # The largest power of two that divides the columns, within bounds.
-    tile_in = min(256, columns & -columns)
-    return (16 if outputs <= _NARROW_OUTPUTS else 32), tile_in, 4, 5
+def _tile(outputs: int, columns: int) -> tuple[int, int, int, int, int]:
+    """Return what was measured fastest on an H100, 1 and 8 rows: 1.8 to 2.5 TB/s by shape."""
+    tile_in = min(256, columns & -columns)  # the largest power of two that divides the columns
+    narrow = outputs <= _NARROW_OUTPUTS and columns % (4 * tile_in) == 0
+    return 4 if narrow else 1, 32, tile_in, 4, 3
 
 
 @triton.jit
-def _project_8(
-    x, data, scale, offset, out, rows, outputs, stored,
-    ROWS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, GROUPED: tl.constexpr,
+def _project(
+    x, data, scale, out, rows, outputs, columns, part_columns,
+    ROWS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
 ):  # fmt: skip
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    row = tl.arange(0, ROWS)
-    column = tl.arange(0, IN)
-    x_tile = x + row[:, None] * stored + column[None, :]
-    w_tile = data + output[:, None].to(tl.int64) * stored + column[None, :]
+    part = tl.program_id(1)
+    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
+    column = part * part_columns + tl.arange(0, IN)
+    x_tile = x + row[:, None] * columns + column[None, :]
+    w_tile = data + output[:, None].to(tl.int64) * columns + column[None, :]
     in_rows = row[:, None] < rows
     in_out = output[:, None] < outputs
     total = tl.zeros([ROWS, OUT], tl.float32)
-    for _ in range(0, stored, IN):
+    for _ in range(0, part_columns, IN):
         weights = tl.load(w_tile, mask=in_out, other=0)
         inputs = tl.load(x_tile, mask=in_rows, other=0.0)
         total += tl.dot(inputs, tl.trans(weights.to(x.dtype.element_ty)), input_precision="ieee")
         x_tile += IN
         w_tile += IN
     total *= tl.load(scale + output, mask=output < outputs, other=0.0)[None, :]
-    target = out + row[:, None] * outputs + output[None, :]
+    target = out + (part * rows + row[:, None]) * outputs + output[None, :]
     tl.store(target, total.to(out.dtype.element_ty), mask=in_rows & (output[None, :] < outputs))
-
-
-@triton.jit
-def _project_4(
-    x, data, scale, offset, out, rows, outputs, stored,
-    ROWS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, GROUPED: tl.constexpr,
-):  # fmt: skip
-    # A tile of IN columns lies within one group, on both halves of the row.
-    output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    row = tl.arange(0, ROWS)
-    column = tl.arange(0, IN)
-    x_tile = x + row[:, None] * (2 * stored) + column[None, :]
-    w_tile = data + output[:, None].to(tl.int64) * stored + column[None, :]
-    in_rows = row[:, None] < rows
-    in_out = output < outputs
-    groups = output * (2 * stored // GROUPED)
-    half = stored // GROUPED
-    total = tl.zeros([ROWS, OUT], tl.float32)
-    for first in range(0, stored, IN):
-        packed = tl.load(w_tile, mask=in_out[:, None], other=0)
-        group = groups + first // GROUPED
-        inputs = tl.load(x_tile, mask=in_rows, other=0.0)
-        levels = tl.trans((packed & 15).to(x.dtype.element_ty))
-        part = tl.dot(inputs, levels, input_precision="ieee")
-        total += part * tl.load(scale + group, mask=in_out, other=0.0)[None, :]
-        bias = tl.load(offset + group, mask=in_out, other=0.0)[None, :]
-        total += tl.sum(inputs.to(tl.float32), axis=1)[:, None] * bias
-        inputs = tl.load(x_tile + stored, mask=in_rows, other=0.0)
-        levels = tl.trans((packed >> 4).to(x.dtype.element_ty))
-        part = tl.dot(inputs, levels, input_precision="ieee")
-        total += part * tl.load(scale + group + half, mask=in_out, other=0.0)[None, :]
-        bias = tl.load(offset + group + half, mask=in_out, other=0.0)[None, :]
-        total += tl.sum(inputs.to(tl.float32), axis=1)[:, None] * bias
-        x_tile += IN
-        w_tile += IN
-    target = out + row[:, None] * outputs + output[None, :]
-    tl.store(target, total.to(out.dtype.element_ty), mask=in_rows & in_out[None, :])

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
+from gateway.access.loopback import LOCAL_ORIGINS
 from gateway.access.middleware import AccessMiddleware, Door
 from gateway.api import error_bodies as shapes
 from gateway.api.admin import AdminSurface
@@ -106,11 +107,10 @@ class Runtime:
         self.metrics = Metrics()
         self.door = Door(
             settings.key_ring(),
-            guarded=settings.guarded,
-            open_groups=settings.unauthenticated,
-            admin_groups=settings.admin_routes,
+            settings.access_policy,
             limits=settings.limits,
             replicas=settings.replicas,
+            hosts=settings.hosts,
             metrics=self.metrics,
         )
         self.pool = Pool(settings.upstreams)
@@ -292,13 +292,16 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Starlette:
         ),
         Middleware(DrainMiddleware, drain=drain, refuse=shapes.render),
     ]
-    if settings.cors_origins:
+    if settings.cors_origins != ():
+        anywhere = ("*",) if settings.guarded else ()
         middleware.append(
             Middleware(
                 CORSMiddleware,
-                allow_origins=settings.cors_origins,
+                allow_origins=anywhere if settings.cors_origins is None else settings.cors_origins,
+                allow_origin_regex=LOCAL_ORIGINS if settings.cors_origins is None else None,
                 allow_methods=["*"],
                 allow_headers=["*"],
+                allow_private_network=True,
                 expose_headers=["*"],
             )
         )

@@ -10,6 +10,7 @@ import difflib
 import json
 import os
 import shlex
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.access.keys import KeyRing, parse_file, parse_keys, read_key_file
 from gateway.access.loopback import is_loopback
+from gateway.access.policy import Policy
 from gateway.access.rate_limits import Limits
 from gateway.voices.aliases import OPENAI_VOICES
 
@@ -30,6 +32,13 @@ MEBIBYTE = 1024 * 1024
 REMOVED = {
     "GATEWAY_WORKERS": "one process carries the audio of two GPUs; for more, start replicas "
     "(docker compose --scale gateway=N, behind deploy/haproxy.cfg) with GATEWAY_REPLICAS=N",
+    "GATEWAY_ADMIN_ROUTES": "where keys are set, every route that GATEWAY_PUBLIC_ROUTES does not "
+    "name needs one; keep routes from users with other keys at a proxy",
+    "GATEWAY_CONTAINER": "the container's health check restarts the engine",
+}
+RENAMED = {
+    "GATEWAY_UNAUTHENTICATED": "GATEWAY_PUBLIC_ROUTES",
+    "GATEWAY_ADMIN_KEYS": "GATEWAY_API_KEYS, with ` admin` behind each of these keys",
 }
 # Variables with the prefix that other programs of this repository read.
 CLIENT_VARIABLES = frozenset({"GATEWAY_KEY"})
@@ -105,30 +114,25 @@ class Settings(BaseSettings):
     )
     api_keys: SecretStr | None = Field(
         None,
-        description="Keys that clients must show, comma-separated, as key or name=key; none "
-        "and no file lets everybody in.",
+        description="Keys that clients must show, comma-separated, as `key` or `name=key`, with "
+        "` admin` behind those that may also change voices and use /admin.",
     )
     api_keys_file: Path | None = Field(
         None,
         description="File of hashed keys, as `speech-gateway keys new` makes them; read again "
         "when it changes.",
     )
-    admin_keys: SecretStr | None = Field(
-        None,
-        description="Keys, written likewise, for all that GATEWAY_API_KEYS open and for changes "
-        "of voices and /admin.",
-    )
-    unauthenticated: Annotated[
+    public_routes: Annotated[
         tuple[Literal["health", "metrics", "stats", "docs", "voices", "speech"], ...], NoDecode
     ] = Field(
         ("health",),
-        description="Routes that need no key, comma-separated: health, metrics, stats, docs, "
-        "voices (lists of voices and models), speech.",
+        description="Routes that need no key where keys are set, comma-separated: health, metrics, "
+        "stats, docs, voices (lists of voices and models), speech.",
     )
-    admin_routes: Annotated[tuple[Literal["metrics", "stats", "docs"], ...], NoDecode] = Field(
-        (),
-        description="Routes that need an admin key besides changes of voices and /admin, "
-        "comma-separated: metrics, stats, docs.",
+    voice_changes: Literal["admin", "open", "off"] | None = Field(
+        None,
+        description="Who may change voices: admin keys alone, every caller (without keys: no web "
+        "page of another origin), or nobody; default: admin where keys are set, else open.",
     )
     requests_per_minute: float = Field(
         0,
@@ -288,10 +292,10 @@ class Settings(BaseSettings):
         description="Show the first 100 characters of texts under /v1/status and its history, as "
         "Chatterbox servers do; a mask stands there otherwise.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("*",),
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
         description="Origins whose web pages may call the gateway, comma-separated; `*` is any, "
-        "empty is none.",
+        "empty is none. Default: any where keys are set, else this machine's own pages.",
     )
     probe_interval_seconds: float = Field(
         5, gt=0, le=600, description="Pause between two health probes of an upstream."
@@ -307,9 +311,7 @@ class Settings(BaseSettings):
         description="Show the first 200 characters of each text in the log; off, no text is there.",
     )
 
-    @field_validator(
-        "upstreams", "surfaces", "cors_origins", "unauthenticated", "admin_routes", mode="before"
-    )
+    @field_validator("upstreams", "surfaces", "cors_origins", "public_routes", mode="before")
     @classmethod
     def _split_lists(cls, value: object) -> object:
         return _split(value)
@@ -348,7 +350,7 @@ class Settings(BaseSettings):
             aliases[alias.strip().lower()] = voice.strip()
         return aliases
 
-    @field_validator("api_keys", "admin_keys")
+    @field_validator("api_keys")
     @classmethod
     def _check_keys(cls, value: SecretStr | None) -> SecretStr | None:
         parse_keys(value.get_secret_value() if value else "")
@@ -375,7 +377,6 @@ class Settings(BaseSettings):
         "upstream_api_key",
         "api_keys",
         "api_keys_file",
-        "admin_keys",
         "voices_dir",
         mode="before",
     )
@@ -393,17 +394,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_access(self) -> Settings:
-        both = set(self.unauthenticated) & set(self.admin_routes)
-        if both:
-            raise ValueError(
-                f"GATEWAY_UNAUTHENTICATED and GATEWAY_ADMIN_ROUTES both name {min(both)}"
-            )
         try:
             self.key_ring()
         except ValueError as error:
-            raise ValueError(
-                f"GATEWAY_API_KEYS, GATEWAY_ADMIN_KEYS and GATEWAY_API_KEYS_FILE: {error}"
-            ) from None
+            raise ValueError(f"GATEWAY_API_KEYS and GATEWAY_API_KEYS_FILE: {error}") from None
         return self
 
     @property
@@ -419,7 +413,7 @@ class Settings(BaseSettings):
     @property
     def anonymous(self) -> bool:
         """Whether speech needs no key."""
-        return not self.guarded or "speech" in self.unauthenticated
+        return not self.guarded or "speech" in self.public_routes
 
     @property
     def exposed(self) -> bool:
@@ -431,17 +425,26 @@ class Settings(BaseSettings):
         """What every key may have a minute, all replicas together."""
         return Limits(self.requests_per_minute, self.audio_seconds_per_minute)
 
+    @property
+    def access_policy(self) -> Policy:
+        """What requests must show, before the keys file is read."""
+        changes = self.voice_changes or ("admin" if self.guarded else "open")
+        return Policy(self.guarded, False, frozenset(self.public_routes), changes)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Names under which this machine's own programs reach the gateway."""
+        names = (self.host, self.published_address or "", socket.gethostname())
+        return frozenset(name.lower() for name in names if name)
+
     def key_ring(self) -> KeyRing:
         """The keys in force.
 
         Raises:
             ValueError: The keys contradict each other.
         """
-        users, admins = (
-            keys.get_secret_value() if keys else "" for keys in (self.api_keys, self.admin_keys)
-        )
-        fixed = (*parse_keys(users), *parse_keys(admins, admin=True))
-        return KeyRing(fixed, self.api_keys_file)
+        text = self.api_keys.get_secret_value() if self.api_keys else ""
+        return KeyRing(parse_keys(text), self.api_keys_file)
 
     @property
     def slots(self) -> int:
@@ -466,7 +469,8 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: One line that names the variable and what is wrong with it.
     """
     check_names(os.environ)
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = _renamed(os.environ)
+    given |= {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -476,13 +480,38 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(f"{name}{what[:1].lower()}{what[1:]}" if name else what) from None
 
 
+def _renamed(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Values of variables under their old names, as fields; a new name goes before its old one."""
+    values: dict[str, Any] = {}
+    if "GATEWAY_PUBLIC_ROUTES" not in environment and "GATEWAY_UNAUTHENTICATED" in environment:
+        values["public_routes"] = environment["GATEWAY_UNAUTHENTICATED"]
+    admins = [key for key in environment.get("GATEWAY_ADMIN_KEYS", "").split(",") if key.strip()]
+    if admins:
+        users = environment.get("GATEWAY_API_KEYS", "")
+        values["api_keys"] = ",".join([users, *(f"{key} admin" for key in admins)])
+    return values
+
+
+def old_names(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that still works under an old name."""
+    return [
+        f"{old} is read for the last time in this version: use {new}"
+        for old, new in RENAMED.items()
+        if old in environment
+    ]
+
+
 def check_names(environment: Mapping[str, str]) -> None:
     """Refuse variables with the prefix that no setting reads.
 
     Raises:
         SettingsError: The first of them, with the setting that was most likely meant.
     """
-    known = {variable_name(field) for field in Settings.model_fields} | CLIENT_VARIABLES
+    known = (
+        {variable_name(field) for field in Settings.model_fields}
+        | CLIENT_VARIABLES
+        | RENAMED.keys()
+    )
     for name in sorted(map(str.upper, environment)):  # letter case does not matter
         if not name.startswith(PREFIX) or name in known:
             continue

@@ -12,6 +12,12 @@ from loadtest.prose import prose
 from tests.running import Gateway
 
 KEY, ADMIN = "sg-for-alice-0123456789", "sg-for-root-0123456789"
+AS_ADMIN = {"api-key": ADMIN}
+# Settings of a gateway that has an /admin, and asks for a key there alone.
+WITH_ADMIN: dict[str, Any] = {
+    "api_keys": f"root={ADMIN} admin",
+    "public_routes": "health,metrics,stats,docs,voices,speech",
+}
 BODY = {"input": "Hello there.", "voice": "alloy", "response_format": "pcm"}
 TEXT = "It was a bright cold day in April, and the clocks of the town were striking one."
 VOICE = "mabel"

@@ -15,6 +15,7 @@ from gateway.settings import (
     check_names,
     describe,
     load_settings,
+    old_names,
     variable_name,
 )
 
@@ -113,6 +114,24 @@ def test_an_unknown_variable_stops_the_start_and_the_nearest_is_named(
     with pytest.raises(SettingsError, match=name) as caught:
         check_names({name: "http://a", "GATEWAY_PORT": "1"})
     assert str(caught.value).endswith(f"did you mean {meant}?") == (meant is not None)
+
+
+def test_old_names_work_for_one_version_and_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new name goes before its old one."""
+    assert old_names(os.environ) == []
+    monkeypatch.setenv("GATEWAY_API_KEYS", "alice=k1")
+    monkeypatch.setenv("GATEWAY_ADMIN_KEYS", "root=k2, k3")
+    monkeypatch.setenv("GATEWAY_UNAUTHENTICATED", "metrics")
+    settings = load_settings()
+    keys = {key.name: key.admin for key in settings.key_ring().keys}
+    assert keys == {"alice": False, "root": True, "key-3": True}
+    assert settings.public_routes == ("metrics",)
+    told = old_names(os.environ)
+    assert [sentence.split()[0] for sentence in told] == [
+        "GATEWAY_UNAUTHENTICATED", "GATEWAY_ADMIN_KEYS",
+    ]  # fmt: skip
+    monkeypatch.setenv("GATEWAY_PUBLIC_ROUTES", "stats")
+    assert load_settings().public_routes == ("stats",)
 
 
 def test_replicas_divide_slots_and_queue_places_and_nothing_else() -> None:

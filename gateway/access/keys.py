@@ -13,9 +13,8 @@ import re
 import secrets
 import stat
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.access.rate_limits import ANONYMOUS, Limits
@@ -80,24 +79,24 @@ def file_line(name: str, key: str, *, admin: bool = False, limits: Limits | None
     return " ".join(words)
 
 
-def parse_keys(text: str, *, admin: bool = False) -> tuple[Key, ...]:
-    """Read `key` or `name=key`, comma-separated; a key may stand as `sha256:<hex>`.
+def parse_keys(text: str) -> tuple[Key, ...]:
+    """Read `[name=]key [admin] [requests_per_minute=N] […]`, comma-separated.
 
-    An entry is cut at its first `=`, so that a key with a `=` of its own needs a name before it;
-    the `=` that end a long base64 text are part of the key. A key without a name is called after
-    its place.
+    A key may stand as `sha256:<hex>`. An entry is cut at its first `=`, so that a key with a `=` of
+    its own needs a name before it; the `=` that end a long base64 text are part of the key. A key
+    without a name is called after its place.
 
     Raises:
         ValueError: It is no such list; the message holds no part of a key.
     """
-    kind = "admin" if admin else "key"
     keys = []
     for place, entry in enumerate(filter(None, map(str.strip, text.split(","))), 1):
-        name, equals, value = entry.partition("=")
-        if not equals or _PADDED.fullmatch(entry):
-            name, value = f"{kind}-{place}", entry
+        written, *options = entry.split()
+        name, equals, value = written.partition("=")
+        if not equals or _PADDED.fullmatch(written):
+            name, value = f"key-{place}", written
         try:
-            keys.append(Key(_checked_name(name), _digest(value), admin))
+            keys.append(_key(name, value, options))
         except ValueError as error:
             raise ValueError(f"entry {place}: {error}") from None
     if text.strip() and not keys:
@@ -106,7 +105,7 @@ def parse_keys(text: str, *, admin: bool = False) -> tuple[Key, ...]:
 
 
 def parse_file(data: bytes) -> tuple[Key, ...]:
-    """Read a keys file: `name=sha256:<hex> [admin] [requests_per_minute=N] […]` a line.
+    """Read a keys file: an entry of `parse_keys` a line, each with a name and a hash.
 
     Empty lines and those that begin with `#` are skipped.
 
@@ -119,22 +118,24 @@ def parse_file(data: bytes) -> tuple[Key, ...]:
         raise ValueError("it is not UTF-8 text") from None
     keys = []
     for number, line in enumerate(lines, 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            try:
-                keys.append(_parse_line(line))
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from None
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        written, *options = line.split()
+        name, _, value = written.partition("=")
+        try:
+            if not _HASH.fullmatch(value):
+                raise ValueError(
+                    "it is not of the form name=sha256:<64 hex digits>; "
+                    "`speech-gateway keys new` makes one"
+                )
+            keys.append(_key(name, value, options))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
     return _checked_keys(keys)
 
 
-def _parse_line(line: str) -> Key:
-    entry, *options = line.split()
-    name, equals, value = entry.partition("=")
-    match = _HASH.fullmatch(value)
-    if not equals or match is None:
-        raise ValueError(
-            "it is not of the form name=sha256:<64 hex digits>; `speech-gateway keys new` makes one"
-        )
+def _key(name: str, value: str, options: Iterable[str]) -> Key:
+    """The key of an entry's parts."""
     given: dict[str, float] = {}
     admin = False
     for word in options:
@@ -144,8 +145,8 @@ def _parse_line(line: str) -> Key:
         elif option in _OPTIONS and _NUMBER.fullmatch(number):
             given[option] = float(number)
         else:
-            raise ValueError(f"after the hash come `admin` or {', '.join(_OPTIONS)} with a number")
-    return Key(_checked_name(name), bytes.fromhex(match[1]), admin, Limits(**given))
+            raise ValueError(f"after the key come `admin` or {', '.join(_OPTIONS)} with a number")
+    return Key(_checked_name(name), _digest(value), admin, Limits(**given))
 
 
 def read_key_file(path: Path) -> bytes:
@@ -191,6 +192,8 @@ def _checked_keys(keys: Iterable[Key]) -> tuple[Key, ...]:
     checked = tuple(keys)
     if len(checked) > MOST_KEYS:
         raise ValueError(f"there are more than {MOST_KEYS} keys")
+    if len({key.digest for key in checked}) < len(checked):
+        raise ValueError("a key stands twice")
     rights: dict[str, tuple[bool, Limits]] = {}
     for key in checked:
         if rights.setdefault(key.name, (key.admin, key.limits)) != (key.admin, key.limits):
@@ -224,7 +227,7 @@ class KeyRing:
         self._complaint = ""
         if path is not None:
             self._data = read_key_file(path)
-        self.keys = _merged(self._fixed, parse_file(self._data))
+        self.keys = _checked_keys((*self._fixed, *parse_file(self._data)))
 
     @property
     def names(self) -> frozenset[str]:
@@ -271,7 +274,7 @@ class KeyRing:
                 return False
             if not data.strip():
                 raise ValueError(f"{self._path} is empty")
-            self.keys = _merged(self._fixed, parse_file(data))
+            self.keys = _checked_keys((*self._fixed, *parse_file(data)))
         except ValueError as error:
             self._complain(str(error))
             return False
@@ -284,13 +287,3 @@ class KeyRing:
         if what != self._complaint:
             logger.error("the keys file is not taken, the keys before it stay: %s", what)
         self._complaint = what
-
-
-def _merged(first: Iterable[Key], second: Iterable[Key]) -> tuple[Key, ...]:
-    """Both lists; a key that stands in both has the rights of an administrator if it has in one."""
-    by_digest: dict[bytes, list[Key]] = defaultdict(list)
-    for key in (*first, *second):
-        by_digest[key.digest].append(key)
-    return _checked_keys(
-        replace(same[0], admin=any(key.admin for key in same)) for same in by_digest.values()
-    )

@@ -1,41 +1,53 @@
-"""What comes from this very machine, and what only looks so.
-
-A peer's address is not enough: a reverse proxy's clients and a web page in a local browser come
-from the loopback address too.
-"""
+"""Addresses of this machine, and requests that come from a web page of another origin."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import Scope
 
-# Headers of requests that somebody passes on, or that a web page makes a browser send.
-_FOREIGN_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "origin")
+# Pages of this machine, whatever their port; what CORS allows where there are no keys.
+LOCAL_ORIGINS = r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?"
 
 
-def is_local(scope: Scope) -> bool:
-    """Whether a request comes from a program on this machine.
+def is_cross_origin(headers: Headers, hosts: Collection[str] = ()) -> bool:
+    """Whether a request may come from a web page of another origin.
 
-    One that a proxy passes on does not, nor one that a web page makes a browser here send: those
-    have forwarding headers, an `Origin`, or ask for another host's name.
+    Browsers tell the page's origin in `Origin` or `Sec-Fetch-Site`. A page whose own name was made
+    to resolve to this machine (DNS rebinding) is of the same origin for its browser, but asks for
+    that name: a `Host` must therefore be an address, a loopback name or one of `hosts`.
+
+    Args:
+        headers: The request's.
+        hosts: Further names of this machine, in lower case.
     """
-    headers = Headers(scope=scope)
-    if any(name in headers for name in _FOREIGN_HEADERS):
-        return False
+    host = headers.get("host", "")
     try:
-        host = urlsplit("//" + headers.get("host", "")).hostname or ""
+        name = (urlsplit("//" + host).hostname or "").rstrip(".")
+    except ValueError:
+        return True
+    if not (_is_address(name) or is_loopback(name) or name in hosts):
+        return True
+    if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        return True
+    origin = headers.get("origin")
+    return origin is not None and origin.lower().partition("://")[2] != host.lower()
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is written as an address, which needs no name server to be reached."""
+    try:
+        ipaddress.ip_address(host)
     except ValueError:
         return False
-    peer = (scope.get("client") or ("", 0))[0]
-    return is_loopback(peer) and is_loopback(host)
+    return True
 
 
 def is_loopback(host: str) -> bool:
     """Whether a name or address is this machine's own, reached from nowhere else."""
-    if host == "localhost":
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
         return True
     try:
         address = ipaddress.ip_address(host)

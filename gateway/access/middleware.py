@@ -1,127 +1,30 @@
-"""The door: every request shows its key here, before any of its body is read.
-
-What a path needs is a table, whether a key is enough a pure function; what is not named in the
-table needs a key like speech itself.
-"""
+"""Checks every request's key against what its path needs, before any of its body is read."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.keys import Key, KeyRing
-from gateway.access.loopback import is_local
+from gateway.access.loopback import is_cross_origin
+from gateway.access.policy import Need, Policy, credentials_of, group_of
 from gateway.access.rate_limits import CALLER, Caller, Callers, Limits
 from gateway.api.error_bodies import shape_of
-from gateway.errors import AuthenticationFailed, GatewayError, PermissionDenied, outcome_of
+from gateway.errors import (
+    AuthenticationFailed,
+    GatewayError,
+    PermissionDenied,
+    RouteNotFound,
+    outcome_of,
+)
 from gateway.telemetry.metrics import Metrics
 
 DISCARD_SECONDS = 5.0  # a client that is refused mid-upload gets this long to hear why
 SMALL_BODY_BYTES = 64 * 1024
-
-_READ = {"GET", "HEAD"}
-# Group, methods (None: all), paths. The first row that fits holds; the rest is speech.
-_GROUPS: tuple[tuple[str, set[str] | None, re.Pattern[str]], ...] = (
-    ("admin", None, re.compile(r"/admin(?:/.*)?", re.DOTALL)),
-    ("health", _READ, re.compile(r"/(?:(?:v1/)?(?:health|ping)|ready|status)?")),
-    ("metrics", _READ, re.compile(r"/metrics")),
-    ("stats", _READ, re.compile(r"/stats")),
-    ("docs", _READ, re.compile(r"/(?:docs|openapi\.json)")),
-    (  # lists; a voice's recording or its consent is none, and needs a key like speech
-        "voices",
-        _READ,
-        re.compile(
-            r"(?:/v1)?/(?:models(?:/.*)?|audio/(?:models|voices)|voices|languages"
-            r"|voices/all-names|voice[-_]library|get_predefined_voices|get_reference_files)",
-            re.DOTALL,
-        ),
-    ),
-    (
-        "voice changes",
-        {"POST", "PUT", "PATCH", "DELETE"},
-        re.compile(
-            r"(?:/v1)?/(?:(?:audio/)?voices|voice[-_]library|default-voice|audio/voice_consents"
-            r"|upload_reference|upload_predefined_voice|status/history|history)(?:/.*)?",
-            re.DOTALL,
-        ),
-    ),
-)
-
-
-def group_of(method: str, path: str) -> str:
-    """What a request is about: `speech`, or the name of a row above."""
-    for group, methods, paths in _GROUPS:
-        if (methods is None or method in methods) and paths.fullmatch(path):
-            return group
-    return "speech"
-
-
-class Need(Enum):
-    """What a request must show."""
-
-    NOTHING = "nothing"
-    KEY = "a key"
-    ADMIN_KEY = "an admin key"
-    LOOPBACK = "a client on this machine"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the operator has decided.
-
-    Attributes:
-        guarded: Keys are configured, so that speech needs one.
-        has_admins: Some key is an administrator's.
-        open_groups: Groups that need no key all the same.
-        admin_groups: Groups that need an admin key.
-    """
-
-    guarded: bool
-    has_admins: bool
-    open_groups: frozenset[str] = frozenset({"health"})
-    admin_groups: frozenset[str] = frozenset()
-
-    def need(self, group: str) -> Need:
-        """What a group's requests must show."""
-        if group in self.open_groups:
-            return Need.NOTHING
-        if group == "admin" or group in self.admin_groups:
-            # Without any key there is nobody to tell an administrator by but the machine itself.
-            keyed = self.guarded or self.has_admins
-            return Need.ADMIN_KEY if keyed else Need.LOOPBACK
-        if group == "voice changes" and self.has_admins:
-            return Need.ADMIN_KEY
-        return Need.KEY if self.guarded else Need.NOTHING
-
-
-def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """The keys that a request shows: `Authorization: Bearer`, `X-API-Key` and `api-key`.
-
-    A header that comes twice is not taken: a proxy may have looked at the other one.
-
-    Args:
-        headers: Pairs of name (lower case) and value, as ASGI has them.
-    """
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        values.setdefault(name, []).append(value)
-    shown = []
-    match values.get(b"authorization"):
-        case [value]:
-            scheme, _, key = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                shown.append(key.strip())
-    for name in (b"x-api-key", b"api-key"):
-        match values.get(name):
-            case [value]:
-                shown.append(value.strip())
-    return [key for key in shown if key]
 
 
 class Door:
@@ -129,35 +32,32 @@ class Door:
 
     Args:
         keys: The keys in force.
-        guarded: Speech needs a key, even if none is left.
-        open_groups: Groups that need no key.
-        admin_groups: Groups that need an admin key.
+        policy: What the operator has decided; `has_admins` follows the keys file.
         limits: What every caller has a minute.
         replicas: Gateways that share the limits.
+        hosts: Names of this machine, besides loopback names and addresses.
         metrics: Where refusals are counted.
     """
 
     def __init__(
         self,
         keys: KeyRing,
+        policy: Policy,
         *,
-        guarded: bool,
-        open_groups: Iterable[str],
-        admin_groups: Iterable[str],
         limits: Limits,
         replicas: int,
+        hosts: frozenset[str],
         metrics: Metrics,
     ) -> None:
         self.callers = Callers(limits, metrics, replicas=replicas)
         self._keys = keys
-        self._guarded = guarded
-        self._open_groups = frozenset(open_groups)
-        self._admin_groups = frozenset(admin_groups)
+        self._policy = policy
+        self._hosts = hosts
 
     @property
     def policy(self) -> Policy:
         """What holds now; the keys file may have changed it."""
-        return Policy(self._guarded, self._keys.has_admins, self._open_groups, self._admin_groups)
+        return replace(self._policy, has_admins=self._keys.has_admins)
 
     def caller_of(self, scope: Scope) -> Caller:
         """Who makes a request.
@@ -165,29 +65,34 @@ class Door:
         Raises:
             AuthenticationFailed: Its path needs a key, and it shows none that is known.
             PermissionDenied: It may not do this.
+            RouteNotFound: No admin key is configured, so that there is no /admin.
         """
         if self._keys.reload():
             self.callers.keep(self._keys.names)
         shown = credentials_of(scope["headers"])
         key = next(filter(None, map(self._keys.find, shown)), None)
-        self._check(self._need(scope), key, scope, bool(shown))
+        self._check(self.policy.need(group_of(scope["method"], scope["path"])), key, scope)
         return self.callers.get(key.name, key.limits) if key else self.callers.get()
 
-    def _need(self, scope: Scope) -> Need:
-        return self.policy.need(group_of(scope["method"], scope["path"]))
-
-    @staticmethod
-    def _check(need: Need, key: Key | None, scope: Scope, shown: bool) -> None:  # noqa: FBT001
-        if need is Need.LOOPBACK and not is_local(scope):
-            raise PermissionDenied("Without an admin key, this is only for clients on the machine.")
-        if need in {Need.KEY, Need.ADMIN_KEY} and key is None:
+    def _check(self, need: Need, key: Key | None, scope: Scope) -> None:
+        keyed = need in {Need.KEY, Need.ADMIN_KEY} or (need is Need.ABSENT and self._policy.guarded)
+        if keyed and key is None:
             raise AuthenticationFailed(
                 "The API key is not valid."
-                if shown
+                if credentials_of(scope["headers"])
                 else "An API key is needed: send it as 'Authorization: Bearer KEY'."
             )
         if need is Need.ADMIN_KEY and key is not None and not key.admin:
             raise PermissionDenied("This needs an admin key.")
+        if need is Need.ABSENT:
+            raise RouteNotFound(f"There is no route {scope['path'][:256]}.")
+        if need is Need.OFF:
+            raise PermissionDenied("Voices cannot be changed here (GATEWAY_VOICE_CHANGES=off).")
+        if need is Need.OWN_ORIGIN and is_cross_origin(Headers(scope=scope), self._hosts):
+            raise PermissionDenied(
+                "Without keys, this gateway refuses voice changes and recordings to web pages of "
+                "other origins, and under a host name that is not this machine's."
+            )
 
 
 class AccessMiddleware:

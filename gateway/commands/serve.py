@@ -27,7 +27,7 @@ from gateway.server.connections import Crowd, bounds_of
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
 from gateway.server.http_protocol import bounded_protocol
 from gateway.server.shutdown import Drain, DrainingServer, stop_signals
-from gateway.settings import Settings, SettingsError, load_settings, variable_name
+from gateway.settings import Settings, SettingsError, load_settings, old_names, variable_name
 from gateway.telemetry.logging import log_config
 
 logger = logging.getLogger("gateway.serve")
@@ -66,6 +66,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
             engine_address=arguments.engine_address,
         )
         logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
+        for sentence in old_names(os.environ):
+            logger.warning(sentence)
         check_exposure(settings)
         make_folders(settings)
         listener = _listen(settings)

@@ -139,7 +139,7 @@ def test_every_key_is_compared_with_even_after_one_has_fitted(
 
 def test_keys_are_shown_nowhere() -> None:
     """Neither settings nor their repr, nor those of the keys made of them, hold any."""
-    settings = load_settings(api_keys=f"alice={SECRET}", admin_keys=f"root={BASE64}")
+    settings = load_settings(api_keys=f"alice={SECRET},root={BASE64} admin")
     shown = f"{describe(settings)} {settings!r} {settings.key_ring().keys!r}"
     digest = digest_of(SECRET.encode())
     for part in (SECRET, BASE64, digest.hex(), repr(digest)[2:-1]):
@@ -153,14 +153,23 @@ def test_two_keys_of_one_name_are_one_caller_while_one_replaces_the_other() -> N
     both = ring("alice=old,alice=new")
     assert name_of(both.find(b"old")) == name_of(both.find(b"new")) == "alice"
     with pytest.raises(SettingsError, match="alice"):
-        load_settings(api_keys="alice=one", admin_keys="alice=two")
+        load_settings(api_keys="alice=one,alice=two admin")
 
 
-def test_a_key_in_both_lists_is_an_admin_key() -> None:
-    """Whoever configures one key for everything gets what was meant."""
-    found = load_settings(api_keys="same", admin_keys="same").key_ring().find(b"same")
-    assert found is not None
-    assert found.admin
+def test_a_key_may_have_rights_and_limits_behind_it() -> None:
+    """As in the keys file; one without a name may have them, too."""
+    keys = ring("alice=k1 requests_per_minute=5, k2 admin")
+    alice, root = keys.find(b"k1"), keys.find(b"k2")
+    assert alice is not None
+    assert root is not None
+    assert (alice.admin, alice.limits) == (False, Limits(5))
+    assert (root.name, root.admin) == ("key-2", True)
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    """Which rights it has must not depend on the order."""
+    with pytest.raises(SettingsError, match="twice"):
+        load_settings(api_keys="alice=same,bob=same admin")
 
 
 def test_a_file_holds_hashes_rights_and_limits() -> None:
@@ -219,7 +228,7 @@ def test_a_changed_file_is_taken_up_within_a_second(tmp_path: Path) -> None:
     """New keys open, taken back ones do not, and those of the environment stay."""
     path, clock = tmp_path / "keys", Clock()
     path.write_text(file_line("alice", "k1") + "\n")
-    keys = KeyRing(parse_keys("root=k0", admin=True), path, clock)
+    keys = KeyRing(parse_keys("root=k0 admin"), path, clock)
     path.write_text(file_line("bob", "k2") + "\n")  # of the same size, in the same moment
     assert not keys.reload(), "the file was looked at more than once a second"
     clock.seconds += RELOAD_SECONDS

@@ -17,7 +17,8 @@ import pytest
 from starlette.routing import Route
 
 from gateway.access.keys import file_line
-from gateway.access.middleware import SMALL_BODY_BYTES, group_of
+from gateway.access.middleware import SMALL_BODY_BYTES
+from gateway.access.policy import group_of
 from loadtest.processes import answers, free_port
 from tests.asking import ADMIN, BODY, KEY, get, speak
 from tests.running import Gateway, running_gateway, wait_until
@@ -28,7 +29,14 @@ UPLOAD_BYTES = 30_000_000
 @pytest.fixture(scope="module")
 def gateway_settings() -> dict[str, Any]:
     """A key for alice, and one for the administrator."""
-    return {"api_keys": f"alice={KEY}", "admin_keys": f"root={ADMIN}"}
+    return {"api_keys": f"alice={KEY}, root={ADMIN} admin"}
+
+
+@pytest.fixture(scope="module")
+def open_gateway(engine: str) -> Iterator[Gateway]:
+    """A gateway without keys."""
+    with running_gateway(upstreams=engine) as running:
+        yield running
 
 
 def exchange(gateway: Gateway, head: bytes, body: bytes = b"") -> tuple[bytes, float]:
@@ -157,44 +165,120 @@ def test_voices_are_changed_by_administrators(gateway: Gateway, method: str) -> 
     assert httpx.request(method, url, headers={"api-key": ADMIN}).status_code not in {401, 403}
 
 
-def test_without_admin_keys_admin_routes_are_shut_and_any_key_changes_voices(engine: str) -> None:
-    """Nobody becomes an administrator by accident."""
-    with running_gateway(upstreams=engine, api_keys=KEY) as running:
-        assert get(running, "/admin/nothing").status_code == 401
-        assert get(running, "/admin/nothing", KEY).status_code == 403
-        url = running.url + "/v1/audio/voices/some"
-        assert httpx.delete(url).status_code == 401
-        assert httpx.delete(url, headers={"api-key": KEY}).status_code not in {401, 403}
-
-
-def test_without_keys_everything_is_open_but_admin_routes_only_to_this_machine(
+def test_without_an_admin_key_nobody_changes_voices_unless_the_operator_says_so(
     engine: str,
 ) -> None:
-    """SDKs send some key all the same; a web page in a local browser is no administrator."""
-    with running_gateway(upstreams=engine) as running:
-        assert speak(running, "unused").status_code == 200
-        assert get(running, "/metrics").status_code == 200
-        assert get(running, "/admin/nothing").status_code == 404
-        assert get(running, "/admin/nothing", origin="http://evil.example").status_code == 403
-        assert get(running, "/admin/nothing", host="evil.example").status_code == 403
+    """Nobody becomes an administrator by accident."""
+    for changes, status in ((None, 403), ("off", 403), ("open", 404)):
+        with running_gateway(upstreams=engine, api_keys=KEY, voice_changes=changes) as running:
+            url = running.url + "/v1/audio/voices/some"
+            assert httpx.delete(url, headers={"api-key": KEY}).status_code == status
+            assert httpx.delete(url).status_code in {401, 403}
 
 
-def test_the_operator_opens_and_closes_routes(engine: str) -> None:
-    """Prometheus without a key, documentation for nobody but administrators."""
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/audio/voices"),
+        ("DELETE", "/v1/audio/voices/some"),
+        ("POST", "/upload_reference"),
+        ("POST", "/voices/default"),
+        ("GET", "/voices/some/download"),
+    ],
+)
+def test_without_keys_web_pages_of_other_origins_get_no_recording_and_change_no_voice(
+    open_gateway: Gateway, method: str, path: str
+) -> None:
+    """By `Origin`, by `Sec-Fetch-Site`, and by a `Host` that is not this machine's."""
+    port = open_gateway.url.rpartition(":")[2]
+    url = open_gateway.url + path
+    own: list[dict[str, str]] = [
+        {},
+        {"origin": open_gateway.url, "sec-fetch-site": "same-origin"},
+        {"host": f"localhost:{port}"},
+    ]
+    for headers in own:
+        assert httpx.request(method, url, headers=headers).status_code not in {401, 403}
+    foreign: list[dict[str, str]] = [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:3000"},
+        {"sec-fetch-site": "cross-site"},
+        {"host": f"evil.example:{port}", "origin": f"http://evil.example:{port}"},
+        {"host": f"evil.example:{port}"},
+    ]
+    for headers in foreign:
+        assert httpx.request(method, url, headers=headers).status_code == 403, headers
+
+
+def test_without_keys_everything_else_is_open(open_gateway: Gateway) -> None:
+    """SDKs send some key all the same."""
+    assert speak(open_gateway, "unused").status_code == 200
+    assert speak(open_gateway, host="behind.a.proxy.example").status_code == 200
+    assert get(open_gateway, "/metrics").status_code == 200
+
+
+def preflight(gateway: Gateway, origin: str, **headers: str) -> httpx.Response:
+    """What a browser asks before a page's request with a key."""
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+        **headers,
+    }
+    return httpx.options(gateway.url + "/v1/audio/speech", headers=asked)
+
+
+LOCAL_PAGES = [
+    "http://localhost:3000",
+    "http://127.0.0.1",
+    "https://localhost",
+    "http://[::1]:5173",
+]
+FOREIGN_PAGES = ["http://evil.example", "http://localhost.evil.example", "http://127.0.0.1.nip.io",
+                 "http://localhost:3000.evil.example", "null", "file://"]  # fmt: skip
+
+
+def test_without_keys_only_pages_of_this_machine_may_read_answers(open_gateway: Gateway) -> None:
+    """Otherwise any page that the user visits could fetch what this machine speaks."""
+    private = {"Access-Control-Request-Private-Network": "true"}
+    for origin in LOCAL_PAGES:
+        assert get(open_gateway, "/v1/models", origin=origin).headers[
+            "access-control-allow-origin"
+        ] in {origin, "*"}
+        for more in ({}, private):
+            answer = preflight(open_gateway, origin, **more)
+            assert answer.status_code == 200, (origin, answer.text)
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert "authorization" in answer.headers["access-control-allow-headers"]
+        assert answer.headers["access-control-allow-private-network"] == "true"
+    for origin in FOREIGN_PAGES:
+        answer = get(open_gateway, "/v1/models", origin=origin)
+        assert "access-control-allow-origin" not in answer.headers
+        assert "access-control-allow-origin" not in preflight(open_gateway, origin).headers
+
+
+def test_the_operator_names_the_origins(engine: str) -> None:
+    """Any, some or none, with keys or without."""
+    for allowed, origin, answered in (
+        ("*", "http://page.example", "*"),
+        ("http://page.example", "http://page.example", "http://page.example"),
+        ("http://page.example", "http://localhost:3000", None),
+        ("", "http://localhost:3000", None),
+    ):
+        with running_gateway(ready=False, upstreams=engine, cors_origins=allowed) as running:
+            answer = get(running, "/health", origin=origin)
+            assert answer.headers.get("access-control-allow-origin") == answered
+
+
+def test_the_operator_opens_routes(engine: str) -> None:
+    """Prometheus without a key."""
     with running_gateway(
-        upstreams=engine,
-        api_keys=KEY,
-        admin_keys=ADMIN,
-        unauthenticated="health,metrics,voices",
-        admin_routes="docs",
+        upstreams=engine, api_keys=KEY, public_routes="health,metrics,voices"
     ) as running:
         assert get(running, "/metrics").status_code == 200
         assert get(running, "/v1/models", "wrong").status_code == 200
-        assert [get(running, "/docs", key).status_code for key in (None, KEY, ADMIN)] == [
-            401,
-            403,
-            200,
-        ]
+        assert get(running, "/docs").status_code == 401
         assert speak(running).status_code == 401
 
 
@@ -250,7 +334,7 @@ def test_refusals_have_the_shape_of_their_surface(
 def test_openais_sdk_raises_its_own_errors(engine: str) -> None:
     """AuthenticationError, PermissionDeniedError and RateLimitError, with their codes."""
     with running_gateway(
-        upstreams=engine, api_keys=KEY, admin_keys=ADMIN, requests_per_minute=1
+        upstreams=engine, api_keys=f"{KEY},{ADMIN} admin", requests_per_minute=1
     ) as running:
 
         def client(key: str) -> openai.OpenAI:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 
 import pytest
+from starlette.datastructures import Headers
 
-from gateway.access.loopback import is_local
-from gateway.access.middleware import Need, Policy, credentials_of, group_of
+from gateway.access.loopback import is_cross_origin
+from gateway.access.policy import Need, Policy, credentials_of, group_of
 from gateway.api.error_bodies import SHAPES, shape_of
 from gateway.commands.serve import check_exposure
 from gateway.settings import SettingsError, load_settings
 from tests.asking import KEY
 
-EVERYTHING = ("health", "metrics", "stats", "docs", "voices", "speech", "voice changes", "admin")
+EVERYTHING = (
+    *("health", "metrics", "stats", "docs", "voices", "speech"),
+    *("recordings", "voice changes", "admin"),
+)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +32,8 @@ EVERYTHING = ("health", "metrics", "stats", "docs", "voices", "speech", "voice c
         ("GET", "/openapi.json", "docs"),
         ("GET", "/v1/models/tts-1", "voices"),
         ("GET", "/v1/audio/voices", "voices"),
-        ("GET", "/v1/audio/voices/v1/download", "speech"),
+        ("GET", "/v1/audio/voices/v1/download", "recordings"),
+        ("GET", "/voices/anna/download", "recordings"),
         ("POST", "/v1/audio/voices", "voice changes"),
         ("DELETE", "/v1/audio/voices/some", "voice changes"),
         ("PUT", "/voices/some", "voice changes"),
@@ -50,23 +55,21 @@ def test_every_path_is_about_something(method: str, path: str, group: str) -> No
     assert group_of(method, path) == group
 
 
-NOTHING, ANY, ADMIN_KEY, LOCAL = Need.NOTHING, Need.KEY, Need.ADMIN_KEY, Need.LOOPBACK
+NOTHING, ANY, ADMIN_KEY, ABSENT = Need.NOTHING, Need.KEY, Need.ADMIN_KEY, Need.ABSENT
+OWN, OFF = Need.OWN_ORIGIN, Need.OFF
 
 
 @pytest.mark.parametrize(
     ("policy", "needs"),
     [
-        (Policy(guarded=False, has_admins=False), [NOTHING] * 7 + [LOCAL]),
-        (Policy(guarded=True, has_admins=False), [NOTHING] + [ANY] * 6 + [ADMIN_KEY]),
-        (Policy(guarded=True, has_admins=True), [NOTHING] + [ANY] * 5 + [ADMIN_KEY] * 2),
-        (Policy(guarded=False, has_admins=True), [NOTHING] * 6 + [ADMIN_KEY] * 2),
+        (Policy(False, False), [NOTHING] * 6 + [OWN, OWN, ABSENT]),
+        (Policy(False, False, voice_changes="off"), [NOTHING] * 6 + [OWN, OFF, ABSENT]),
+        (Policy(True, False, voice_changes="admin"), [NOTHING] + [ANY] * 6 + [ADMIN_KEY, ABSENT]),
+        (Policy(True, True, voice_changes="admin"), [NOTHING] + [ANY] * 6 + [ADMIN_KEY] * 2),
+        (Policy(True, True, voice_changes="open"), [NOTHING] + [ANY] * 7 + [ADMIN_KEY]),
         (
-            Policy(True, True, frozenset({"metrics", "voices"}), frozenset({"stats"})),
-            [ANY, NOTHING, ADMIN_KEY, ANY, NOTHING, ANY, ADMIN_KEY, ADMIN_KEY],
-        ),
-        (
-            Policy(False, False, frozenset({"health"}), frozenset({"metrics"})),
-            [NOTHING, LOCAL, *[NOTHING] * 5, LOCAL],
+            Policy(True, True, frozenset({"metrics", "voices"}), "off"),
+            [ANY, NOTHING, ANY, ANY, NOTHING, ANY, ANY, OFF, ADMIN_KEY],
         ),
     ],
 )
@@ -103,30 +106,40 @@ def test_a_key_is_shown_in_one_of_three_headers(
 
 
 @pytest.mark.parametrize(
-    ("peer", "headers", "local"),
+    ("headers", "foreign"),
     [
-        ("127.0.0.1", {"host": "127.0.0.1:8888"}, True),
-        ("127.9.9.9", {"host": "localhost"}, True),
-        ("::1", {"host": "[::1]:8888"}, True),
-        ("::ffff:127.0.0.1", {"host": "[::1]"}, True),
-        ("192.0.2.1", {"host": "127.0.0.1:8888"}, False),
-        ("127.0.0.1", {"host": "evil.example:8888"}, False),
-        ("127.0.0.1", {"host": "127.0.0.1.evil.example"}, False),
-        ("127.0.0.1", {"host": "[::1"}, False),
-        ("127.0.0.1", {}, False),
-        ("127.0.0.1", {"host": "localhost", "origin": "http://evil.example"}, False),
-        ("127.0.0.1", {"host": "localhost", "x-forwarded-for": "127.0.0.1"}, False),
-        ("127.0.0.1", {"host": "localhost", "forwarded": "for=192.0.2.1"}, False),
+        ({"host": "127.0.0.1:8888"}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "LOCALHOST.:8888"}, False),
+        ({"host": "[::1]:8888"}, False),
+        ({"host": "192.0.2.7:8888"}, False),
+        ({"host": "studio:8888"}, False),
+        ({"host": "localhost", "sec-fetch-site": "none"}, False),
+        ({"host": "localhost:8888", "origin": "http://localhost:8888"}, False),
+        ({"host": "localhost:8888", "origin": "http://localhost:8888",
+          "sec-fetch-site": "same-origin"}, False),
+        ({"host": "evil.example:8888"}, True),
+        ({"host": "127.0.0.1.evil.example"}, True),
+        ({"host": "localhost.evil.example"}, True),
+        ({"host": "evil.example:8888", "origin": "http://evil.example:8888",
+          "sec-fetch-site": "same-origin"}, True),
+        ({"host": "user@evil.example"}, True),
+        ({"host": "[::1"}, True),
+        ({"host": ""}, True),
+        ({}, True),
+        ({"host": "localhost:8888", "origin": "http://evil.example"}, True),
+        ({"host": "localhost:8888", "origin": "http://localhost:3000"}, True),
+        ({"host": "localhost:8888", "origin": "null"}, True),
+        ({"host": "localhost:8888", "sec-fetch-site": "cross-site"}, True),
+        ({"host": "localhost:8888", "sec-fetch-site": "same-site"}, True),
     ],
-)
-def test_only_a_program_on_this_machine_is_local(
-    peer: str,
+)  # fmt: skip
+def test_a_web_page_of_another_origin_is_known_by_its_headers(
     headers: dict[str, str],
-    local: bool,  # noqa: FBT001
+    foreign: bool,  # noqa: FBT001
 ) -> None:
-    """Neither a proxy's client nor a web page in a local browser is."""
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    assert is_local({"type": "http", "client": (peer, 1), "headers": raw}) is local
+    """Also where its name was made to resolve to this machine."""
+    assert is_cross_origin(Headers(headers), {"studio"}) is foreign
 
 
 def test_every_path_has_one_shape() -> None:
@@ -139,19 +152,13 @@ def test_every_path_has_one_shape() -> None:
     assert SHAPES[-1].paths.fullmatch("")
 
 
-def test_routes_cannot_be_open_and_for_administrators() -> None:
-    """A contradiction is told at the start."""
-    with pytest.raises(SettingsError, match="GATEWAY_ADMIN_ROUTES"):
-        load_settings(unauthenticated="metrics", admin_routes="metrics")
-
-
 EXPOSED: list[dict[str, str]] = [
     {"host": "0.0.0.0"},
     {"host": "::"},
     {"host": "192.0.2.7"},
     {"host": "gateway.example"},
     {"published_address": "0.0.0.0"},
-    {"host": "::", "api_keys": KEY, "unauthenticated": "speech"},
+    {"host": "::", "api_keys": KEY, "public_routes": "speech"},
 ]
 
 

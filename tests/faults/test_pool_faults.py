@@ -21,6 +21,7 @@ import pytest
 
 from engines.simulator.waveform import expected_pcm
 from loadtest.processes import engine_state, free_port
+from tests.asking import AS_ADMIN, WITH_ADMIN
 from tests.running import Gateway, answers, running_gateway, wait_until
 
 CLIENTS = 100
@@ -103,6 +104,7 @@ def gateway(engines: list[Engine]) -> Iterator[Gateway]:
         max_in_flight=128,
         first_audio_timeout_seconds=2,
         idle_timeout_seconds=2,
+        **WITH_ADMIN,
     ) as running:
         wait_until(lambda: all_ready(running), "all three are ready")
         yield running
@@ -203,9 +205,9 @@ def test_draining_moves_new_requests_and_cuts_no_stream(
     with httpx.stream("POST", gateway.url + "/v1/audio/speech", json=body, timeout=60) as answer:
         parts = answer.iter_raw()
         heard = next(parts)
-        states = httpx.get(admin).json()["upstreams"]
+        states = httpx.get(admin, headers=AS_ADMIN).json()["upstreams"]
         (busy,) = [state["upstream"] for state in states if state["in_flight"]]
-        drained = httpx.post(admin + "/drain", json={"upstream": busy}).json()
+        drained = httpx.post(admin + "/drain", json={"upstream": busy}, headers=AS_ADMIN).json()
         assert (drained["state"], drained["in_flight"]) == ("draining", 1)
         (engine,) = [engine for engine in engines if engine.address == busy]
         before = engine.generations()
@@ -213,7 +215,8 @@ def test_draining_moves_new_requests_and_cuts_no_stream(
         assert engine.generations() == before
         heard += b"".join(parts)
     assert heard == expected_pcm(TEXT.format(1) * 3, "belinda")
-    resumed = httpx.post(admin + "/resume", json={"upstream": busy + "/"}).json()
+    named = {"upstream": busy + "/"}
+    resumed = httpx.post(admin + "/resume", json=named, headers=AS_ADMIN).json()
     assert resumed["state"] == "ready"
     asyncio.run(crowd(gateway.url, engine, signal.SIGCONT))
     assert engine.generations() > before
@@ -224,14 +227,15 @@ def test_an_address_that_has_no_name_or_nobody_behind_it_costs_nothing(
 ) -> None:
     """A wrong line in the settings is logged, and the others speak."""
     upstreams = ["http://no-such-host.invalid:8000", f"http://127.0.0.1:{free_port()}"]
-    with running_gateway(upstreams=",".join([*upstreams, engines[0].address])) as gateway:
+    upstreams.append(engines[0].address)
+    with running_gateway(upstreams=",".join(upstreams), **WITH_ADMIN) as gateway:
         answer = httpx.post(
             gateway.url + "/v1/audio/speech",
             json={"input": TEXT.format(2), "voice": "belinda", "response_format": "pcm"},
             timeout=30,
         )
         assert answer.content == expected_pcm(TEXT.format(2), "belinda")
-        states = httpx.get(gateway.url + "/admin/upstreams").json()["upstreams"]
+        states = httpx.get(gateway.url + "/admin/upstreams", headers=AS_ADMIN).json()["upstreams"]
         assert [state["state"] for state in states] == ["starting", "starting", "ready"]
         assert states[0]["failures"] > 0
 

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.settings import load_settings
 from gateway.speech.prepare import attempt_timeouts, chunking_of
+from tests.asking import ADMIN, WITH_ADMIN, get
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 ASKED = {"model": "tts-1", "input": "Hello.", "voice": "alloy"}
@@ -102,7 +103,7 @@ def test_the_reason_is_the_same_everywhere_and_has_no_secret(
     with (
         scope as address,
         running_gateway(
-            ready=False, upstreams=address, probe_interval_seconds=0.05, **settings
+            ready=False, upstreams=address, probe_interval_seconds=0.05, **settings, **WITH_ADMIN
         ) as gateway,
     ):
         upstream = gateway.runtime.pool.upstreams[0]
@@ -110,7 +111,7 @@ def test_the_reason_is_the_same_everywhere_and_has_no_secret(
         fault = upstream.fault
         assert fault is not None
         assert faults_of(gateway) == [fault]
-        listed = httpx.get(gateway.url + "/admin/upstreams", timeout=5).json()["upstreams"]
+        listed = get(gateway, "/admin/upstreams", ADMIN).json()["upstreams"]
         assert listed[0]["fault"] == fault
         answer = httpx.post(gateway.url + "/v1/audio/speech", json=ASKED, timeout=5)
         assert answer.status_code == 503

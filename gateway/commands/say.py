@@ -1,185 +1,150 @@
-"""The command `say`: a text from the command line, a file or a pipe, spoken through a gateway.
-
-It is a client like any other and knows the gateway by its HTTP address alone; when none runs, it
-starts one for the call.
-"""
+"""The command `say`: one speech request to a gateway, streamed to a file or to a player."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
+import shutil
 import sys
-from contextlib import ExitStack
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from subprocess import PIPE, Popen
+from typing import Any
 
-if TYPE_CHECKING:
-    from gateway.commands.say_sinks import Sink
+import httpx
+from tqdm import tqdm
 
-DEFAULT_URL = "http://127.0.0.1:8888"
-API_KEY_VARIABLE = "SPEECH_GATEWAY_API_KEY"
-STATUS_FAILED = 1
-STATUS_USAGE = 2
-STATUS_INTERRUPTED = 130
-
-FORMATS = {
-    ".wav": "wav",
-    ".pcm": "pcm",
-    ".raw": "pcm",
-    ".mp3": "mp3",
-    ".aac": "aac",
-    ".opus": "opus",
-    ".ogg": "opus",
-    ".flac": "flac",
+STATUS_FAILED, STATUS_USAGE, STATUS_INTERRUPTED = 1, 2, 130
+TIMEOUTS = httpx.Timeout(5.0, read=90.0)  # the gateway itself gives up after 30 s twice
+FORMATS = {".wav": "pcm", ".pcm": "pcm", ".raw": "pcm", ".mp3": "mp3", ".aac": "aac",
+           ".opus": "opus", ".ogg": "opus", ".flac": "flac"}  # fmt: skip
+# ffplay's s16le is mono unless told otherwise, in every release; the option changed its name.
+PLAYERS = {
+    "ffplay": "-nodisp -autoexit -loglevel error -f s16le -sample_rate 24000 -i -",
+    "aplay": "-q -t raw -f S16_LE -c 1 -r 24000 -",
+    "paplay": "--raw --format=s16le --channels=1 --rate=24000",
 }
-# Where a long text is cut, best first: behind a paragraph, a sentence (with its closing quotes and
-# brackets; ideographic stops need no space behind them), a word.
-_PARAGRAPH_END = r"\n\s*\n\s*"
-_SENTENCE_END = r"[.!?\u2026][\"'\u201d\u2019)\]]*\s+"
-_WIDE_SENTENCE_END = r"[\u3002\uff01\uff1f][\u300d\u300f\u201d\u2019\uff09]*\s*"
-_CUTS = tuple(
-    re.compile(pattern)
-    for pattern in (_PARAGRAPH_END, f"{_SENTENCE_END}|{_WIDE_SENTENCE_END}", r"\s+")
-)
+Write = Callable[[bytes], object]
 
 
 class SayError(Exception):
-    """What went wrong, in one line for the person at the terminal."""
-
-
-class UsageError(SayError):
-    """The command line asks for something impossible."""
+    """What went wrong, in one line, and the exit status if it is not 1."""
 
 
 def add_say_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `speech-gateway say`."""
     parser.add_argument("text", nargs="?", help="what to say; `-` or nothing reads standard input")
     parser.add_argument("--file", type=Path, help="read the text from this file (UTF-8)")
-    parser.add_argument("-o", "--output", type=Path, help="write a file instead of playing")
+    parser.add_argument("-o", "--output", type=Path, help="write a file, in the suffix's format")
     parser.add_argument("--voice", help="a voice that the gateway lists; default: its own default")
-    parser.add_argument(
-        "--format",
-        choices=sorted(set(FORMATS.values())),
-        help="format of the file; default: what its suffix says",
-    )
     parser.add_argument("--speed", type=float, help="tempo from 0.25 to 4; the pitch stays")
-    parser.add_argument(
-        "--url", help=f"address of a gateway; default: {DEFAULT_URL}, or one started for the call"
-    )
-    parser.add_argument(
-        "--api-key",
-        default=os.environ.get(API_KEY_VARIABLE),
-        help=f"key that the gateway wants; default: the variable {API_KEY_VARIABLE}",
-    )
+    parser.add_argument("--url", default="http://127.0.0.1:8888", help="address of the gateway")
+    parser.add_argument("--api-key", default=os.environ.get("SPEECH_GATEWAY_API_KEY"))
 
 
 def run_say(arguments: argparse.Namespace) -> int:
     """Say the text; return the exit status: 0, 1 after a failure, 2 for a wrong command line."""
     try:
-        _say(arguments)
+        suffix = arguments.output.suffix.lower() if arguments.output else ".wav"
+        if suffix not in FORMATS:
+            raise SayError(f"the suffix is none of {', '.join(FORMATS)}", STATUS_USAGE)
+        text = read_text(arguments.text, arguments.file)
+        # WAV is asked for as samples: its sizes are known when the last one has come.
+        body: dict[str, Any] = {"input": text, "response_format": FORMATS[suffix]}
+        body |= {k: v for k in ("voice", "speed") if (v := getattr(arguments, k)) is not None}
+        headers = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
+        with _file(arguments.output) if arguments.output else _player() as write:
+            url = arguments.url.rstrip("/").removesuffix("/v1") + "/v1/audio/speech"
+            _speak(url, headers, body, write)
     except SayError as error:
-        print(f"speech-gateway say: {error}", file=sys.stderr)  # noqa: T201
-        return STATUS_USAGE if isinstance(error, UsageError) else STATUS_FAILED
+        print(f"speech-gateway say: {error.args[0]}", file=sys.stderr)  # noqa: T201
+        return error.args[-1] if len(error.args) > 1 else STATUS_FAILED
     except KeyboardInterrupt:
         return STATUS_INTERRUPTED
     return 0
 
 
-def _say(arguments: argparse.Namespace) -> None:
-    # httpx and tqdm stay out of the processes that only serve.
-    from gateway.commands.say_client import Voicing, own_gateway, somebody_listens, speak  # noqa: PLC0415
-
-    text = read_text(arguments.text, arguments.file)
-    response_format = choose_format(arguments.format, arguments.output)
-    voicing = Voicing(
-        # Raw samples join without a gap; the file's header is written when its sizes are known.
-        response_format="pcm" if response_format == "wav" else response_format,
-        voice=arguments.voice,
-        speed=arguments.speed,
-        api_key=arguments.api_key,
-    )
-    with ExitStack() as scope:
-        # Opened first: a folder that cannot be written to, or no player, is known at once.
-        sink = scope.enter_context(_sink(arguments.output, response_format))
-        url = arguments.url or DEFAULT_URL
-        if not arguments.url and not somebody_listens(url):
-            url = scope.enter_context(own_gateway())
-        speak(url, text, voicing, sink)
-
-
-def _sink(output: Path | None, response_format: str) -> Sink:
-    from gateway.commands.say_sinks import FileSink, WavSink, find_player  # noqa: PLC0415
-
-    if output is None:
-        return find_player()
-    return WavSink(output) if response_format == "wav" else FileSink(output)
-
-
 def read_text(argument: str | None, file: Path | None) -> str:
-    """The text, from wherever the command line says.
+    """The text of the command line, the file or standard input."""
+    if argument not in {None, "-"} and file is not None:
+        raise SayError("a text and --file: one of them, please", STATUS_USAGE)
+    if argument in {None, "-"}:
+        if file is None and argument is None and sys.stdin.isatty():
+            raise SayError("nothing to say: give a text, --file, or a pipe", STATUS_USAGE)
+        try:
+            argument = (file.read_bytes() if file else sys.stdin.buffer.read()).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SayError(f"cannot read {file or 'the input'}: {error}", STATUS_USAGE) from None
+    if text := (argument or "").strip():
+        return text
+    raise SayError("the text is empty", STATUS_USAGE)
 
-    Raises:
-        UsageError: There is none, there are two, or it cannot be read as UTF-8.
-    """
-    if argument not in (None, "-") and file is not None:
-        raise UsageError("a text and --file: one of them, please")
-    if file is None and argument is None and sys.stdin.isatty():
-        raise UsageError("nothing to say: give a text, --file, or a pipe")
+
+def _speak(url: str, headers: dict[str, str], body: dict[str, Any], write: Write) -> None:
+    unit, size = ("s", 48_000) if body["response_format"] == "pcm" else ("KiB", 1024)
+    form = "{n:.1f} " + unit + " of audio in {elapsed}"
     try:
-        if file is not None:
-            text = file.read_bytes().decode()
-        elif argument in (None, "-"):
-            text = sys.stdin.buffer.read().decode()
-        else:
-            text = argument or ""
+        with (
+            httpx.stream("POST", url, json=body, headers=headers, timeout=TIMEOUTS) as answer,
+            tqdm(disable=None, leave=False, bar_format=form) as bar,  # None: on terminals alone
+        ):
+            if answer.status_code != httpx.codes.OK:
+                raise SayError(f"{_reason(answer)} (status {answer.status_code})")
+            for data in answer.iter_raw():
+                write(data)
+                bar.update(len(data) / size)
+        if not answer.num_bytes_downloaded:
+            raise SayError(f"{url} answered without any audio")
+    except httpx.ConnectError:
+        raise SayError(f"no gateway at {url}: start one with `speech-gateway serve`") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise SayError(f"the answer of {url} broke off: {error or type(error)}") from None
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{file or 'standard input'} is not UTF-8 text") from None
-    text = text.strip()
-    if not text:
-        raise UsageError("the text is empty")
-    return text
+        raise SayError(f"the audio cannot be written or played: {error.strerror}") from None
 
 
-def choose_format(given: str | None, output: Path | None) -> str:
-    """The response format: what was given, else what the file's suffix says; wav for playing.
-
-    Raises:
-        UsageError: The suffix says nothing, or a format was given for playing.
-    """
-    if output is None:
-        if given not in (None, "wav"):
-            raise UsageError("--format is for files: name one with -o")
-        return "wav"
-    response_format = given or FORMATS.get(output.suffix.lower())
-    if response_format is None:
-        raise UsageError(
-            f"no format is known for {output.name!r}; use --format, or one of {', '.join(FORMATS)}"
-        )
-    return response_format
+def _reason(answer: httpx.Response) -> str:
+    """An error's message in one line, with nothing that a terminal would obey."""
+    answer.read()
+    message = answer.reason_phrase
+    with suppress(ValueError, LookupError, TypeError):
+        message = str(answer.json()["error"]["message"])
+    return "".join(c if c.isprintable() else " " for c in message[:1000])
 
 
-def split_text(text: str, limit: int) -> list[str]:
-    """Cut a text into parts of at most `limit` characters at the best ends within reach.
+@contextmanager
+def _file(path: Path) -> Iterator[Write]:
+    """A file that takes its name only when it is complete."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            if path.suffix.lower() != ".wav":
+                yield file.write
+            else:
+                with wave.open(file, "wb") as sound:
+                    sound.setparams((1, 2, 24_000, 0, "NONE", ""))
+                    yield sound.writeframesraw
+        part.replace(path)
+    except OSError as error:
+        raise SayError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
-    The parts are the text, less the white space at the cuts: at the end of a paragraph, else of a
-    sentence, else of a word, else anywhere.
-    """
-    parts = []
-    rest = text.strip()
-    while len(rest) > limit:
-        cut = _last_cut(rest, limit)
-        parts.append(rest[:cut].rstrip())
-        rest = rest[cut:].lstrip()
-    return [*parts, rest]
 
-
-def _last_cut(text: str, limit: int) -> int:
-    for pattern in _CUTS:
-        ends = [match.end() for match in pattern.finditer(text, 0, limit + 1)]
-        # A part of a few words would sound cut off: a weaker end further on is better.
-        if ends and ends[-1] > limit // 4:
-            return min(ends[-1], limit)
-    return limit
+@contextmanager
+def _player() -> Iterator[Write]:
+    """The first player that is installed; opened before anything is spoken."""
+    found = next(filter(shutil.which, PLAYERS), None)
+    if found is None:
+        raise SayError(f"no player found ({', '.join(PLAYERS)}): write a file with -o")
+    with Popen([found, *PLAYERS[found].split()], stdin=PIPE, bufsize=0) as process:  # noqa: S603
+        try:
+            yield process.stdin.write  # type: ignore[union-attr]
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise SayError(f"the player {found} failed with status {process.returncode}")

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -35,7 +34,6 @@ logger = logging.getLogger("gateway.serve")
 KEEP_ALIVE_SECONDS = 75  # above that of clients' pools: they close first, so no request is lost
 BACKLOG = 2048
 SPARE_DESCRIPTORS = 512  # refused connections, log, libraries, voice files, pipes of encoders
-ORPHAN_GRACE_SECONDS = 3.0
 STATUS_USAGE = 2
 
 
@@ -48,11 +46,6 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--engine-address", help="where that engine listens (GATEWAY_ENGINE_ADDRESS)"
-    )
-    parser.add_argument(
-        "--exit-with-parent",
-        action="store_true",
-        help="stop when standard input ends, as it does when the parent process dies",
     )
 
 
@@ -83,8 +76,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
         )
         return STATUS_USAGE
     raise_descriptor_limit(settings)
-    if arguments.exit_with_parent:
-        stop_at_end_of_stdin()
     with _ended_by_signals(), ExitStack() as scope:
         scope.enter_context(listener)
         settings = _start_engine(settings, scope)
@@ -222,21 +213,3 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     DrainingServer(config, drain, settings.drain_seconds).run(sockets=[listener])
-
-
-def stop_at_end_of_stdin() -> None:
-    """Stop this process when its standard input ends."""
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        _stop_self()
-
-    threading.Thread(target=watch, name="stdin-watch", daemon=True).start()
-
-
-def _stop_self() -> None:
-    """Ask for an orderly end, then insist: nobody is left who could."""
-    os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(ORPHAN_GRACE_SECONDS)
-    os._exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import socket
 import stat
 import sys
@@ -14,21 +13,16 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from hypothesis import given
-from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.commands import say
 from gateway.commands.main import main
-from gateway.commands.say import split_text
-from loadtest.processes import free_port, running_engine, wait_until
+from loadtest.processes import free_port, wait_until
 
 PCM = bytes(range(256)) * 40  # what one request speaks: 5,120 samples
-LIMIT_CHARACTERS = 4096
 REFUSAL = "The voice 'nobody' does not exist.\nVoices: alloy."
 
 
@@ -39,13 +33,11 @@ class FakeGateway:
         url: Its address.
         asked: The JSON of each request, in order.
         keys: Their Authorization headers.
-        limit_characters: The longest text it takes.
     """
 
     def __init__(self) -> None:
         self.asked: list[dict[str, object]] = []
         self.keys: list[str | None] = []
-        self.limit_characters = LIMIT_CHARACTERS
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         app = Starlette(routes=[Route("/v1/audio/speech", self.speech, methods=["POST"])])
@@ -73,8 +65,6 @@ class FakeGateway:
         self.keys.append(request.headers.get("authorization"))
         if body.get("voice") == "nobody":
             return JSONResponse({"error": {"message": REFUSAL, "code": "x"}}, 404)
-        if len(body["input"]) > self.limit_characters:
-            return JSONResponse({"error": {"message": "Too long.", "param": "input"}}, 400)
         if body["input"] == "proxy":
             return PlainTextResponse("<html>Bad Gateway</html>", 502)
         if body["input"] == "nothing":
@@ -118,7 +108,6 @@ def fake(serving: FakeGateway) -> FakeGateway:
     """The fake gateway, with nothing noted yet."""
     serving.asked.clear()
     serving.keys.clear()
-    serving.limit_characters = LIMIT_CHARACTERS
     return serving
 
 
@@ -149,12 +138,6 @@ def test_what_is_given_reaches_the_gateway(fake: FakeGateway, tmp_path: Path) ->
     assert (tmp_path / "x.mp3").read_bytes() == PCM
 
 
-def test_format_overrules_the_suffix(fake: FakeGateway, tmp_path: Path) -> None:
-    """`--format` wins, whatever the file is called."""
-    assert main(["say", "x", "-o", str(tmp_path / "x"), "--format", "aac", "--url", fake.url]) == 0
-    assert fake.asked[0]["response_format"] == "aac"
-
-
 @pytest.mark.parametrize("arguments", [["-"], []])
 def test_the_text_comes_from_a_pipe(
     fake: FakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
@@ -174,46 +157,13 @@ def test_the_text_comes_from_a_file(fake: FakeGateway, tmp_path: Path) -> None:
     assert fake.inputs == ["From a file."]
 
 
-def _chapter(folder: Path) -> tuple[str, list[str]]:
+def test_a_long_text_is_one_request(fake: FakeGateway, tmp_path: Path) -> None:
+    """The gateway splits and joins."""
     text = " ".join(f"This is sentence number {number}." for number in range(500))
-    (folder / "in.txt").write_text(text)
-    return text, ["say", "--file", str(folder / "in.txt"), "-o"]
-
-
-def test_a_long_text_is_spoken_whole_where_the_gateway_takes_it(
-    fake: FakeGateway, tmp_path: Path
-) -> None:
-    """The gateway joins better than a client can: it is asked first."""
-    text, arguments = _chapter(tmp_path)
-    fake.limit_characters = 100_000
-    assert main([*arguments, str(tmp_path / "x.flac"), "--url", fake.url]) == 0
+    (tmp_path / "in.txt").write_text(text)
+    arguments = ["say", "--file", str(tmp_path / "in.txt"), "-o", str(tmp_path / "x.flac")]
+    assert main([*arguments, "--url", fake.url]) == 0
     assert fake.inputs == [text]
-
-
-def test_a_text_that_is_too_long_is_spoken_in_parts_and_joined(
-    fake: FakeGateway, tmp_path: Path
-) -> None:
-    """A book chapter in one command: no part is above the API's limit, no word is lost."""
-    text, arguments = _chapter(tmp_path)
-    assert main([*arguments, str(tmp_path / "x.wav"), "--url", fake.url]) == 0
-    whole, *parts = fake.inputs
-    assert whole == text
-    assert len(parts) > 1
-    assert all(len(part) <= LIMIT_CHARACTERS for part in parts)
-    assert all(part.endswith(".") for part in parts), "cut at a sentence's end"
-    assert " ".join(parts) == text
-    with wave.open(str(tmp_path / "x.wav")) as file:
-        assert file.readframes(file.getnframes()) == PCM * len(parts)
-
-
-def test_a_format_that_cannot_be_joined_is_not_joined(
-    fake: FakeGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Two FLAC files in a row are no FLAC file: the message says what works."""
-    _, arguments = _chapter(tmp_path)
-    assert main([*arguments, str(tmp_path / "x.flac"), "--url", fake.url]) == 1
-    assert "wav" in capsys.readouterr().err
-    assert _files(tmp_path) == {"in.txt"}
 
 
 @pytest.mark.parametrize(
@@ -246,10 +196,12 @@ def test_a_failure_is_one_line_and_leaves_no_half_file(
 def test_an_address_where_nothing_listens_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --url, no gateway is started behind the user's back."""
+    """And what to do about it."""
     url = f"http://127.0.0.1:{free_port()}"
     assert main(["say", "x", "-o", str(tmp_path / "x.wav"), "--url", url]) == 1
-    assert url in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert url in told
+    assert "speech-gateway serve" in told
     assert _files(tmp_path) == set()
 
 
@@ -257,7 +209,7 @@ def test_an_address_where_nothing_listens_is_named(
     "arguments",
     [
         ["x", "-o", "x.doc"],
-        ["x", "--format", "mp3"],
+        ["x", "-o", "nosuffix"],
         [" \n", "-o", "x.wav"],
         ["x", "--file", "also.txt", "-o", "x.wav"],
         ["--file", "missing.txt", "-o", "x.wav"],
@@ -331,70 +283,3 @@ def test_without_a_player_the_message_says_what_to_do(
     assert main(["say", "Hello.", "--url", fake.url]) == 1
     assert "-o" in capsys.readouterr().err
     assert fake.asked == []
-
-
-@pytest.fixture
-def _no_default_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(say, "DEFAULT_URL", f"http://127.0.0.1:{free_port()}")
-    for name in list(os.environ):
-        if name.startswith("GATEWAY_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.mark.usefixtures("_no_default_gateway")
-def test_a_gateway_is_started_for_the_call_when_none_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`speech-gateway say` works with nothing running, and leaves nothing running."""
-    before = _children()
-    with running_engine("--voice", "simulated") as engine:
-        monkeypatch.setenv("GATEWAY_UPSTREAMS", engine.address)
-        assert main(["say", "Hello there.", "-o", str(tmp_path / "x.wav")]) == 0
-    with wave.open(str(tmp_path / "x.wav")) as file:
-        assert file.getnframes() > 12_000
-    assert _children() == before, "the gateway of the call still runs"
-
-
-@pytest.mark.usefixtures("_no_default_gateway")
-def test_a_gateway_that_does_not_start_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its last line is shown; the wait ends with the process, not with the deadline."""
-    monkeypatch.setenv("GATEWAY_MAX_IN_FLIGHT", "none")
-    assert main(["say", "Hello.", "-o", str(tmp_path / "x.wav")]) == 1
-    assert "GATEWAY_MAX_IN_FLIGHT" in capsys.readouterr().err
-    assert _files(tmp_path) == set()
-
-
-def _children() -> list[str]:
-    folder = Path(f"/proc/self/task/{os.getpid()}/children")
-    pids = folder.read_text().split()
-    return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids]
-
-
-@given(st.text(alphabet="ab .!?\n。」é", max_size=400), st.integers(10, 60))
-def test_no_part_is_too_long_and_no_character_is_lost(text: str, limit: int) -> None:
-    """The parts are the text, less white space at the cuts."""
-    parts = split_text(text, limit)
-    assert all(len(part) <= limit for part in parts)
-    assert "".join("".join(parts).split()) == "".join(text.split())
-    assert all(part == part.strip() for part in parts)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("One two. Three four five.", ["One two.", "Three four five."]),
-        ("One.\n\nTwo three. Four five", ["One.", "Two three. Four five"]),
-        ("one two three four five six", ["one two three four", "five six"]),
-        ("x" * 30, ["x" * 22, "x" * 8]),
-        ('He said "Yes." Then he left.', ['He said "Yes."', "Then he left."]),
-        (
-            "一二三四五六七八九十。一二三四五六七八九十。一二",
-            ["一二三四五六七八九十。" * 2, "一二"],
-        ),
-    ],
-)
-def test_a_text_is_cut_where_a_reader_would_breathe(text: str, expected: list[str]) -> None:
-    """Paragraphs before sentences before words."""
-    assert split_text(text, 22) == expected

@@ -310,17 +310,17 @@ def test_lists_have_the_shapes_that_front_ends_want(gateway: Gateway) -> None:
 
 
 def test_browsers_may_ask(gateway: Gateway) -> None:
-    """CORS, as the Chatterbox servers and the container itself have it."""
+    """CORS, for pages of this machine."""
     preflight = httpx.options(
         gateway.url + "/v1/audio/speech",
         headers={
-            "Origin": "http://app.example",
+            "Origin": "http://localhost:3000",
             "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "authorization,content-type",
         },
     )
     assert preflight.status_code == 200
-    assert preflight.headers["access-control-allow-origin"] == "*"
+    assert preflight.headers["access-control-allow-origin"] == "http://localhost:3000"
 
 
 def test_a_client_that_leaves_frees_the_engine_and_the_slot() -> None:

@@ -21,7 +21,7 @@ WITH_ADMIN: dict[str, Any] = {
 BODY = {"input": "Hello there.", "voice": "alloy", "response_format": "pcm"}
 TEXT = "It was a bright cold day in April, and the clocks of the town were striking one."
 VOICE = "mabel"
-# Half a page, said in one generation of 43 s. Its shortest honest reading takes 8.7 s.
+# Half a page, said in one generation of 43 s. Its shortest honest reading takes 7.8 s.
 PAGE = " ".join(prose(100).split())
 TIMEOUT_SECONDS = 60.0
 WHOLE, ABORTED = "whole", "aborted"

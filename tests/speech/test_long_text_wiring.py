@@ -125,7 +125,7 @@ def test_the_gauge_of_slots_follows_a_long_text(engine: str) -> None:
         plan_faults(engine)
         assert say(gateway, prose(500)).status_code == 200
         wait_until(lambda: gauges() == (0, 0), "a text that was spoken holds none")
-        plan_faults(engine, always="cut-240000")
+        plan_faults(engine, always="cut-960000")
         assert listen(gateway, prose(500))[0] == ABORTED
         plan_faults(engine)
         wait_until(lambda: gauges() == (0, 0), "a text that broke off holds none")

@@ -62,7 +62,7 @@ def test_each_attempt_is_counted_once(pair: Gateway, engine: str, other: str) ->
     """Failures before the first audio, behind it, and generations that ended well."""
     code = "upstream_protocol_error"
     before = attempts(pair, engine, code), attempts(pair, engine, "ok"), attempts(pair, other, "ok")
-    plan_faults(engine, "raise", "cut-240000")
+    plan_faults(engine, "raise", "cut-960000")
     assert say(pair).status_code == 200
     assert listen(pair, PAGE)[0] == "aborted"
     assert say(pair).status_code == 200

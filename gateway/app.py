@@ -42,13 +42,13 @@ from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import RequestLogMiddleware
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.higgs import HiggsDialect
 from gateway.upstream.pool import Pool
 from gateway.upstream.probes import Prober
 from gateway.upstream.retry import Attempts
 from gateway.upstream.retry_budget import RetryBudget
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import VoiceLibrary
+from gateway.voices.samples.decode import decode_pcm
 
 LEAST_RETRIES = 10
 PROBE_CONNECTIONS = 4  # beside the slots, for each upstream
@@ -113,7 +113,7 @@ class Runtime:
             hosts=settings.hosts,
             metrics=self.metrics,
         )
-        self.pool = Pool(settings.upstreams)
+        self.pool = Pool(settings.upstreams, settings.probe_speech)
         self.library = VoiceLibrary(settings.voices_folder)
         self.admission = Admission(
             settings.slots,
@@ -123,17 +123,17 @@ class Runtime:
         drain.at_begin(self.admission.close)
         self.executor = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="codec")
         key = settings.upstream_api_key
-        dialect = HiggsDialect()
         connections = settings.slots + PROBE_CONNECTIONS * len(settings.upstreams)
         self.client = UpstreamClient(key.get_secret_value() if key else None, connections)
         self.probers = {
             upstream: Prober(
                 upstream,
                 self.client,
-                dialect,
                 model=settings.upstream_model,
                 admission=self.admission,
                 interval_seconds=settings.probe_interval_seconds,
+                decode=decode_pcm,
+                aliases=settings.voice_aliases,
                 changed=self.metrics.health_of(upstream.address),
             )
             for upstream in self.pool.upstreams
@@ -141,7 +141,6 @@ class Runtime:
         attempts = Attempts(
             self.pool,
             self.client,
-            dialect,
             self.probers,
             model=settings.upstream_model,
             metrics=self.metrics,

@@ -48,6 +48,12 @@ class UnspeakableText(InvalidRequest):
     code = "unspeakable_text"
 
 
+class UnsupportedByEngine(InvalidRequest):
+    """No engine at hand can do what is asked for, and the gateway cannot supply it."""
+
+    code = "unsupported_by_engine"
+
+
 class AuthenticationFailed(GatewayError):
     """No key, or none that is known."""
 

@@ -24,6 +24,7 @@ from gateway.access.keys import KeyRing, parse_file, parse_keys, read_key_file
 from gateway.access.loopback import is_loopback
 from gateway.access.policy import Policy
 from gateway.access.rate_limits import Limits
+from gateway.upstream.detection import split_address
 from gateway.voices.aliases import OPENAI_VOICES
 
 PREFIX = "GATEWAY_"
@@ -65,6 +66,12 @@ def _base_address(address: str) -> str:
     return address.rstrip("/").removesuffix("/v1")
 
 
+def _upstream_address(entry: str) -> str:
+    """An entry of GATEWAY_UPSTREAMS: an address, with its dialect's name before it or without."""
+    name, address = split_address(entry)
+    return f"{name}+{_base_address(address)}" if name else _base_address(address)
+
+
 class Settings(BaseSettings):
     """The gateway's settings; see `docs/operations.md` for how they work together."""
 
@@ -90,7 +97,8 @@ class Settings(BaseSettings):
     )
     upstreams: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Base addresses of engines, comma-separated; empty starts the CPU engine.",
+        description="Base addresses of engines, comma-separated, each as http://… (what speaks "
+        "there is found out), higgs+http://… or openai+http://…; empty starts the CPU engine.",
     )
     engine_command: str | None = Field(
         None,
@@ -297,6 +305,11 @@ class Settings(BaseSettings):
         description="Origins whose web pages may call the gateway, comma-separated; `*` is any, "
         "empty is none. Default: any where keys are set, else this machine's own pages.",
     )
+    probe_speech: Literal["private", "always", "never"] = Field(
+        "private",
+        description="Where probes may ask for speech, which an upstream's owner may charge for: at "
+        "addresses of private networks, always or never.",
+    )
     probe_interval_seconds: float = Field(
         5, gt=0, le=600, description="Pause between two health probes of an upstream."
     )
@@ -319,7 +332,7 @@ class Settings(BaseSettings):
     @field_validator("upstreams")
     @classmethod
     def _check_upstreams(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        checked = tuple(_base_address(address) for address in value)
+        checked = tuple(_upstream_address(address) for address in value)
         if len(set(checked)) != len(checked):
             raise ValueError("an address stands twice")
         return checked

@@ -120,6 +120,8 @@ class PcmStream:
                     data = await self._response.content.readany()
                     if not data:
                         self.ended = True
+                        if self.parser.finish_blocks:
+                            return await asyncio.to_thread(self.parser.finish)
                         return self.parser.finish()
                     pcm = self.parser.feed(data)
                     if pcm:
@@ -206,6 +208,7 @@ class UpstreamClient:
                 )
                 if response.status != 200:  # noqa: PLR2004
                     raise await self._refusal(response)
+        call.parser.begin(response.headers)
         return PcmStream(response, call.parser, timeouts, deadline)
 
     async def get(self, address: str, path: str, timeout_seconds: float) -> bytes:

@@ -6,6 +6,7 @@ does any I/O.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -117,6 +118,13 @@ class Parser(Protocol):
     @property
     def wraparound(self) -> WraparoundRepair | None:
         """What repaired samples above full scale; None where the engine clips them."""
+
+    @property
+    def finish_blocks(self) -> bool:
+        """Whether `finish` takes long: it belongs into a thread."""
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Take note of the answer's headers."""
 
     def feed(self, data: bytes) -> bytes:
         """Return the PCM (s16le mono 24 kHz, whole samples) that `data` completes."""

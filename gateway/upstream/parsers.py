@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.audio.pcm import Aligner
@@ -35,7 +36,7 @@ _RIFF_START = re.compile(rb"RIFF....WAVE", re.DOTALL)
 # The longest event that is asked for carries 250 tokens plus a tail of overlap: about 290 tokens
 # of 1,920 bytes, 740 KB in base64. Three times that is no event of this engine.
 MOST_LINE_BYTES = 2 * 1024 * 1024
-_OTHER_FIELDS = (b":", b"event:", b"id:", b"retry:")  # of server-sent events; all ignored
+OTHER_FIELDS = (b":", b"event:", b"id:", b"retry:")  # of server-sent events; all ignored
 
 MOST_MESSAGE_CHARACTERS = 300
 UNSPEAKABLE_PARAM = "unspeakable_text"
@@ -68,11 +69,15 @@ class SpeechParser:
     """
 
     wraparound = None  # this route clips
+    finish_blocks = False
 
     def __init__(self) -> None:
         self._aligner = Aligner()
         self._held = b""
         self._begun = False
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Pass over the headers: they say audio/mpeg whatever comes."""
 
     @property
     def samples(self) -> int:
@@ -142,6 +147,8 @@ class ChatParser:
         wraparound: Repairs samples above full scale, which this route alone does not clip.
     """
 
+    finish_blocks = False
+
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.text_characters = 0
@@ -151,6 +158,9 @@ class ChatParser:
         self._parts: list[bytes] = []  # of a line that is not complete
         self._parts_bytes = 0
         self._done = False
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Pass over the headers."""
 
     @property
     def samples(self) -> int:
@@ -199,7 +209,7 @@ class ChatParser:
         if self._done or _carries_nothing(line):
             return b""
         line = line.rstrip(b"\r")
-        if not line or line.startswith(_OTHER_FIELDS):
+        if not line or line.startswith(OTHER_FIELDS):
             return b""
         if not line.startswith(b"data:"):
             raise UpstreamProtocolError("The upstream's answer is not an event stream.")

@@ -7,17 +7,25 @@ what runs.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
-from gateway.errors import NoHealthyUpstream
+from gateway.errors import NoHealthyUpstream, UnsupportedByEngine
 from gateway.text.tokens import CONTEXT_TOKENS
+from gateway.upstream.capabilities import HIGGS, NO_NEEDS, Capabilities, Needs, lacking
+from gateway.upstream.detection import DialectName, may_charge, split_address
+from gateway.upstream.dialect import Dialect
+from gateway.upstream.higgs import HiggsDialect
 
 logger = logging.getLogger("gateway.pool")
 
 RETRY_AFTER_SECONDS = 5.0
 MOST_FAULTS_TOLD = 3
+
+ProbeSpeech = Literal["private", "always", "never"]
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +34,11 @@ class Upstream:
 
     Attributes:
         address: Base address without a trailing slash.
+        named: The dialect that the settings name, or None to find out.
+        capabilities: What it can do.
+        dialect: How it is spoken to.
+        may_charge: Its owner may charge for speech: nothing is said there to probe it.
+        aliases: What the names that clients use mean there, alias to voice.
         in_flight: Leases that run.
         spoken: A warm-up has produced audio at least once.
         healthy: Spoken, and neither a probe nor a connection has failed since.
@@ -43,6 +56,11 @@ class Upstream:
     """
 
     address: str
+    named: DialectName | None = None
+    capabilities: Capabilities = HIGGS
+    dialect: Dialect = field(default_factory=HiggsDialect, repr=False)
+    may_charge: bool = False
+    aliases: dict[str, str] = field(default_factory=dict)
     in_flight: int = 0
     spoken: bool = False
     healthy: bool = False
@@ -69,10 +87,17 @@ class Upstream:
         return "half_open" if self.probing else "ejected"
 
 
-def can_serve(upstream: Upstream, voice: str | None, model: str | None) -> bool:
-    """Whether an upstream lists a voice and a model: it would answer others with its own."""
-    return (voice is None or voice in upstream.voices) and (
-        model is None or model in upstream.models
+def can_serve(
+    upstream: Upstream, voice: str | None, model: str | None, needs: Needs = NO_NEEDS
+) -> bool:
+    """Whether an upstream has a voice and a model, and lacks nothing that is needed.
+
+    It would answer other voices and models with its own, and leave out what it does not know.
+    """
+    return (
+        (voice is None or voice in upstream.voices or voice in upstream.aliases)
+        and (model is None or model in upstream.models)
+        and lacking(upstream.capabilities, needs) is None
     )
 
 
@@ -82,6 +107,7 @@ def choose(
     avoid: Collection[Upstream] = (),
     model: str | None = None,
     *,
+    needs: Needs = NO_NEEDS,
     goes_on: bool = False,
 ) -> Upstream | None:
     """The upstream for the next attempt, or None where none has ever spoken.
@@ -97,11 +123,18 @@ def choose(
     able = [
         u
         for u in upstreams
-        if u.spoken and (goes_on or not u.draining) and can_serve(u, voice, model)
+        if u.spoken and (goes_on or not u.draining) and can_serve(u, voice, model, needs)
     ]
     return min(
         able,
-        key=lambda u: (not u.healthy, u.draining, u in avoid, u.suspect, u.in_flight),
+        key=lambda u: (
+            not u.healthy,
+            u.draining,
+            u in avoid,
+            u.suspect,
+            u.in_flight >= (u.capabilities.concurrency or math.inf),
+            u.in_flight,
+        ),
         default=None,
     )
 
@@ -110,11 +143,20 @@ class Pool:
     """All upstreams.
 
     Args:
-        addresses: Base addresses.
+        addresses: Base addresses, each with its dialect's name before it or without.
+        probe_speech: Where probes may speak: at `private` addresses, `always` or `never`.
     """
 
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self.upstreams = tuple(Upstream(address) for address in addresses)
+    def __init__(self, addresses: Sequence[str], probe_speech: ProbeSpeech = "private") -> None:
+        self.upstreams = tuple(
+            Upstream(
+                address,
+                named=named,
+                may_charge=probe_speech == "never"
+                or (probe_speech == "private" and may_charge(address)),
+            )
+            for named, address in map(split_address, addresses)
+        )
 
     def __repr__(self) -> str:
         """State, for tests and logs."""
@@ -153,6 +195,16 @@ class Pool:
         contexts = [u.context_tokens for u in self._spoken if can_serve(u, voice, model)]
         return min(contexts, default=CONTEXT_TOKENS)
 
+    def require_able(self, needs: Needs) -> None:
+        """Raise UnsupportedByEngine where no upstream that has spoken can do what is needed."""
+        lacks = [lacking(u.capabilities, needs) for u in self._spoken]
+        if lacks and all(lacks):
+            raise UnsupportedByEngine(f"No engine at hand {lacks[0]}.")
+
+    def knows_everywhere(self, voice: str) -> bool:
+        """Whether every upstream that has ever spoken lists this voice."""
+        return all(voice in upstream.voices for upstream in self._spoken)
+
     def unready(self, what: str) -> NoHealthyUpstream:
         """The refusal of a request that no upstream can take, with what is known of the cause."""
         sentences = " ".join((what, *self.faults[:MOST_FAULTS_TOLD]))
@@ -185,6 +237,7 @@ class Pool:
         avoid: Collection[Upstream] = (),
         model: str | None = None,
         *,
+        needs: Needs = NO_NEEDS,
         goes_on: bool = False,
     ) -> Iterator[Upstream]:
         """Choose an upstream and count the generation on it until the block ends.
@@ -192,9 +245,10 @@ class Pool:
         Raises:
             NoHealthyUpstream: None has ever spoken, or none that may be asked has the voice.
         """
-        upstream = choose(self.upstreams, voice, avoid, model, goes_on=goes_on)
+        upstream = choose(self.upstreams, voice, avoid, model, needs=needs, goes_on=goes_on)
         if upstream is None:
             self.require_ready()
+            self.require_able(needs)
             raise self.unready("No upstream has this voice and model at the moment.")
         upstream.in_flight += 1
         try:

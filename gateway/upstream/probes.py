@@ -7,10 +7,13 @@ generation blocks it for seconds (docs/contract.md sections 1, 6).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from gateway.errors import (
     GatewayError,
@@ -23,10 +26,27 @@ from gateway.errors import (
 )
 from gateway.speech.admission import Admission
 from gateway.text.tokens import CONTEXT_TOKENS
+from gateway.upstream.audio_parser import Decode
 from gateway.upstream.client import Timeouts, UpstreamClient
-from gateway.upstream.dialect import PROFILES, Dialect, Generation, Sampling
+from gateway.upstream.detection import (
+    ALIVE_PATH,
+    CAPABILITIES_PATH,
+    INDEX_PATH,
+    LIBRARY_PATH,
+    MODELS_PATH,
+    VOICES_PATH,
+    Answers,
+    identify,
+    speech_models,
+    spread,
+)
+from gateway.upstream.dialect import PROFILES, Generation, Sampling
+from gateway.upstream.higgs import HiggsDialect
+from gateway.upstream.known_servers import DEVNEN, OPENAI_VOICE_NAMES, TRAVISVN, KnownServer
+from gateway.upstream.openai import OpenAIDialect
 from gateway.upstream.parsers import parse_context_tokens, parse_models, parse_voices
 from gateway.upstream.pool import Upstream
+from gateway.voices.aliases import OPENAI_VOICES
 
 logger = logging.getLogger("gateway.health")
 
@@ -62,10 +82,11 @@ class Prober:
     Args:
         upstream: The state that it changes.
         client: The process' HTTP client.
-        dialect: How to ask for the warm-up.
         model: The configured model name, or None for what the upstream lists first.
         admission: Warm-ups use a slot like any generation.
         interval_seconds: Pause between probes of a healthy upstream, and the longest one else.
+        decode: Turns a compressed file into s16le mono and its rate.
+        aliases: From the settings: names that clients use, alias to voice.
         changed: Called with the health whenever it changes.
     """
 
@@ -73,17 +94,21 @@ class Prober:
         self,
         upstream: Upstream,
         client: UpstreamClient,
-        dialect: Dialect,
         *,
         model: str | None,
         admission: Admission,
         interval_seconds: float,
+        decode: Decode,
+        aliases: Mapping[str, str] = MappingProxyType({}),
         changed: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._changed = changed
         self._upstream = upstream
         self._client = client
-        self._dialect = dialect
+        self._aliases = aliases
+        self._decode = decode
+        self._server: KnownServer | None = None
+        self._why = ""
         self._model = model
         self._admission = admission
         self._interval_seconds = interval_seconds
@@ -172,10 +197,11 @@ class Prober:
         upstream = self._upstream
         try:
             if upstream.healthy and not upstream.suspect:
-                await self._client.get(upstream.address, "/health", PROBE_SECONDS)
                 self._probes += 1
-                if self._probes % LISTS_EVERY_PROBES == 0:
+                if self._server is not None or self._probes % LISTS_EVERY_PROBES == 0:
                     await self._refresh_lists()
+                else:
+                    await self._client.get(upstream.address, "/health", PROBE_SECONDS)
                 self._steady += 1
                 if self._steady >= STEADY_PROBES:
                     upstream.failures = 0
@@ -192,10 +218,12 @@ class Prober:
         upstream = self._upstream
         upstream.probing = True
         try:
+            await self._identify()
             await self._refresh_lists()
             if not upstream.spoken:
                 upstream.fault = LOADING
-            await self._warm_up()
+            if not upstream.may_charge:
+                await self._warm_up()
         finally:
             upstream.probing = False
         upstream.suspect = False
@@ -208,18 +236,11 @@ class Prober:
 
     async def _refresh_lists(self) -> None:
         upstream, address = self._upstream, self._upstream.address
-        try:
-            listed = await self._client.get(address, "/v1/models", PROBE_SECONDS)
-            spoken = await self._client.get(address, "/v1/audio/voices", PROBE_SECONDS)
-        except (UpstreamRouteUnknown, UpstreamRejected) as error:
-            raise UpstreamProtocolError(NO_ENGINE) from error
-        try:
-            models, voices = parse_models(listed), parse_voices(spoken)
-            context_tokens = parse_context_tokens(listed) or CONTEXT_TOKENS
-        except UpstreamProtocolError as error:
-            raise UpstreamProtocolError(NO_ENGINE) from error
+        models, context_tokens = await self._models()
+        voices = await self._voices()
         if not models or not voices:
             raise UpstreamProtocolError("The upstream lists no model or no voice.")
+        upstream.aliases = spread(OPENAI_VOICE_NAMES, voices, self._aliases)
         if (models, voices) != (upstream.models, upstream.voices):
             logger.info("upstream %s lists %s", address, ", ".join((*models, *voices)))
         upstream.models, upstream.voices = models, voices
@@ -227,6 +248,83 @@ class Prober:
             logger.info("upstream %s has a context of %d tokens", address, context_tokens)
             upstream.context_tokens = context_tokens
             upstream.prompt_tokens.clear()
+
+    async def _models(self) -> tuple[tuple[str, ...], int]:
+        """The models and the smallest context that the upstream tells."""
+        body = await self._asked(MODELS_PATH, needed=self._server is not DEVNEN)
+        if body is None:
+            return (DEVNEN.model,), CONTEXT_TOKENS
+        try:
+            models, context_tokens = parse_models(body), parse_context_tokens(body)
+        except UpstreamProtocolError as error:
+            raise UpstreamProtocolError(NO_ENGINE) from error
+        if self._server is not None:
+            models = speech_models(models, self._server)
+        return models, context_tokens or CONTEXT_TOKENS
+
+    async def _voices(self) -> tuple[str, ...]:
+        """The voices that the upstream lists, or what its kind of server is known to have."""
+        server = self._server
+        path = LIBRARY_PATH if server is TRAVISVN else VOICES_PATH
+        body = await self._asked(path, needed=server is None)
+        try:
+            listed = parse_voices(body) if body is not None else ()
+        except UpstreamProtocolError as error:
+            if server is None:
+                raise UpstreamProtocolError(NO_ENGINE) from error
+            listed = ()
+        if server is TRAVISVN:  # any name of OpenAI's is its default voice there
+            return (*listed, *server.voices)
+        if server is None or listed:
+            return listed
+        own = [v for a, v in self._aliases.items() if v != OPENAI_VOICES.get(a)]
+        return tuple(dict.fromkeys([*own, *server.voices]))
+
+    async def _asked(self, path: str, *, needed: bool) -> bytes | None:
+        """An answer's body, or None where there is no such route and none is needed."""
+        try:
+            return await self._client.get(self._upstream.address, path, PROBE_SECONDS)
+        except (UpstreamRouteUnknown, UpstreamRejected) as error:
+            if needed:
+                raise UpstreamProtocolError(NO_ENGINE) from error
+            return None
+
+    async def _identify(self) -> None:
+        """Find out what the upstream is, from questions that cost nothing, and log what told so."""
+        upstream = self._upstream
+        answers = Answers(
+            capabilities=await self._json(CAPABILITIES_PATH),
+            models=await self._json(MODELS_PATH),
+            voices=await self._json(VOICES_PATH),
+            index=await self._json(INDEX_PATH),
+            alive=await self._json(ALIVE_PATH),
+        )
+        found = identify(upstream.address, upstream.named, answers)
+        if found is None:
+            raise UpstreamProtocolError(NO_ENGINE)
+        if found.why != self._why:
+            self._why = found.why
+            name = found.capabilities.engine
+            logger.info("upstream %s is taken for %s: %s", upstream.address, name, found.why)
+        self._server, upstream.capabilities = found.server, found.capabilities
+        upstream.dialect = (
+            OpenAIDialect(found.server, self._decode) if found.server else HiggsDialect()
+        )
+
+    async def _json(self, path: str) -> Any:
+        """An answer's JSON, or None where there is none.
+
+        Raises:
+            UpstreamError: It cannot be reached, or one of the lists fails.
+        """
+        try:
+            return json.loads(await self._client.get(self._upstream.address, path, PROBE_SECONDS))
+        except (UpstreamRouteUnknown, UpstreamRejected, ValueError, RecursionError):
+            return None
+        except UpstreamProtocolError:
+            if path in {MODELS_PATH, VOICES_PATH}:
+                raise
+            return None
 
     async def _warm_up(self) -> None:
         upstream = self._upstream
@@ -239,7 +337,7 @@ class Prober:
             max_tokens=WARM_UP_TOKENS,
             chunking=PROFILES["standard"],
         )
-        call = self._dialect.call(generation, self._model or upstream.models[0])
+        call = upstream.dialect.call(generation, self._model or upstream.models[0])
         patience = RECHECK_SECONDS if upstream.spoken else WARM_UP_SECONDS
         timeouts = Timeouts(PROBE_SECONDS, patience, patience)
         # At the front: in an overload the queue would refuse the one request that brings relief.

@@ -24,8 +24,11 @@ from gateway.errors import (
 )
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import current_record
+from gateway.text.dialogue import is_dialogue
+from gateway.text.tokens import TOKENS_PER_SECOND
+from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
-from gateway.upstream.dialect import Dialect, Generation
+from gateway.upstream.dialect import Generation
 from gateway.upstream.pool import Pool, Upstream
 from gateway.upstream.probes import Prober
 from gateway.upstream.refusals import context_figures, scrub
@@ -91,6 +94,16 @@ def fitted(generation: Generation, upstream: Upstream) -> Generation:
     return generation if generation.max_tokens <= room else replace(generation, max_tokens=room)
 
 
+def needs_of(generation: Generation) -> Needs:
+    """What a generation needs of an engine."""
+    return Needs(
+        references=len(generation.references),
+        scene=generation.system_prompt is not None,
+        dialogue=is_dialogue(generation.text),
+        text_characters=len(generation.text),
+    )
+
+
 def texts_of(generation: Generation) -> Iterator[str]:
     """All that a generation says to the engine."""
     yield generation.text
@@ -142,7 +155,6 @@ class Attempts:
     Args:
         pool: The upstreams.
         client: The process' HTTP client.
-        dialect: How to speak to them.
         probers: Who hears of failed connections, by upstream.
         model: The configured model name, or None for what the upstream lists first.
         metrics: Where attempts are counted.
@@ -153,7 +165,6 @@ class Attempts:
         self,
         pool: Pool,
         client: UpstreamClient,
-        dialect: Dialect,
         probers: dict[Upstream, Prober],
         *,
         model: str | None,
@@ -163,7 +174,6 @@ class Attempts:
         self._budget = budget
         self._pool = pool
         self._client = client
-        self._dialect = dialect
         self._probers = probers
         self._model = model
         self._metrics = metrics
@@ -188,7 +198,11 @@ class Attempts:
             with ExitStack() as scope:
                 upstream = scope.enter_context(
                     self._pool.lease(
-                        generation.voice, tried, generation.model, goes_on=generation.goes_on
+                        generation.voice,
+                        tried,
+                        generation.model,
+                        needs=needs_of(generation),
+                        goes_on=generation.goes_on,
                     )
                 )
                 self._count_lease(upstream, scope)
@@ -269,7 +283,13 @@ class Attempts:
     ) -> PcmStream:
         generation = fitted(generation, upstream)
         model = generation.model or self._model or upstream.models[0]
-        call = self._dialect.call(generation, model)
+        if generation.voice is not None and generation.voice not in upstream.voices:
+            generation = replace(generation, voice=upstream.aliases[generation.voice])
+        if not upstream.capabilities.streaming:
+            # Nothing comes before all of it is made, in real time at the slowest.
+            seconds = timeouts.first_audio_seconds + generation.max_tokens / TOKENS_PER_SECOND
+            timeouts = replace(timeouts, first_audio_seconds=seconds)
+        call = upstream.dialect.call(generation, model)
         stream = await self._client.open(upstream.address, call, timeouts)
         scope.callback(stream.close)
         return stream

@@ -11,9 +11,9 @@ import pytest
 from gateway.errors import QueueFull
 from gateway.speech.admission import Admission
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.higgs import HiggsDialect
 from gateway.upstream.pool import Upstream
 from gateway.upstream.probes import LISTS_EVERY_PROBES, STEADY_PROBES, Prober
+from gateway.voices.samples.decode import decode_pcm
 from loadtest.processes import engine_state
 from tests.asking import plan_faults
 from tests.running import running_engine
@@ -34,10 +34,10 @@ class Probed:
         self.prober = Prober(
             self.upstream,
             client,
-            HiggsDialect(),
             model=None,
             admission=admission,
             interval_seconds=5.0,
+            decode=decode_pcm,
             changed=self.told.append,
         )
 

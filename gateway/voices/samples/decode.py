@@ -38,6 +38,7 @@ MAX_CHANNELS = 8
 MAX_PACKETS = 50_000
 MAX_DAMAGED_PACKETS = 8  # a cut-off end damages one or two
 MAX_CPU_SECONDS = 10.0  # 30 s of any format take 0.03 to 0.12 s (measured 2026-11)
+LONGEST_PCM_SECONDS = 1200.0  # 58 MB; one generation is far shorter
 MAX_STREAMS = 8  # a phone's recording has up to six: sound, picture, metadata
 # One table of FFmpeg's: 3 KB of MP4 that claim 80 million samples took 2.9 GB and 10 s without it
 # (measured 2026-11). The largest that honest files need are FLAC's pictures, 16 MiB.
@@ -145,6 +146,17 @@ def decode(data: bytes, *, param: str, max_seconds: float) -> Decoded:
             "but is damaged or not complete.",
             param=param,
         ) from error
+
+
+def decode_pcm(data: bytes) -> tuple[bytes, int]:
+    """A whole file as s16le mono and its sample rate; blocks for its decoding.
+
+    Raises:
+        InvalidRequest: As `decode`.
+    """
+    found = decode(data, param="", max_seconds=LONGEST_PCM_SECONDS)
+    samples = np.clip(np.rint(found.samples * 32_767), -32_768, 32_767)
+    return samples.astype("<i2").tobytes(), found.sample_rate_hz
 
 
 def _opened(source: _Source, demuxer: str) -> InputContainer:

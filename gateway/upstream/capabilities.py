@@ -1,0 +1,175 @@
+"""What an engine can do: a frozen record for each upstream, and what a generation needs of it.
+
+The gateway supplies what it can (speed, formats, long texts in segments, dialogues turn by turn);
+what remains is refused with a sentence, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+
+
+class ReferenceField(Enum):
+    """Where an engine's request takes a recording of the voice to imitate."""
+
+    NONE = "none"
+    MESSAGES = "messages"  # turns of the chat route, docs/contract.md section 4
+    REF_AUDIO = "ref_audio"  # `ref_audio` as a data URL and `ref_text`: vLLM-Omni, SGLang-Omni
+    REFERENCES = "references"  # a list of `audio` and `text`: another gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What one engine can do.
+
+    Attributes:
+        engine: Its name for people.
+        presets: It speaks with voices that it lists.
+        references: Where it takes recordings.
+        most_references: So many at once.
+        scene: It takes a whole scene prompt of its own.
+        instructions: It takes words on how to speak.
+        preset_in_scene: A preset keeps its voice beside scene or instructions.
+        dialogue: It reads `[SPEAKERn]` turns in several voices.
+        streaming: It sends audio while it makes it.
+        seed: It takes a seed.
+        sampling: It takes temperature, top_p and top_k.
+        sample_rate_hz: Of raw PCM that comes without a rate of its own.
+        longest_text_characters: Of one request, or None.
+        longest_audio_seconds: Of one answer, or None.
+        languages: Codes such as `en`, or None where it is not known.
+        scripts: Scripts that it can say, by Unicode's names ("LATIN"), or None likewise.
+        concurrency: Generations at once, or None for no bound of its own.
+    """
+
+    engine: str
+    presets: bool = True
+    references: ReferenceField = ReferenceField.NONE
+    most_references: int = 0
+    scene: bool = False
+    instructions: bool = False
+    preset_in_scene: bool = False
+    dialogue: bool = False
+    streaming: bool = True
+    seed: bool = False
+    sampling: bool = False
+    sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ
+    longest_text_characters: int | None = None
+    longest_audio_seconds: float | None = None
+    languages: tuple[str, ...] | None = None
+    scripts: frozenset[str] | None = None
+    concurrency: int | None = None
+
+
+# The container: docs/contract.md sections 2 and 4.
+HIGGS = Capabilities(
+    "higgs-audio-vllm",
+    references=ReferenceField.MESSAGES,
+    most_references=50,
+    scene=True,
+    instructions=True,
+    dialogue=True,
+    sampling=True,
+)
+
+# Scripts of languages that engines name; Unicode's names of their letters.
+SCRIPTS_OF_LANGUAGES: Mapping[str, tuple[str, ...]] = {
+    "ar": ("ARABIC",),
+    "bn": ("BENGALI",),
+    "el": ("GREEK",),
+    "fa": ("ARABIC",),
+    "he": ("HEBREW",),
+    "hi": ("DEVANAGARI",),
+    "ja": ("HIRAGANA", "KATAKANA", "CJK"),
+    "ko": ("HANGUL",),
+    "mr": ("DEVANAGARI",),
+    "ru": ("CYRILLIC",),
+    "ta": ("TAMIL",),
+    "te": ("TELUGU",),
+    "th": ("THAI",),
+    "uk": ("CYRILLIC",),
+    "ur": ("ARABIC",),
+    "yue": ("CJK", "BOPOMOFO"),
+    "zh": ("CJK", "BOPOMOFO"),
+}
+
+
+def scripts_of(languages: Iterable[str]) -> frozenset[str]:
+    """The scripts in which languages are written; a language that is not named uses LATIN.
+
+    LATIN is always among them: names and abbreviations stand in every text.
+    """
+    found = {"LATIN"}
+    for language in languages:
+        found.update(SCRIPTS_OF_LANGUAGES.get(language.lower().split("-")[0], ()))
+    return frozenset(found)
+
+
+def told_capabilities(told: Mapping[str, Any], known: Capabilities = HIGGS) -> Capabilities:
+    """The record of an engine that answers `GET /capabilities`; odd values are passed over.
+
+    Args:
+        told: Its JSON object.
+        known: What holds where it says nothing.
+    """
+    engine, languages, scripts = told.get("engine"), told.get("languages"), told.get("scripts")
+    names = _names(languages)
+    spelled = _names(scripts)
+    most = told.get("most_references")
+    return replace(
+        known,
+        engine=engine if isinstance(engine, str) else known.engine,
+        languages=names or None,
+        scripts=frozenset(s.upper() for s in spelled) or (scripts_of(names) if names else None),
+        seed=told.get("seed") is True,
+        references=known.references if told.get("references", True) else ReferenceField.NONE,
+        most_references=most if isinstance(most, int) and most > 0 else known.most_references,
+        preset_in_scene=told.get("preset_in_scene") is True,
+    )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else []
+    return tuple(entry for entry in entries if isinstance(entry, str))
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a generation needs of an engine.
+
+    Attributes:
+        references: So many recordings.
+        scene: A scene prompt, which instructions can stand in for.
+        dialogue: Turns of several speakers in one text.
+        text_characters: Length of the text.
+        context_tokens: Prompt and audio together.
+    """
+
+    references: int = 0
+    scene: bool = False
+    dialogue: bool = False
+    text_characters: int = 0
+
+
+NO_NEEDS = Needs()
+
+
+def lacking(capabilities: Capabilities, needs: Needs) -> str | None:
+    """What an engine lacks for a generation, in words that end "No engine at hand …", or None."""
+    if needs.references and capabilities.references is ReferenceField.NONE:
+        return "imitates a recorded voice"
+    if needs.references > capabilities.most_references:
+        return f"takes {needs.references} recordings at once"
+    if needs.scene and not (capabilities.scene or capabilities.instructions):
+        return "takes instructions or a scene prompt"
+    if needs.dialogue and not capabilities.dialogue:
+        return "reads a dialogue in several voices"
+    longest = capabilities.longest_text_characters
+    if longest is not None and needs.text_characters > longest:
+        return f"takes {needs.text_characters} characters at once"
+    return None

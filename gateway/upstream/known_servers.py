@@ -1,0 +1,136 @@
+"""Servers that speak OpenAI's speech API, each a little wrong: one row a server, with its source.
+
+Every row was read in the server's own code and, where docs/evidence says so, seen there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.upstream.capabilities import Capabilities, ReferenceField, scripts_of
+
+OPENAI_VOICE_NAMES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
+    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownServer:
+    """How one kind of server is asked, and what it can do.
+
+    Attributes:
+        capabilities: What it can do.
+        path: Of its speech route.
+        response_format: What it is asked for.
+        fields: Further fields of every request.
+        most_tokens_field: Name of its bound of generated tokens, or None.
+        voices: What it speaks with where it lists no voices.
+        model: What it is asked for where it lists no models.
+        failures_are_400: It answers 400 for failures of its own too, so another attempt may help.
+        sources: Where its behaviour was read.
+    """
+
+    capabilities: Capabilities
+    path: str = "/v1/audio/speech"
+    response_format: str = "pcm"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    most_tokens_field: str | None = None
+    voices: tuple[str, ...] = OPENAI_VOICE_NAMES
+    model: str = "tts-1"
+    failures_are_400: bool = False
+    sources: str = ""
+
+
+OPENAI = KnownServer(
+    Capabilities("openai", instructions=True, preset_in_scene=True, longest_text_characters=4096),
+    model="gpt-4o-mini-tts",
+    sources="developers.openai.com/api/reference: pcm is 24 kHz s16le and comes while it is made",
+)
+# Unknown servers are asked for WAV: its header tells the rate, and servers that know one format
+# alone (travisvn's, devnen's) know this one.
+GENERIC = KnownServer(
+    Capabilities("openai-compatible", instructions=False),
+    response_format="wav",
+    sources="COMMON: response_format wav is the format that every server of this API makes",
+)
+VLLM_OMNI = KnownServer(
+    Capabilities(
+        "vllm-omni",
+        references=ReferenceField.REF_AUDIO,
+        most_references=1,
+        instructions=True,
+        preset_in_scene=True,
+        seed=True,
+    ),
+    # The header of a streamed WAV tells the model's own rate (16, 24, 44.1 or 48 kHz), which raw
+    # PCM does not; without stream_format the stream is events.
+    response_format="wav",
+    fields={"stream": True, "stream_format": "audio"},
+    most_tokens_field="max_new_tokens",
+    voices=("default",),
+    failures_are_400=True,
+    sources="vllm_omni 0.30.0 entrypoints/openai/serving_speech.py, protocol/audio.py",
+)
+# One request an engine for Higgs v2 (vllm_omni 0.30.0 deploy/higgs_audio_v2.yaml, max_num_seqs 1).
+SGLANG_OMNI = KnownServer(
+    Capabilities(
+        "sglang-omni",
+        references=ReferenceField.REF_AUDIO,
+        most_references=1,
+        instructions=True,
+        preset_in_scene=True,
+        seed=True,
+        sampling=True,
+    ),
+    fields={"stream": True, "stream_format": "audio"},
+    most_tokens_field="max_new_tokens",
+    voices=("default",),
+    sources="sglang_omni 0.1.9 serve/openai_api.py: X-Sample-Rate beside raw PCM",
+)
+KOKORO_FASTAPI = KnownServer(
+    Capabilities(
+        "kokoro-fastapi",
+        languages=("en", "es", "fr", "hi", "it", "ja", "pt", "zh"),
+        scripts=scripts_of(("en", "hi", "ja", "zh")),
+    ),
+    fields={"stream": True},  # its default; said aloud because OpenAI has no such field
+    model="kokoro",  # an unknown model is 400 there
+    sources="remsky/Kokoro-FastAPI 26eec06 api/src/routers/openai_compatible.py: pcm is 24 kHz",
+)
+TRAVISVN = KnownServer(
+    Capabilities("chatterbox-tts-api", longest_text_characters=3000),
+    # /v1/audio/speech ignores response_format and sends the whole WAV; this route streams.
+    path="/v1/audio/speech/stream",
+    response_format="wav",
+    voices=("alloy",),
+    model="chatterbox-tts-1",
+    sources="travisvn/chatterbox-tts-api a5f4661 app/api/endpoints/speech.py",
+)
+DEVNEN = KnownServer(
+    Capabilities("chatterbox-tts-server", streaming=False, seed=True),
+    response_format="wav",  # it makes wav, mp3 and opus, whole
+    model="chatterbox",
+    sources="devnen/Chatterbox-TTS-Server 68213e7 server.py: voices are file names, no models",
+)
+LITELLM = KnownServer(
+    Capabilities("litellm", instructions=True, preset_in_scene=True),
+    sources="litellm proxy: passes fields and audio through, has no list of voices",
+)
+GATEWAY = KnownServer(
+    Capabilities(
+        "speech-gateway",
+        references=ReferenceField.REFERENCES,
+        most_references=8,
+        scene=True,
+        instructions=True,
+        dialogue=True,
+        seed=True,
+        sampling=True,
+        longest_text_characters=100_000,
+    ),
+    fields={"sample_rate": 24_000, "normalize": False},
+    sources="docs/compatibility.md",
+)

@@ -16,10 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gateway.audio.pcm import Aligner
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, Aligner
 from gateway.audio.resample import Resampler
 from gateway.errors import GatewayError, UpstreamProtocolError
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
 from gateway.upstream.parsers import MOST_LINE_BYTES, OTHER_FIELDS
 
 START_BYTES = 64  # enough to tell every format, and less than the shortest WAV header and a sample

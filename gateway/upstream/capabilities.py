@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from gateway.speech.request import ENGINE_SAMPLE_RATE_HZ
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 
 
 class ReferenceField(Enum):

@@ -202,13 +202,16 @@ class Codec(nn.Module):
             OSError: A file is missing.
             ValueError: The weights are not those of this codec.
         """
-        codec = cls(HiggsAudioV2TokenizerConfig.from_pretrained(folder))
+        config = HiggsAudioV2TokenizerConfig.from_pretrained(folder)
+        with torch.device("meta"):  # without the seconds that an initialisation takes
+            codec = cls(config)
         weights = {
             name: tensor
             for name, tensor in load_file(folder / "model.safetensors").items()
             if not any(part in name for part in UNUSED_WEIGHTS)
         }
-        unset, unknown = codec.load_state_dict(weights, strict=False)
+        unset, unknown = codec.load_state_dict(weights, strict=False, assign=True)
+        codec.semantic_model.masked_spec_embed = None  # for training
         unset = [name for name in unset if not any(part in name for part in UNUSED_WEIGHTS)]
         if unset or unknown:
             raise ValueError(

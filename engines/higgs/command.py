@@ -100,9 +100,9 @@ def _voice(arguments: argparse.Namespace, engine: LoadedEngine, show: ProgressLi
     from engines.higgs.codec import Codec  # noqa: PLC0415
     from engines.higgs.codec_worker import BatchDecoder, CodecWorker  # noqa: PLC0415
     from engines.higgs.prompt import (  # noqa: PLC0415
-        ByteTokenizer,
         CheckpointTokenizer,
         PromptBuilder,
+        RandomTokenizer,
     )
     from engines.higgs.references import ReferenceEncoder  # noqa: PLC0415
     from engines.higgs.voice import HiggsVoice  # noqa: PLC0415
@@ -127,7 +127,7 @@ def _voice(arguments: argparse.Namespace, engine: LoadedEngine, show: ProgressLi
         ),
     )
     worker.start()
-    tokenizer = ByteTokenizer() if engine.folder is None else CheckpointTokenizer(engine.folder)
+    tokenizer = RandomTokenizer() if engine.folder is None else CheckpointTokenizer(engine.folder)
     context = engine.loop.context_positions
     return HiggsVoice(
         arguments.model.rstrip("/").rsplit("/", 1)[-1],

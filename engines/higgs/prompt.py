@@ -7,6 +7,7 @@ taken as ordinary characters, so `<|AUDIO|>` in a text is read out, not obeyed.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,8 @@ LLAMA_IDS = {
     END_OF_TURN: 128009,
     AUDIO_END: 128012,
 }
+
+BYTES_PER_RANDOM_TOKEN = 4
 
 
 class TextTokenizer(Protocol):
@@ -84,12 +87,17 @@ class CheckpointTokenizer:
         return None if found is None else int(found)
 
 
-class ByteTokenizer:
-    """Bytes as ids, for models with random weights."""
+class RandomTokenizer:
+    """Four bytes are a token, about as in Llama 3's vocabulary: for models with random weights."""
 
     def encode(self, text: str) -> list[int]:
-        """The text's UTF-8."""
-        return list(text.encode())
+        """Ids below those of special tokens."""
+        data = text.encode()
+        first_special = min(LLAMA_IDS.values())
+        return [
+            zlib.crc32(data[at : at + BYTES_PER_RANDOM_TOKEN]) % first_special
+            for at in range(0, len(data), BYTES_PER_RANDOM_TOKEN)
+        ]
 
     def special(self, name: str) -> int | None:
         """Llama 3's id."""

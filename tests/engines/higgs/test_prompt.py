@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from engines.higgs.config import random_config
 from engines.higgs.delay_pattern import delay
-from engines.higgs.prompt import LLAMA_IDS, ByteTokenizer, CheckpointTokenizer, PromptBuilder
+from engines.higgs.prompt import LLAMA_IDS, CheckpointTokenizer, PromptBuilder, RandomTokenizer
 
 CONFIG = random_config(tiny=True)
 AUDIO = "<|AUDIO_OUT|>"
@@ -140,8 +140,11 @@ def test_a_vocabulary_without_the_tokens_is_refused(tmp_path: Path) -> None:
         CheckpointTokenizer(tmp_path)
 
 
-def test_bytes_stand_for_tokens_where_there_is_no_tokenizer() -> None:
-    """With Llama 3's ids around them."""
-    prompt = PromptBuilder(ByteTokenizer(), CONFIG).build("s", [], "é")
-    assert prompt.token_ids[0] == LLAMA_IDS["<|begin_of_text|>"]
-    assert [i for i in prompt.token_ids.tolist() if 0x7F < i < 0x100] == [0xC3, 0xA9]
+def test_prompts_without_a_tokenizer_have_a_plausible_length() -> None:
+    """With Llama 3's ids around them, and other ids for other texts."""
+    builder = PromptBuilder(RandomTokenizer(), CONFIG)
+    short, long = (builder.build("s", [], "Hello." * n).token_ids for n in (1, 41))
+    assert short[0] == LLAMA_IDS["<|begin_of_text|>"]
+    assert len(long) - len(short) == 60
+    assert builder.count("Hello.") == 2
+    assert not np.array_equal(short, builder.build("s", [], "Jello.").token_ids)

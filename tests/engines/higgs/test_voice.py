@@ -22,7 +22,7 @@ from engines.higgs.generation import (
     PromptTooLongError,
     QueueFullError,
 )
-from engines.higgs.prompt import ByteTokenizer, PromptBuilder
+from engines.higgs.prompt import PromptBuilder, RandomTokenizer
 from engines.higgs.references import ReferenceEncoder
 from engines.higgs.voice import EXIT_FAILED, HiggsVoice
 from engines.voice import (
@@ -84,7 +84,7 @@ class Setup:
         self.codec = Codec.random(tiny=True)
         self.worker = CodecWorker(self.codec, BatchDecoder(self.codec))
         self.worker.start()
-        builder = PromptBuilder(ByteTokenizer(), random_config(tiny=True))
+        builder = PromptBuilder(RandomTokenizer(), random_config(tiny=True))
         encoder = ReferenceEncoder(self.codec, 20)
         self.voice = HiggsVoice("m", self.loop, self.worker, builder, encoder, facts={})
 
@@ -178,7 +178,7 @@ def test_a_text_bounds_its_answer(setup: Setup) -> None:
 def test_a_prompt_over_the_context_is_refused_with_its_length(setup: Setup) -> None:
     """Counted by the model's own tokenizer."""
     with pytest.raises(ContextExceededError, match="maximum model length of 1000"):
-        setup.say(text="word " * 300)
+        setup.say(text="word " * 1200)
 
 
 def test_a_recording_is_encoded_once_and_kept_by_its_content(setup: Setup) -> None:

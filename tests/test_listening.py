@@ -143,5 +143,5 @@ def test_a_client_that_leaves_stops_the_engine_after_the_piece_in_hand(
         chunks = answer.iter_raw()
         next(chunks)
         assert running()
-    wait_until(lambda: not running(), "the engine is idle", 2)
-    wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 2)
+    wait_until(lambda: not running(), "the engine is idle", 15)
+    wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 15)

@@ -337,7 +337,7 @@ def test_stats_count_requests_and_what_became_of_them(gateway: Gateway) -> None:
         now = httpx.get(url).json()
         return bool(now["total_requests"] == before["total_requests"] + 4)
 
-    wait_until(counted, "all four are counted", 5)
+    wait_until(counted, "all four are counted", 15)
     now = httpx.get(url).json()
     assert now["successful_requests"] == before["successful_requests"] + 2
     assert now["failed_requests"] == before["failed_requests"] + 2
@@ -367,6 +367,6 @@ def test_a_client_that_leaves_frees_the_engine(slow_engine: str, path: str) -> N
             httpx.Client(timeout=httpx.Timeout(10, read=1.5)) as client,
         ):
             client.post(running.url + path, json=body)
-        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 3)
-        wait_until(lambda: running.runtime.admission.in_flight == 0, "the slots are free", 3)
+        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 15)
+        wait_until(lambda: running.runtime.admission.in_flight == 0, "the slots are free", 15)
         assert engine_state(slow_engine)["aborted"] - aborted == expected

@@ -339,8 +339,8 @@ def test_a_client_that_leaves_frees_the_engine_and_the_slot() -> None:
                 chunks = answer.iter_raw()
                 next(chunks)
                 assert engine_state(address)["running"] >= 1
-            wait_until(lambda: engine_state(address)["running"] == 0, "the engine is free", 2)
-            wait_until(lambda: running.runtime.admission.in_flight == 0, "the slot is free", 2)
+            wait_until(lambda: engine_state(address)["running"] == 0, "the engine is free", 15)
+            wait_until(lambda: running.runtime.admission.in_flight == 0, "the slot is free", 15)
             assert all(u.in_flight == 0 for u in running.runtime.pool.upstreams)
             wait_until(
                 lambda: (
@@ -348,7 +348,7 @@ def test_a_client_that_leaves_frees_the_engine_and_the_slot() -> None:
                     == 1
                 ),
                 "it is counted",
-                2,
+                15,
             )
 
 

@@ -47,7 +47,7 @@ def examine(gateway: Gateway, folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
     assert "Tested: " in done.stdout
     assert httpx.get(gateway.url + "/ready").status_code == 200
-    wait_until(lambda: not gateway.runtime.admission.in_flight, "nothing is left running", 10)
+    wait_until(lambda: not gateway.runtime.admission.in_flight, "nothing is left running", 15)
     assert gateway.runtime.admission.queued == 0
 
 

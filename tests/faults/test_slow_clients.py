@@ -50,8 +50,8 @@ def alive(gateway: Gateway) -> Iterator[None]:
     """After whoever came, the gateway speaks, and nothing is left of them."""
     yield
     assert statuses(exchange(gateway.url, post(SPEECH, CLOSE))) == [200]
-    wait_until(lambda: not gateway.runtime.admission.in_flight, "no generation is left", 10)
-    wait_until(lambda: not gateway.crowd.waiting, "no connection is left", 10)
+    wait_until(lambda: not gateway.runtime.admission.in_flight, "no generation is left", 15)
+    wait_until(lambda: not gateway.crowd.waiting, "no connection is left", 15)
     assert gateway.runtime.service.look_ahead.segments == 0
 
 
@@ -140,7 +140,7 @@ def test_a_body_that_nobody_reads_does_not_hold_the_connection(gateway: Gateway)
             except OSError:
                 return True
 
-        wait_until(closed, "it is closed", 10)
+        wait_until(closed, "it is closed", 15)
 
 
 def test_a_connection_that_says_nothing_is_closed(gateway: Gateway) -> None:
@@ -166,7 +166,7 @@ def test_above_the_limit_of_busy_connections_new_ones_are_told_503(engine: str) 
         running_gateway(upstreams=engine, max_connections=5) as full,
         ExitStack() as scope,
     ):
-        wait_until(lambda: not full.connections, "nobody is there", 10)
+        wait_until(lambda: not full.connections, "nobody is there", 15)
         for _ in range(5):
             busy = connected(full.url, receive_bytes=SMALL_RECEIVE_BYTES)
             connection = scope.enter_context(busy)
@@ -186,8 +186,8 @@ def test_a_client_that_stops_reading_is_cut_off_and_its_generation_ends(
     with connected(gateway.url, receive_bytes=SMALL_RECEIVE_BYTES) as connection:
         connection.sendall(post(LONG))
         read_until(connection, b"\r\n\r\n")
-        wait_until(lambda: not gateway.runtime.admission.in_flight, "its slot is free", 10)
-        wait_until(lambda: not running(engine), "the engine is free", 5)
+        wait_until(lambda: not gateway.runtime.admission.in_flight, "its slot is free", 15)
+        wait_until(lambda: not running(engine), "the engine is free", 15)
     count = gateway.metric("gateway_requests_total", surface="openai", outcome="cancelled")
     assert count == cancelled + 1
 
@@ -232,8 +232,8 @@ def test_an_aborted_answer_ends_even_for_a_client_that_does_not_read(
     with connected(gateway.url, receive_bytes=SMALL_RECEIVE_BYTES) as connection:
         connection.sendall(post(LONG))
         read_until(connection, b"\r\n\r\n")
-        wait_until(lambda: not gateway.runtime.admission.in_flight, "its slot is free", 10)
-        wait_until(lambda: not gateway.connections, "its connection is closed", 10)
+        wait_until(lambda: not gateway.runtime.admission.in_flight, "its slot is free", 15)
+        wait_until(lambda: not gateway.connections, "its connection is closed", 15)
 
 
 def unread_answers(count: int) -> float:

@@ -44,7 +44,7 @@ def alive(gateway: Gateway) -> Iterator[None]:
     """After whatever came, the gateway speaks, and holds nothing."""
     yield
     assert statuses(exchange(gateway.url, post(SPEECH, CLOSE))) == [200]
-    wait_until(lambda: not gateway.crowd.waiting, "no connection is left", 10)
+    wait_until(lambda: not gateway.crowd.waiting, "no connection is left", 15)
     assert gateway.crowd.held_bytes == 0
 
 
@@ -370,9 +370,9 @@ def test_a_client_that_goes_is_noticed_whatever_else_it_has_sent(gateway: Gatewa
     long = {**SPEECH, "input": "This is a sentence of some length. " * 2500, "stream": False}
     with connected(gateway.url) as connection:
         connection.sendall(post(long) + post(long))
-        wait_until(lambda: gateway.runtime.admission.in_flight, "it runs", 10)
-        wait_until(lambda: gateway.runtime.service.look_ahead.segments, "it is long", 10)
-    wait_until(lambda: not gateway.runtime.admission.in_flight, "it has ended", 1)
+        wait_until(lambda: gateway.runtime.admission.in_flight, "it runs", 15)
+        wait_until(lambda: gateway.runtime.service.look_ahead.segments, "it is long", 15)
+    wait_until(lambda: not gateway.runtime.admission.in_flight, "it has ended", 15)
 
 
 def test_a_client_that_ends_its_side_counts_as_gone_unless_the_answer_is_cheap(

@@ -53,7 +53,7 @@ def test_a_command_is_started_replaced_after_a_crash_and_gone_with_the_gateway()
         assert speak(serve) == 200
         first = engine_of(serve)
         first.kill()
-        wait_until(lambda: not first.is_running(), "it is dead", 10)
+        wait_until(lambda: not first.is_running(), "it is dead", 15)
         wait_until(lambda: speak(serve) == 200, "another one speaks", 30)
         second = engine_of(serve)
         assert second.pid != first.pid
@@ -261,7 +261,7 @@ def test_the_start_script_runs_engine_and_gateway_and_ends_both(tmp_path: Path) 
             below = psutil.Process(run.pid).children(recursive=True)
             run.send_signal(signal.SIGTERM)
             assert run.wait(30) == 0, log.read_text()
-            wait_until(lambda: not any(p.is_running() for p in below), "nothing is left", 10)
+            wait_until(lambda: not any(p.is_running() for p in below), "nothing is left", 15)
         finally:
             run.kill()
     assert json.loads((tmp_path / "arguments").read_text()) == [

@@ -84,5 +84,5 @@ def test_a_refused_upload_that_never_ends_is_ended_for_it(gateway: Gateway) -> N
         answer, seconds = ended[name]
         assert statuses(answer) == [status], name
         assert seconds < LONGEST_SECONDS, name
-    wait_until(lambda: not gateway.connections, "no connection is left", 10)
+    wait_until(lambda: not gateway.connections, "no connection is left", 15)
     assert gateway.crowd.held_bytes == 0

@@ -99,7 +99,7 @@ def test_at_sigterm_new_clients_are_refused_and_a_running_stream_is_finished(
     with running_serve(upstreams=engine) as serve:
         stream = Stream(serve, SENTENCE * 2)
         serve.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses(serve), "no new client is taken", 10)
+        wait_until(lambda: refuses(serve), "no new client is taken", 15)
         assert stream.runs, "while the old ones are served"
         stream.join()
         assert stream.error is None
@@ -127,7 +127,7 @@ def test_what_is_not_done_when_the_drain_is_over_is_cut_honestly(engine: str) ->
             assert answer.headers["retry-after"] == "1"
             assert answer.headers["connection"] == "close"
             assert answer.json()["error"]["code"] == "shutting_down"
-        wait_until(lambda: engine_state(engine)["running"] == 0, "the engine runs nothing", 10)
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the engine runs nothing", 15)
 
 
 def test_those_who_wait_in_line_are_told_at_once(engine: str) -> None:
@@ -192,12 +192,12 @@ def test_a_second_signal_ends_at_once(engine: str, number: signal.Signals) -> No
         wait_until(lambda: engine_state(engine)["running"] == 1, "it runs")
         left = psutil.Process(serve.process.pid).children(recursive=True)
         serve.process.send_signal(number)
-        wait_until(lambda: refuses(serve), "the drain has begun", 10)
+        wait_until(lambda: refuses(serve), "the drain has begun", 15)
         serve.process.send_signal(number)
         assert serve.process.wait(15) == 0
         assert answer.exception(15) is not None or answer.result().status_code == 503
-        wait_until(lambda: engine_state(engine)["running"] == 0, "the engine runs nothing", 10)
-        wait_until(lambda: not any(child.is_running() for child in left), "nothing is left", 10)
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the engine runs nothing", 15)
+        wait_until(lambda: not any(child.is_running() for child in left), "nothing is left", 15)
 
 
 def test_while_it_drains_it_is_not_ready_and_takes_no_speech(engine: str) -> None:
@@ -207,7 +207,7 @@ def test_while_it_drains_it_is_not_ready_and_takes_no_speech(engine: str) -> Non
         loop = gateway.loop
         assert loop is not None
         loop.call_soon_threadsafe(gateway.runtime.drain.begin)
-        wait_until(lambda: client.get(gateway.url + "/ready").status_code == 503, "not ready", 10)
+        wait_until(lambda: client.get(gateway.url + "/ready").status_code == 503, "not ready", 15)
         assert client.get(gateway.url + "/health").status_code == 200
         for path, what in (("/v1/audio/speech", body(SENTENCE)), ("/generate", {"text": "Hi."})):
             answer = client.post(gateway.url + path, json=what)

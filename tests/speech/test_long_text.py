@@ -164,8 +164,8 @@ def test_a_stream_that_breaks_off_is_aborted(gateway: Gateway, engine: str) -> N
         drain(answer, heard)
     assert 48_000 < len(heard) <= 480_000
     assert whole.startswith(heard)
-    wait_until(lambda: engine_state(engine)["running"] == 0, "no segment runs on", 3)
-    wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 3)
+    wait_until(lambda: engine_state(engine)["running"] == 0, "no segment runs on", 15)
+    wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 15)
 
 
 def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
@@ -177,7 +177,7 @@ def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
         thread.start()
         try:
             wait_until(
-                lambda: engine_state(slow_engine)["running"] == 2, "the long one has both slots", 5
+                lambda: engine_state(slow_engine)["running"] == 2, "the long one has both slots", 15
             )
             for _ in range(2):
                 assert say(gateway, short).content == expected_pcm(short, VOICE)
@@ -198,9 +198,11 @@ def test_a_client_that_leaves_stops_all_segments(slow_engine: str) -> None:
         ):
             chunks = answer.iter_raw()
             next(chunks)
-            wait_until(lambda: engine_state(slow_engine)["running"] == 6, "all slots are in use", 5)
-        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 3)
-        wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 3)
+            wait_until(
+                lambda: engine_state(slow_engine)["running"] == 6, "all slots are in use", 15
+            )
+        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 15)
+        wait_until(lambda: gateway.runtime.admission.in_flight == 0, "the slots are free", 15)
         assert engine_state(slow_engine)["aborted"] == 6
         assert all(upstream.in_flight == 0 for upstream in gateway.runtime.pool.upstreams)
         assert gateway.metric("gateway_in_flight_requests") == 0
@@ -229,4 +231,4 @@ def test_audio_that_was_made_for_a_client_that_left_stays_counted(slow_engine: s
             lambda: gateway.metric("gateway_request_duration_seconds_count") == 1, "it is counted"
         )
         assert tokens() >= heard
-        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 3)
+        wait_until(lambda: engine_state(slow_engine)["running"] == 0, "the engine is free", 15)

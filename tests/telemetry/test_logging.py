@@ -51,7 +51,7 @@ class Heard(logging.Handler):
         lines = wait_until(
             lambda: [e for e in self.of(request_id) if e["message"] == "request"],
             "it ends",
-            10,
+            15,
         )
         assert len(lines) == 1
         entry = lines[0]
@@ -163,7 +163,7 @@ def test_an_unforeseen_error_is_logged_once_with_its_traceback_and_the_id(
         gateway._app.router.routes.append(Route("/broken", broken))
         answer = httpx.get(gateway.url + "/broken", headers={"x-request-id": "bug"})
         entries = wait_until(
-            lambda: len(heard.of("bug")) == 2 and heard.of("bug"), "both lines", 10
+            lambda: len(heard.of("bug")) == 2 and heard.of("bug"), "both lines", 15
         )
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] == "bug"

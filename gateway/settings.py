@@ -231,8 +231,8 @@ class Settings(BaseSettings):
     )
     normalise_text: bool = Field(
         True,
-        description="Write text the way the model's official script does: event tags, "
-        "temperatures, ASCII punctuation.",
+        description="Read Markdown and HTML as the rendered page, and write text the way the "
+        "model's official script does: event tags, temperatures, ASCII punctuation.",
     )
     turn_pause_seconds: float = Field(
         0.4, ge=0, le=10, description="Pause where a long dialogue is joined between two turns."

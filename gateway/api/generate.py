@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -27,7 +27,7 @@ from gateway.api.endpoint import (
     require_json,
     retry_headers,
 )
-from gateway.api.schemas import parse_json
+from gateway.api.schemas import TextOptions, parse_json
 from gateway.api.speakers import cast_voices
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.server.disconnect import ClientGone, watch_disconnect
@@ -46,7 +46,7 @@ LEAST_TOP_P = 0.001  # the proxy took 0, which the engine refuses: one token is 
 DEFAULT_REFERENCE_TEXT = "Please speak naturally."
 
 
-class GenerateBody(BaseModel):
+class GenerateBody(TextOptions):
     """The body of `POST /generate`."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -167,7 +167,7 @@ class GenerateSurface:
             InvalidRequest, UnprocessableRequest, VoiceNotFound, RequestTooLarge.
         """
         body = _parse(value)
-        text = self._service.read_text(body.text)
+        text = await self._service.read_text(body.text, normalise=body.normalises)
         references: tuple[Reference, ...] = ()
         if body.reference_audio_base64:
             references = (await self._reference(body),)

@@ -210,7 +210,9 @@ class OpenAISurface:
         """
         if not fields.input.strip():
             raise InvalidRequest("'input' must not be empty.", param="input")
-        text = self._service.read_text(fields.input, most_characters)
+        text = await self._service.read_text(
+            fields.input, most_characters, normalise=fields.normalises
+        )
         model = resolve_model(fields.model, self._pool.models)
         expression, temperature = _expression(fields), fields.temperature
         if not fields.model or fields.model.lower().startswith(CHATTERBOX):

@@ -38,7 +38,31 @@ class ReferenceField(BaseModel):
     text: str = Field("", description="What it says.")
 
 
-class SpeechBody(BaseModel):
+class NormalisationOptions(BaseModel):
+    """Kokoro's options, of which one counts here."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    normalize: bool | None = None
+
+
+class TextOptions(BaseModel):
+    """Whether the text is rewritten for speech, on every surface."""
+
+    normalize: bool | None = Field(
+        None, description="false leaves the text as it is, Markdown and HTML included."
+    )
+    normalization_options: NormalisationOptions | None = Field(
+        None, description="Kokoro's spelling of the same."
+    )
+
+    @property
+    def normalises(self) -> bool:
+        """Whether neither spelling says no."""
+        options = self.normalization_options
+        return self.normalize is not False and (options is None or options.normalize is not False)
+
+
+class SpeechBody(TextOptions):
     """The body of `POST /v1/audio/speech`."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)

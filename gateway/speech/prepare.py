@@ -22,6 +22,7 @@ from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.normalise import normalise
 from gateway.text.sanitise import sanitise_text
 from gateway.text.split import Segment, iter_segments
+from gateway.text.spoken_text import spoken_form
 from gateway.text.tokens import (
     CONTEXT_TOKENS,
     DEFAULT_PROMPT_TOKENS,
@@ -119,9 +120,8 @@ class PreparedSpeech:
 
     def segments_of(self, written: str) -> Iterator[Segment]:
         """What each generation of a part of the text says, lazily, as `segments` does."""
-        return self._spoken_segments(
-            normalise(written) if self._settings.normalise_text else written
-        )
+        normalised = self.request.text.normalised
+        return self._spoken_segments(spoken_form(written) if normalised else written)
 
     def _spoken_segments(self, text: str) -> Iterator[Segment]:
         return (
@@ -161,7 +161,7 @@ class PreparedSpeech:
         Raises:
             InvalidRequest: Prompt and text leave no room for audio.
         """
-        if self._settings.normalise_text:
+        if self.request.text.normalised:
             text = normalise(text)  # a segment ends with a stop, too
         text = sanitise_text(text)
         room = partial(fits_context, text, context_tokens=self.context_tokens)

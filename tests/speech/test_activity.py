@@ -17,7 +17,7 @@ def a_request(
     text: str = "Hello.", voice: str = "alloy", likely_seconds: float = 1.0
 ) -> SpeechRequest:
     """A request."""
-    spoken = SpokenText(text, text, (), silent=False, likely_seconds=likely_seconds)
+    spoken = SpokenText(text, text, True, (), silent=False, likely_seconds=likely_seconds)
     sampling = Sampling(temperature=0.5)
     return SpeechRequest("chatterbox", spoken, None, voice, "wav", sampling=sampling)
 

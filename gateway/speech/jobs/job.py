@@ -155,6 +155,7 @@ def request_fields(request: SpeechRequest) -> dict[str, Any]:
     """A request as JSON values, without its text and the audio of its references."""
     fields = {each.name: getattr(request, each.name) for each in dataclasses.fields(request)}
     del fields["text"], fields["references"]
+    fields["normalised"] = request.text.normalised
     fields["sampling"] = dataclasses.asdict(request.sampling)
     fields["transcripts"] = [reference.transcript for reference in request.references]
     return fields
@@ -177,4 +178,5 @@ def request_of(fields: dict[str, Any], text: str, references: Sequence[bytes]) -
     samples = tuple(
         Reference(wav, transcript) for wav, transcript in zip(references, transcripts, strict=True)
     )
-    return SpeechRequest(text=read_text(text, len(text)), references=samples, **known)
+    spoken = read_text(text, len(text), normalised=known.pop("normalised", True))
+    return SpeechRequest(text=spoken, references=samples, **known)

@@ -27,6 +27,7 @@ from gateway.api.chatterbox.travisvn.speech import (
     temperature_within,
 )
 from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
+from gateway.api.schemas import TextOptions
 from gateway.api.speakers import cast_voices
 from gateway.errors import GatewayError, InvalidRequest, VoiceNotFound, outcome_of
 from gateway.server.disconnect import ClientGone
@@ -42,7 +43,7 @@ LARGEST_SEED = 2**63 - 1
 ENDINGS = (".wav", ".mp3")
 
 
-class DevnenBody(Fields):
+class DevnenBody(Fields, TextOptions):
     """The body of devnen's `POST /tts`."""
 
     text: Annotated[str, StringConstraints(min_length=1)]
@@ -95,7 +96,7 @@ class DevnenSpeech:
         fields = check(DevnenBody, value)
         if not fields.text.strip():
             raise InvalidRequest("The text has nothing to say.")
-        text = self._service.read_text(fields.text)
+        text = await self._service.read_text(fields.text, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         cast = await cast_voices(
             self._catalogue,

@@ -22,6 +22,7 @@ from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
 from gateway.api.chatterbox.travisvn.paths import paths_of
 from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
 from gateway.api.multipart import Form
+from gateway.api.schemas import TextOptions
 from gateway.api.speakers import Cast, cast_voices
 from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
@@ -47,7 +48,7 @@ FALLBACK_HEADER = "X-Voice-Fallback"
 VoiceName = Annotated[str, StringConstraints(max_length=256)]
 
 
-class TravisvnBody(Fields):
+class TravisvnBody(Fields, TextOptions):
     """The body of `POST /audio/speech`."""
 
     input: Annotated[
@@ -146,7 +147,7 @@ class TravisvnSpeech:
         Raises:
             InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
-        text = self._service.read_text(fields.input)
+        text = await self._service.read_text(fields.input, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         samples = await self._samples(form)
         cast, fell_back = await self._cast(fields, text, samples, expression.scene)

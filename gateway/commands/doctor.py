@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -306,11 +307,28 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key", help="bearer key of the engine")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8], help="loads to measure")
     parser.add_argument("--tokens", type=int, default=508, help="audio tokens of each stream")
+    parser.add_argument(
+        "--golden",
+        metavar="MODEL",
+        help="instead: load these weights and compare greedy codes with transformers' own test",
+    )
+    parser.add_argument("--precision", default="bf16", help="of --golden")
+    parser.add_argument("--device", default="auto", help="of --golden")
     parser.add_argument("--report", type=Path, default=Path("doctor"), help="name of both files")
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Examine an engine; 1 where a check failed, 2 where it does not answer."""
+    if arguments.golden:
+        golden = import_module("engines.higgs.golden")  # with torch, which only this needs
+        share = golden.matching_codes(
+            arguments.golden,
+            revision=None,
+            precision=arguments.precision,
+            device=arguments.device,
+        )
+        print(f"{share:.0%} of the codes that transformers' test expects")  # noqa: T201
+        return int(share < 1)
     try:
         report, samples = asyncio.run(examine(arguments))
     except (httpx.HTTPError, ValueError, LookupError) as error:

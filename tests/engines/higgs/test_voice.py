@@ -33,6 +33,7 @@ from engines.voice import (
     UnspeakableError,
 )
 from engines.voice import PromptTooLongError as ContextExceededError
+from gateway.commands.main import main
 from tests.voices.recordings import tone, wav
 
 
@@ -101,6 +102,12 @@ class Setup:
                 await self.voice.stop()
 
         return asyncio.run(run()), job
+
+
+def test_random_weights_do_not_give_the_golden_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """The comparison runs, and says no."""
+    assert main(["doctor", "--golden", "random-tiny", "--device", "cpu"]) == 1
+    assert "0% of the codes" in capsys.readouterr().out
 
 
 @pytest.fixture(name="setup")

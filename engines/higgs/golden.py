@@ -1,0 +1,61 @@
+"""Compares greedy codes of real weights with those that transformers' own slow test expects.
+
+The figures are of test_single_speaker_smart_voice in transformers' test_modeling_higgs_audio_v2.py;
+its further frames differ between devices, and so they prove nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from engines.higgs.command import ProgressLines
+from engines.higgs.generation import GenerationRequest, Sampling
+from engines.higgs.load import load_engine
+from engines.higgs.prompt import CheckpointTokenizer, PromptBuilder, RandomTokenizer, TextTokenizer
+from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
+
+TEXT = "The sun rises in the east and sets in the west."
+FRAMES = np.array(
+    [
+        [267, 765, 878, 154, 806, 623, 1018, 723],
+        [796, 960, 313, 402, 265, 125, 643, 658],
+        [239, 446, 116, 756, 663, 321, 235, 704],
+    ],
+    np.int16,
+)
+PATIENCE_SECONDS = 60.0
+
+
+def matching_codes(model: str, *, revision: str | None, precision: str, device: str) -> float:
+    """Share of the expected codes that the model's weights give, greedily.
+
+    Args:
+        model: A folder or hub repository, as for `engine --voice higgs`.
+        revision: Of the hub repository.
+        precision: bf16 gives all of them; fewer bits need not.
+        device: auto, cuda or cpu.
+    """
+    engine = load_engine(
+        model,
+        revision=revision,
+        precision=precision,
+        slots=1,
+        context=256,
+        device=device,
+        progress=ProgressLines(),
+    )
+    try:
+        tokenizer: TextTokenizer = RandomTokenizer()
+        if engine.folder is not None:
+            tokenizer = CheckpointTokenizer(engine.folder)
+        prompt = PromptBuilder(tokenizer, engine.config).build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
+        request = GenerationRequest(prompt, len(FRAMES), Sampling(temperature=0))
+        changed = threading.Event()
+        generation = engine.loop.submit(request, changed.set)
+        while generation.end is None and changed.wait(PATIENCE_SECONDS):
+            changed.clear()
+        return float((generation.codes[: len(FRAMES)] == FRAMES).mean())
+    finally:
+        engine.loop.stop()

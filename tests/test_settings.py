@@ -143,7 +143,7 @@ def test_replicas_divide_slots_and_queue_places_and_nothing_else() -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    """The README's table is made of them."""
+    """The table in docs/settings.md is made of them."""
     for field, info in Settings.model_fields.items():
         assert info.description, variable_name(field)
         assert info.description.endswith(".")

@@ -53,6 +53,18 @@ _NEUTRAL = frozenset({"LATIN", "MODIFIER", "MICRO", "FEMININE", "MASCULINE", "KE
 _SCRIPT_NAMES = {"CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 
 
+# Arithmetic and money in the order and the words that the voice reads. A single letter is a
+# variable, but for the words "a" and "I".
+_MINUS = re.compile(
+    r"(?<![\w.,])(?P<left>\d[\d.,]*)?(?P<variable>(?(left)[a-z]?|[b-hj-z)]))\s+-\s+"
+    r"(?=(?P<right>\d[\d.,]*)?(?P<more>(?(right)[a-z]?|[b-hj-z(]))(?![^\W_])(?P<sum>\s*=)?)"
+)
+_TIMES = re.compile(r"(?<=\d)\s*\*\s*(?=[\d(a-z])|(?<=[a-z)])\s*\*\s*(?=\d)")
+_DIVIDED = re.compile(r"(?<=\d)\s+/\s+(?=\d)")
+_MONEY = re.compile(r"(?<![\w.,€£$¥])(\d[\d.,]*)[^\S\n]?([€£$¥])(?![\w€£$¥])")
+_CENTS = re.compile(r",(?=\d\d$)")
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One call of the voice.
@@ -73,13 +85,31 @@ def readable(text: str) -> str:
 
     Scene descriptions, special tokens and sound events (`<SE>[Laughter]</SE>`) go: this voice has
     no sound for them. Ligatures, full-width and styled letters, and digits of any script become
-    plain ones; control characters become spaces; endless numbers are spaced out.
+    plain ones; control characters become spaces; endless numbers are spaced out; arithmetic and
+    sums of money are written as the voice reads them.
     """
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n"))
     for pattern in (_SCENE, _SPECIAL_TOKEN, _EVENT):
         text = pattern.sub(" ", text)
     plain = {ord(c): _plain(c) for c in set(text) if not (c.isascii() and c.isprintable())}
-    return _LONG_NUMBER.sub(lambda number: " ".join(number[0]), text.translate(plain))
+    text = _LONG_NUMBER.sub(lambda number: " ".join(number[0]), text.translate(plain))
+    return _calculation(text)
+
+
+def _calculation(text: str) -> str:
+    text = text.replace("\u2212", " minus ")
+    text = _MONEY.sub(lambda money: money[2] + _CENTS.sub(".", money[1]), text)
+    text = _DIVIDED.sub(" divided by ", _TIMES.sub(" times ", text))
+    return _MINUS.sub(_minus, text)
+
+
+def _minus(found: re.Match[str]) -> str:
+    """A difference in words; "10 - 12" is a range, which the voice reads as one."""
+    left, right = found["left"] or "", found["right"] or ""
+    is_range = bool(left and right) and not (found["variable"] or found["more"] or found["sum"])
+    if is_range and (len(left), left) <= (len(right), right):
+        return found[0]
+    return f"{left}{found['variable']} minus "
 
 
 def _plain(character: str) -> str:

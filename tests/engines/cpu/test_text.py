@@ -20,6 +20,7 @@ from engines.cpu.text import (
     refusal,
     turns,
 )
+from gateway.text.normalise import normalise
 
 PROSE = st.lists(
     st.one_of(
@@ -175,3 +176,34 @@ def test_a_long_text_is_cut_only_as_far_as_it_is_wanted() -> None:
     assert next(pieces(text)).text == "This is a sentence of some words."
     assert time.perf_counter() - started < 0.5
     assert sum(1 for _ in cut("word " * 20_000)) > 400  # linear: else this takes minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("3x - 4", "3x minus 4"),
+        ("x - y", "x minus y"),
+        ("5 - 3 = 2", "5 minus 3 = 2"),
+        ("9 - 4", "9 minus 4"),
+        ("3 - 5 = -2", "3 minus 5 = -2"),
+        ("It is \u22124 today", "It is  minus 4 today"),
+        ("3 * 4", "3 times 4"),
+        ("6 / 2", "6 divided by 2"),
+        ("5 €", "€5"),
+        ("1,50 € or 20$", "€1.50 or $20"),
+        ("10 - 12 people, 2020 - 2024", "10 - 12 people, 2020 - 2024"),
+        ("Room 5 - a good one", "Room 5 - a good one"),
+        ("I - a man - said so", "I - a man - said so"),
+        ("$5, £3.50 and/or 24/7", "$5, £3.50 and/or 24/7"),
+    ],
+)
+def test_arithmetic_and_money_are_written_as_they_are_read(text: str, words: str) -> None:
+    """The voice says "to" for a minus, and nothing for a sign of money behind its number."""
+    assert readable(text) == words
+
+
+def test_a_paragraph_pauses_longer_than_a_sentence_behind_the_gateway() -> None:
+    """The gateway's normalising leaves the blank line that tells a paragraph."""
+    said = list(pieces(readable(normalise("One is here.\n \n\nTwo is. Three is."))))
+    assert [piece.text for piece in said] == ["One is here.", "Two is.", "Three is."]
+    assert said[0].pause_seconds > said[1].pause_seconds == SENTENCE_PAUSE_SECONDS

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 FRAMES_PER_SECOND = 25
 FIRST_FRAMES = 4  # sound of the first chunk: 0.16 s, heard after 21 steps of the decoder
 MOST_FRAMES = 100  # of one chunk: 83 % of its window is new sound
-GROWTH = 2
-# A chunk is made this long before the player has used up the last one, or sooner.
+GROWTH = 4
+# A chunk is made this long before the player has used up the last one, or sooner; after a short
+# chunk, half its sound before: so a quick card makes a longer one next.
 MARGIN_SECONDS = 0.25
 
 
@@ -44,9 +45,10 @@ class Window:
 
 
 def window_sizes(context: int) -> tuple[int, ...]:
-    """The lengths that windows have: for the first 4 new frames, and up to 100 later ones."""
+    """The lengths that windows have: for 4 new frames twice, as slow cards need them, to 100."""
     return (
         FIRST_FRAMES + context,
+        2 * FIRST_FRAMES + context,
         2 * context + FIRST_FRAMES,
         2 * context + 20,
         2 * context + 50,
@@ -123,7 +125,8 @@ class Pace:
         """When the next chunk must be made, however small; infinite before the first one."""
         if self.began_seconds is None:
             return float("inf")
-        return self.began_seconds + self.sent / FRAMES_PER_SECOND - MARGIN_SECONDS
+        margin = min(MARGIN_SECONDS, self.chunk_frames / FRAMES_PER_SECOND / 2)
+        return self.began_seconds + self.sent / FRAMES_PER_SECOND - margin
 
     def advance(self, frames: int, now_seconds: float) -> None:
         """Note that a chunk was sent."""

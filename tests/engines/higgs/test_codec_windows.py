@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engines.higgs.codec_windows import (
     FIRST_FRAMES,
-    MARGIN_SECONDS,
+    FRAMES_PER_SECOND,
     MOST_FRAMES,
     Pace,
     frames_wanted,
@@ -58,13 +58,13 @@ def test_the_frames_wanted_are_just_enough(sent: int, new: int) -> None:
     assert gives(wanted - 1) < enough
 
 
-@pytest.mark.parametrize("frames_per_second", [30, 60, 120, 350])
+@pytest.mark.parametrize("frames_per_second", [35, 40, 60, 120, 350])
 def test_a_player_that_starts_at_once_never_starves(frames_per_second: int) -> None:
-    """Where generation is faster than speech, on a simulated clock of 5 ms."""
+    """From 1.4 times real time on; the clock is simulated."""
     pace = Pace()
     wanted = frames_wanted(0, pace.wanted_frames(), context=CONTEXT, sizes=SIZES)
     chunks = []
-    for now in np.arange(0, 20, 0.005):
+    for now in np.arange(0, 20, 0.002):
         ready = int(now * frames_per_second)
         if ready >= wanted or now >= pace.due_seconds():
             window = next_window(pace.sent, ready, finished=False, context=CONTEXT, sizes=SIZES)
@@ -74,8 +74,9 @@ def test_a_player_that_starts_at_once_never_starves(frames_per_second: int) -> N
                 wanted = frames_wanted(
                     pace.sent, pace.wanted_frames(), context=CONTEXT, sizes=SIZES
                 )
-        if pace.began_seconds is not None and frames_per_second > 30:
-            assert pace.due_seconds() + MARGIN_SECONDS >= now, "the player ran dry"
+        if pace.began_seconds is not None:
+            dry = pace.began_seconds + pace.sent / FRAMES_PER_SECOND
+            assert dry >= now, "the player ran dry"
     assert chunks[0] == FIRST_FRAMES
     assert max(chunks) <= MOST_FRAMES
     if frames_per_second >= 60:

@@ -206,10 +206,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_from_arguments(parser.parse_args(argv))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def stop_at_end_of_stdin() -> None:
     """Stop this process when its standard input ends."""
 
@@ -226,3 +222,7 @@ def _stop_self() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(ORPHAN_GRACE_SECONDS)
     os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,21 +14,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, running_gateway, wait_until
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
+def gateway(tmp_path: Path, engine: str) -> Iterator[Gateway]:
     """A gateway with everything that has a route, before an engine that speaks at once."""
     voices = tmp_path / "voices"
     voices.mkdir()
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "20000") as supervisor,
-        running_gateway(upstreams=supervisor.address, voices_dir=voices) as running,
-    ):
+    with running_gateway(upstreams=engine, voices_dir=voices) as running:
         yield running
 
 

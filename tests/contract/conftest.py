@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from loadtest.processes import running_engine
+from tests.contract.simulators import Simulator, simulator
 
 ENGINES = {
     "simulated": ("--tokens-per-second", "2000"),
@@ -108,3 +109,10 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
         _target(engine.address, None) as target,
     ):
         yield target
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Simulator]:
+    """A fast simulated engine, as the tests of its own figures ask it."""
+    with simulator("--tokens-per-second", "2000") as running:
+        yield running

@@ -32,13 +32,6 @@ from tests.contract.simulators import (
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Simulator]:
-    """A fast one."""
-    with simulator("--tokens-per-second", "2000") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def short() -> Iterator[Simulator]:
     """One with a key, a name of its own and 400 tokens of context."""
     arguments = ["--api-key", "Secret", "--served-model-name", "higgs", "--max-model-len", "400"]

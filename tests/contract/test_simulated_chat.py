@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -18,13 +17,6 @@ from engines.simulator.waveform import expected_pcm, frames_of
 from tests.contract.simulators import BYTES_PER_TOKEN, CHAT, LONG, TEXT, Simulator, simulator
 
 FRAMES = frames_of(TEXT)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Simulator]:
-    """A fast one."""
-    with simulator("--tokens-per-second", "2000") as running:
-        yield running
 
 
 def shapes(answer: httpx.Response) -> list[tuple[str, Any]]:

@@ -33,13 +33,6 @@ DEADLINE_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Simulator]:
-    """A fast one."""
-    with simulator("--tokens-per-second", "2000") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def slow() -> Iterator[Simulator]:
     """One whose answers take a minute."""
     with simulator("--tokens-per-second", "100") as running:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway, running_gateway
 from tests.voices.recordings import tone, wav
 
 pytestmark = [
@@ -38,14 +38,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def gateway(disk: Path) -> Iterator[Gateway]:
+def gateway(disk: Path, engine: str) -> Iterator[Gateway]:
     """A gateway whose library lies on it."""
     voices = disk / "voices"
     voices.mkdir()
-    with (
-        running_engine("--voice", "simulated", "--tokens-per-second", "2000") as engine,
-        running_gateway(upstreams=engine.address, voices_dir=voices) as running,
-    ):
+    with running_gateway(upstreams=engine, voices_dir=voices) as running:
         yield running
 
 

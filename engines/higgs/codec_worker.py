@@ -24,6 +24,7 @@ from engines.higgs.codec_windows import Pace, Window, frames_wanted, next_window
 logger = logging.getLogger(__name__)
 
 FULL_SCALE = 32767
+BROKEN = -32768  # no sample of finite sound
 MOST_ROWS = 32
 BATCH_FRAMES = 1280  # of one batch: 0.6 GiB of activations at full size
 RUNNING_PER_FIRST_FRAME = 8  # a crowd delays the second chunk, so the first one is longer
@@ -132,15 +133,12 @@ class BatchDecoder:
             codes: [rows, codebooks, frames]; at most `most_rows` rows.
 
         Returns:
-            PCM [rows, samples].
-
-        Raises:
-            ArithmeticError: The codec gave no finite sound.
+            PCM [rows, samples]; the first sample of a row that is not finite is BROKEN.
         """
         rows, _, frames = codes.shape
         batch = torch.from_numpy(codes.astype(np.int64))
         if self._stream is None:
-            return _checked(self._pcm(batch).numpy())
+            return self._pcm(batch).numpy()
         with torch.cuda.stream(self._stream):
             bucket = 1 << (rows - 1).bit_length()
             recorded = self._graphs.get((bucket, frames))
@@ -153,21 +151,14 @@ class BatchDecoder:
             result = torch.empty(rows, pcm.shape[1], dtype=pcm.dtype, pin_memory=True)
             result.copy_(pcm[:rows], non_blocking=True)
             self._stream.synchronize()
-        return _checked(result.numpy())
+        return result.numpy()
 
     def _pcm(self, codes: Tensor) -> Tensor:
-        """Samples as int16; a row that is not finite is marked by its first sample, -32768."""
         samples = self._codec.decode(codes).float()
         pcm = (samples.clamp(-1, 1) * FULL_SCALE).round().to(torch.int16)
         finite = samples.isfinite().all(dim=1)
-        pcm[:, 0] = torch.where(finite, pcm[:, 0], -FULL_SCALE - 1)
+        pcm[:, 0] = torch.where(finite, pcm[:, 0], BROKEN)
         return pcm
-
-
-def _checked(pcm: NDArray[np.int16]) -> NDArray[np.int16]:
-    if (pcm[:, 0] == -FULL_SCALE - 1).any():
-        raise ArithmeticError("the codec's sound is not finite")
-    return pcm
 
 
 class CodecWorker:
@@ -176,6 +167,10 @@ class CodecWorker:
     Args:
         codec: On its device.
         decoder: Its batches.
+
+    Attributes:
+        failure: Why decoding failed, or None. What broke may break all that follows (an error of
+            CUDA does), so the process should be started again.
     """
 
     def __init__(self, codec: Codec, decoder: BatchDecoder) -> None:
@@ -185,6 +180,7 @@ class CodecWorker:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
+        self.failure: str | None = None
         self._thread = threading.Thread(target=self._run, name="higgs-codec", daemon=True)
         self.notify = self._wake.set  # for the generation loop: frames are ready
 
@@ -235,6 +231,7 @@ class CodecWorker:
                 busy = self._step(streams)
             except Exception as error:  # whatever broke, the clients must hear of it
                 logger.exception("the codec failed")
+                self.failure = f"the codec failed: {type(error).__name__}"
                 for stream in streams:
                     self._end(stream, error)
                 continue
@@ -271,7 +268,9 @@ class CodecWorker:
             begin, end = window.sound_from - window.start, window.sound_to - window.start
             stream.pace.advance(window.new_frames, now)
             self._want(stream)
-            if not stream.closed:
+            if samples[0] == BROKEN:
+                self._end(stream, ArithmeticError("the sound is not finite"))
+            elif not stream.closed:
                 stream.deliver(samples[begin * hop : end * hop].tobytes())
         return True
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 
 from engines.server.app import Engine, EngineOptions, create_engine_app
+from engines.voice import TOKENS_PER_SECOND
 
 if TYPE_CHECKING:
     from engines.higgs.load import LoadedEngine
@@ -29,6 +30,7 @@ ENCODER_BYTES = 650 * 2**20
 ENCODER_ON_CARD_FROM_BYTES = 15 * 2**30  # smaller cards encode references on the CPU
 BATCH_FRAMES_PER_SLOT = 40
 LEAST_BATCH_FRAMES, MOST_BATCH_FRAMES = 160, 1280
+MOST_REFERENCE_SECONDS = 60.0  # the gateway sends 30 at most
 PROGRESS_EVERY_SECONDS = 2.0
 
 
@@ -134,7 +136,7 @@ def _voice(arguments: argparse.Namespace, engine: LoadedEngine, show: ProgressLi
         engine.loop,
         worker,
         PromptBuilder(tokenizer, engine.config),
-        ReferenceEncoder(codec, context / 25),
+        ReferenceEncoder(codec, min(context / TOKENS_PER_SECOND, MOST_REFERENCE_SECONDS)),
         facts=engine.facts,
         natural_length=engine.folder is None,
     )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.higgs.codec import Codec
-from engines.voice import TOKENS_PER_SECOND, UnspeakableError
+from engines.voice import EngineBusyError, UnspeakableError
 from gateway.audio.pcm import FULL_SCALE, as_samples
 from gateway.audio.resample import Resampler
 from gateway.errors import InvalidRequest
@@ -25,7 +25,7 @@ class ReferenceEncoder:
 
     Args:
         codec: Its encoder does the work.
-        most_seconds: Longer recordings are refused: their codes would not fit the context.
+        most_seconds: Longer recordings are refused: encoding takes some 30 MB a second of them.
     """
 
     def __init__(self, codec: Codec, most_seconds: float) -> None:
@@ -46,6 +46,7 @@ class ReferenceEncoder:
 
         Raises:
             UnspeakableError: It cannot be read, or is too short or too long.
+            EngineBusyError: The device has no memory free for it now.
         """
         key = hashlib.sha256(recording).digest()
         known = self._known(key)
@@ -72,13 +73,14 @@ class ReferenceEncoder:
             decoded = decode(recording, param="messages", max_seconds=self._most_seconds)
             if decoded.cut:
                 raise UnspeakableError(
-                    f"The reference audio is longer than {self._most_seconds:.0f} s, which is what"
-                    f" the context of {self._most_seconds * TOKENS_PER_SECOND:.0f} tokens holds."
+                    f"The reference audio is longer than {self._most_seconds:.0f} s."
                 )
             pcm = np.rint(decoded.samples.clip(-1, 1) * (FULL_SCALE - 1)).astype("<i2").tobytes()
             resampler = Resampler(rate_hz, decoded.sample_rate_hz)
             samples = as_samples(resampler.feed(pcm) + resampler.finish()).astype(np.float32)
             codes = self._codec.encode(torch.from_numpy(samples / FULL_SCALE))
+        except torch.OutOfMemoryError as error:
+            raise EngineBusyError("There is no memory free to encode a recording.") from error
         except InvalidRequest as error:
             raise UnspeakableError(str(error)) from error
         except ValueError as error:

@@ -131,13 +131,15 @@ class HiggsVoice(Voice):
         self._pool.shutdown()
 
     def failure(self) -> str | None:
-        """Whether the loop is dead or stands still."""
-        return None if self._loop.alive() else "the generation loop is dead or does not move"
+        """Whether the loop is dead or stands still, or the codec failed."""
+        if not self._loop.alive():
+            return "the generation loop is dead or does not move"
+        return self._worker.failure
 
     async def _exit_when_dead(self) -> None:
-        while self._loop.alive():  # noqa: ASYNC110  (a thread that hangs sets no event)
+        while self.failure() is None:  # noqa: ASYNC110  (a thread that hangs sets no event)
             await asyncio.sleep(HEARTBEAT_SECONDS)
-        logger.critical("the generation loop is dead or does not move: the engine exits")
+        logger.critical("%s: the engine exits", self.failure())
         # Threads may hang in the driver: an orderly end would wait for them.
         os._exit(EXIT_FAILED)
 

@@ -205,14 +205,40 @@ def test_a_stream_that_is_closed_gets_nothing_more(worker: tuple[Codec, CodecWor
 def test_a_sound_that_is_not_finite_ends_the_stream_with_an_error(
     worker: tuple[Codec, CodecWorker],
 ) -> None:
-    """And no sound of it is delivered."""
+    """Its neighbour in the batch hears everything."""
     codec, running = worker
-    codec.offset[:] = torch.nan
+    codec.tables[3, 7] = torch.nan
+    sound, broken = Listener(), Listener()
+    codes = random_codes(20)
+    codes[:, 3] = 8
+    running.open(Source(codes, ready=20, end="stop"), sound)
+    codes = codes.copy()
+    codes[11, 3] = 7
+    running.open(Source(codes, ready=20, end="stop"), broken)
+    for listener in (sound, broken):
+        assert listener.ended.wait(30)
+    assert isinstance(broken.error, ArithmeticError)
+    assert broken.chunks == []
+    assert sound.error is None
+    assert len(sound.pcm) == 20 * 960
+    assert running.failure is None
+
+
+def test_a_codec_that_fails_says_so_to_all_and_for_good(
+    worker: tuple[Codec, CodecWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an error of CUDA does."""
+    codec, running = worker
+
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(codec, "decode", fail)
     listener = Listener()
     running.open(Source(random_codes(20), ready=20, end="stop"), listener)
     assert listener.ended.wait(30)
-    assert isinstance(listener.error, ArithmeticError)
-    assert listener.chunks == []
+    assert isinstance(listener.error, RuntimeError)
+    assert running.failure is not None
 
 
 def test_stopping_ends_what_is_open() -> None:

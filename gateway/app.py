@@ -134,7 +134,7 @@ class Runtime:
                 interval_seconds=settings.probe_interval_seconds,
                 decode=decode_pcm,
                 aliases=settings.voice_aliases,
-                changed=self.metrics.health_of(upstream.address),
+                changed=self._on_health(upstream.address),
             )
             for upstream in self.pool.upstreams
         }
@@ -171,6 +171,16 @@ class Runtime:
             retention_seconds=settings.jobs_retention_hours * 3600,
         )
 
+    def _on_health(self, address: str) -> Callable[[bool], None]:
+        tell = self.metrics.health_of(address)
+
+        def changed(healthy: bool) -> None:  # noqa: FBT001
+            tell(healthy)
+            if healthy:
+                self.catalogue.check_default()
+
+        return changed
+
     def _job_runner(self, store: Store) -> Runner:
         settings = self.settings
         return Runner(
@@ -195,8 +205,7 @@ class Runtime:
             group.create_task(self.jobs.run(self._job_runner))
             for prober in self.probers.values():
                 group.create_task(prober.run())
-            if self.catalogue.keeper is not None:
-                group.create_task(self.catalogue.keeper.run())
+            group.create_task(self.catalogue.keeper.run())
 
     async def aclose(self) -> None:
         """Give everything back."""

@@ -96,13 +96,6 @@ class VoiceExists(GatewayError):
     code = "voice_exists"
 
 
-class NoVoiceLibrary(GatewayError):
-    """The gateway was started without a folder for voices."""
-
-    status = 404
-    code = "no_voice_library"
-
-
 class JobNotFound(GatewayError):
     """No such job, or somebody else's."""
 

@@ -64,7 +64,7 @@ class CustomVoices:
         """`POST /v1/audio/voices`: a voice from a sample.
 
         Raises:
-            NoVoiceLibrary, InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
+            InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
                 LibraryUnusable.
         """
         library, keeper = self._catalogue.library
@@ -99,7 +99,7 @@ class CustomVoices:
         """`DELETE /v1/audio/voices/{id}`: by id or name; a second time it is not there.
 
         Raises:
-            NoVoiceLibrary, VoiceNotFound, QueueFull, LibraryUnusable.
+            VoiceNotFound, QueueFull, LibraryUnusable.
         """
         library, keeper = self._catalogue.library
         voice = await keeper.change(partial(library.remove, request.path_params["voice_id"]))

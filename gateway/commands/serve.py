@@ -111,6 +111,7 @@ def _start_engine(settings: Settings, scope: ExitStack) -> Settings:
         engine = command_supervisor(settings.engine_command)
         addresses = settings.upstreams or (settings.engine_address,)
     elif not settings.upstreams:
+        logger.info("no engine is configured (GATEWAY_UPSTREAMS): starting the CPU voice, English")
         engine = own = EngineSupervisor(relay=True)
         addresses = (own.address,)
     else:
@@ -196,10 +197,32 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def greeting(settings: Settings, host: str, port: int) -> Iterator[str]:
+    """What the log says at the start: the address, who may change voices, and a line to try.
+
+    Args:
+        settings: Those in force.
+        host: The address that the socket is bound to.
+        port: Its port.
+    """
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    yield f"listening on {address}, before {', '.join(settings.upstreams)}"
+    if settings.access_policy.voice_changes == "open":
+        yield (
+            "GATEWAY_VOICE_CHANGES is open: behind a proxy, everybody whom it lets in may change "
+            "voices"
+        )
+    key = " -H 'Authorization: Bearer KEY'" if not settings.anonymous else ""
+    yield (
+        f"to try: curl {address}/v1/audio/speech{key} -H 'Content-Type: application/json' "
+        """-d '{"input": "Hello."}' -o hello.mp3"""
+    )
+
+
 def _serve(settings: Settings, listener: socket.socket) -> None:
     """Serve in this process until a signal."""
-    host, port = listener.getsockname()[:2]
-    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    for line in greeting(settings, *listener.getsockname()[:2]):
+        logger.info(line)
     drain = Drain()
     config = uvicorn.Config(
         partial(create_app, settings, drain),

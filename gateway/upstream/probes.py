@@ -232,7 +232,11 @@ class Prober:
         if not upstream.healthy:
             upstream.healthy = True
             self._changed(True)
-            logger.info("upstream %s is ready", upstream.address)
+            languages = ", ".join(upstream.capabilities.languages or ("as its model has them",))
+            logger.info(
+                "upstream %s is ready: %s, languages: %s",
+                *(upstream.address, upstream.capabilities.engine, languages),
+            )
 
     async def _refresh_lists(self) -> None:
         upstream, address = self._upstream, self._upstream.address

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 
-from gateway.errors import NoVoiceLibrary
+from gateway.errors import VoiceNotFound
 from gateway.text.sanitise import sanitise_text
 from gateway.upstream.dialect import Reference
 from gateway.voices.library.background import VoiceKeeper
 from gateway.voices.library.config_file import Snapshot
 from gateway.voices.library.library import LibraryVoice, VoiceLibrary
 from gateway.voices.resolve import ChosenVoice, choose_voice, names_of_voices
+
+logger = logging.getLogger("gateway.voices")
 
 
 class VoiceCatalogue:
@@ -24,7 +28,7 @@ class VoiceCatalogue:
         presets: Tells the presets that the engines list.
         default: The voice of requests that name none: a preset or an alias.
         aliases: From the settings.
-        library: The voice library, or None.
+        library: The voice library.
         threads: Where recordings are read.
     """
 
@@ -34,20 +38,21 @@ class VoiceCatalogue:
         *,
         default: str,
         aliases: Mapping[str, str],
-        library: VoiceLibrary | None,
+        library: VoiceLibrary,
         threads: Executor,
     ) -> None:
         self.default = default
-        self.keeper = VoiceKeeper(library) if library else None
+        self.keeper = VoiceKeeper(library)
         self._presets = presets
         self._aliases = aliases
         self._library = library
         self._threads = threads
+        self._told = False
 
     @property
     def snapshot(self) -> Snapshot:
-        """The library's voices as they are now; empty where there is no library."""
-        return self._library.snapshot if self._library else Snapshot()
+        """The library's voices as they are now."""
+        return self._library.snapshot
 
     @property
     def presets(self) -> list[str]:
@@ -61,15 +66,7 @@ class VoiceCatalogue:
 
     @property
     def library(self) -> tuple[VoiceLibrary, VoiceKeeper]:
-        """The library, and what runs its changes.
-
-        Raises:
-            NoVoiceLibrary: The gateway has none.
-        """
-        if self._library is None or self.keeper is None:
-            raise NoVoiceLibrary(
-                "This gateway keeps no voices: GATEWAY_VOICES_DIR names no folder for them."
-            )
+        """The library, and what runs its changes."""
         return self._library, self.keeper
 
     def choose(self, name: str | None) -> ChosenVoice:
@@ -87,6 +84,16 @@ class VoiceCatalogue:
             now=time.time(),
         )
 
+    def check_default(self) -> None:
+        """Log, once, that no engine and no library has the default voice."""
+        if self._told or not self._presets():
+            return
+        with suppress(VoiceNotFound):
+            self.choose(None)
+            return
+        self._told = True
+        logger.error("GATEWAY_DEFAULT_VOICE: nobody has the voice %r", self.default)
+
     async def recording_of(self, voice: LibraryVoice) -> Reference:
         """A library voice as a reference.
 
@@ -100,7 +107,7 @@ class VoiceCatalogue:
         """A library voice's recording, a WAV file.
 
         Raises:
-            VoiceNotFound, InvalidRequest, NoVoiceLibrary.
+            VoiceNotFound, InvalidRequest.
         """
         read = partial(self.library[0].read_audio, voice)
         return await asyncio.get_running_loop().run_in_executor(self._threads, read)

@@ -7,12 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from loadtest.processes import ServeProcess, answers, free_port, running_serve, wait_until
+from loadtest.processes import (
+    ServeProcess,
+    answers,
+    free_port,
+    running_engine,
+    running_serve,
+    wait_until,
+)
 
 
 def speak(serve: ServeProcess, text: str = "Hello there.") -> httpx.Response:
@@ -152,3 +160,30 @@ def test_settings_are_printed_with_secrets_masked() -> None:
     assert "GATEWAY_UPSTREAM_API_KEY=********" in done.stdout
     assert "GATEWAY_PORT=8888" in done.stdout
     assert "very-secret" not in done.stdout
+
+
+def test_the_log_says_what_speaks_where_and_how_to_try_it(tmp_path: Path) -> None:
+    """Engine, languages, address, and a line that works as it stands."""
+    log = tmp_path / "log"
+    with log.open("wb") as file, running_serve(stderr=file) as serve:
+        told = log.read_text()
+        assert f"listening on {serve.url}, before http://127.0.0.1:" in told
+        assert "starting the CPU voice, English" in told
+        assert "is ready: cpu, languages: en" in told
+        (line,) = [line for line in told.splitlines() if "to try: " in line]
+        command = line.partition("to try: ")[2]
+        subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "hello.mp3").read_bytes()[0] == 0xFF  # an MPEG frame's sync
+
+
+def test_a_default_voice_that_nobody_has_is_told_when_an_engine_is_ready(tmp_path: Path) -> None:
+    """Not by every request that names none."""
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as file,
+        running_engine("--voice", "simulated") as engine,
+        running_serve(upstreams=engine.address, default_voice="nobody", stderr=file) as serve,
+    ):
+        wait_until(lambda: answers(serve.url + "/ready"), "it is ready")
+        told = "GATEWAY_DEFAULT_VOICE: nobody has the voice 'nobody'"
+        wait_until(lambda: told in log.read_text(), "it is told")

@@ -13,7 +13,7 @@ from gateway.api.chatterbox.devnen.tts import DevnenSpeech, TtsEndpoint
 from gateway.api.chatterbox.devnen.web_ui import DevnenServer
 from gateway.api.chatterbox.travisvn.about import TravisvnAbout
 from gateway.api.chatterbox.travisvn.long_text import TravisvnLong
-from gateway.api.chatterbox.travisvn.memory import TravisvnMemory
+from gateway.api.chatterbox.travisvn.memory import memory_routes
 from gateway.api.chatterbox.travisvn.paths import paths_of
 from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.chatterbox.travisvn.status import TravisvnStatus
@@ -65,7 +65,6 @@ class ChatterboxSurface:
             TravisvnLong(service, jobs, speech, bodies, show_texts=show_texts),
             TravisvnVoices(catalogue, bodies),
             TravisvnStatus(activity),
-            TravisvnMemory(activity),
             TravisvnAbout(pool, catalogue.default),
             DevnenServer(catalogue, pool, bodies),
         )
@@ -74,4 +73,5 @@ class ChatterboxSurface:
     def routes(self) -> list[BaseRoute]:
         """What this surface answers."""
         routes = [route for part in self._parts for route in part.routes()]
-        return [*routes, *(Route(path, self._health) for path in paths_of("/health"))]
+        health = [Route(path, self._health) for path in paths_of("/health")]
+        return [*routes, *memory_routes(), *health]

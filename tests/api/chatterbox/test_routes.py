@@ -162,7 +162,7 @@ TRAVISVN: tuple[Row, ...] = (
     ),
     ("GET", (*v1("/status/statistics"), "/stats"), {}, 200, STATISTICS),
     ("POST", v1("/status/history/clear"), {}, 200, {"message", "warning"}),
-    ("GET", v1("/memory"), {}, 200, {"memory_info", "request_counter", "cleanup_performed"}),
+    ("GET", v1("/memory"), {}, 200, {"memory_info", "cleanup_performed"}),
     ("GET", v1("/memory/config"), {}, 200, {"memory_cleanup_interval", "memory_info"}),
     ("POST", v1("/memory/config"), {"json": {}}, 200, {"status", "message"}),
     ("GET", v1("/memory/recommendations"), {}, 200, {"memory_info", "recommendations"}),

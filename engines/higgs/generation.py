@@ -111,6 +111,8 @@ class Generation:
         end: None while it runs; once set, `ready` is final.
         error: A sentence where `end` is FAILED.
         queued_seconds: Wait for a slot, once it has one.
+        notify: Tells the reader that something changed.
+        slot: Where it runs, for the loop alone.
     """
 
     def __init__(self, request: GenerationRequest, seed: int, notify: Callable[[], None]) -> None:
@@ -124,7 +126,8 @@ class Generation:
         self.error: str | None = None
         self.queued_seconds: float | None = None
         self.wanted_end: EndReason | None = None
-        self._notify = notify
+        self.notify = notify
+        self.slot = -1
         self._cut = request.max_frames
         self._lock = threading.Lock()
 
@@ -138,21 +141,26 @@ class Generation:
             if self.wanted_end is None and self.end is None:
                 self.wanted_end = reason
 
-    def add_row(self, row_index: int, row: npt.NDArray[np.integer], stream_eos: int) -> None:
-        """Take the delayed row `row_index` (1 is the first after the all-BOS row)."""
+    def add_rows(self, first: int, rows: npt.NDArray[np.integer], stream_eos: int) -> bool:
+        """Take delayed rows, int [count, 8], from row `first` on; row 0 is the all-BOS row.
+
+        Returns:
+            Whether frames came.
+        """
+        before = self.ready
         books = np.arange(CODEBOOKS)
-        self._buffer[row_index - 1 - books + LEAD_ROWS, books] = np.minimum(row, LARGEST_CODE)
-        if row[0] == stream_eos:
-            self._cut = min(self._cut, row_index - 1)
-        self.ready = max(self.ready, min(row_index - CODEBOOKS + 1, self._cut))
+        last = first + len(rows) - 1
+        at = np.arange(first, last + 1)[:, None] - 1 - books + LEAD_ROWS
+        self._buffer[at, books] = np.minimum(rows, LARGEST_CODE)
+        ends = np.flatnonzero(rows[:, 0] == stream_eos)
+        if len(ends):
+            self._cut = min(self._cut, first + int(ends[0]) - 1)
+        self.ready = max(before, min(last - CODEBOOKS + 1, self._cut))
+        return self.ready > before
 
     def finish(self, reason: EndReason, error: str | None = None) -> None:
         """Set the end and tell the reader; the loop's thread calls it once."""
         with self._lock:
             self.error = error
             self.end = reason
-        self._notify()
-
-    def notify(self) -> None:
-        """Tell the reader that frames are ready."""
-        self._notify()
+        self.notify()

@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ MOST_SLOTS = 64  # chosen at most where the operator names no number
 # What CUDA's context, the kernels, the graphs and a chunk of prefill take beside weights and
 # slots, measured on an H100.
 _WORKING_BYTES = 1 << 30
+_SWITCH_SECONDS = 0.0005
 _LEAST_CAPABILITY = (8, 0)  # bf16 in Triton's tl.dot
 
 
@@ -89,6 +91,9 @@ def load_engine(
         UnsupportedCheckpointError: The checkpoint is another model's, or damaged.
     """
     began = time.monotonic()
+    # The loop's thread asks for the interpreter after each wait for the device; by default another
+    # thread may keep it for 5 ms more, which is longer than a step.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     target = choose_device(device)
     random = model in RANDOM_MODELS
     folder = None if random else find_checkpoint(model, revision, progress)

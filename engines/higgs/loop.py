@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engines.higgs.generation import (
@@ -31,7 +32,13 @@ from engines.higgs.generation import (
 from engines.higgs.model import Cache, Decoder, to_device
 from engines.higgs.prefill import Prefiller, PrefixStore
 from engines.higgs.state import FIRST_ROW, SlotState, Status, first_rows, new_slot_fields
-from engines.higgs.step import READ_BEHIND_STEPS, StepResult, StepRunner, batch_sizes
+from engines.higgs.step import (
+    READ_BEHIND_STEPS,
+    READ_BLOCK_STEPS,
+    StepResult,
+    StepRunner,
+    batch_sizes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +49,9 @@ _MOST_STEPS_BETWEEN_CHUNKS = 16
 _HUNG_SECONDS = 10.0
 # A stretch of 4 s in which the first codebook takes three codes at most is no speech.
 _GUARD_FRAMES = 100
+_GUARD_EVERY = 25
 _GUARD_CODES = 3
+_MANY_ROWS = 16
 
 _ENDS = {Status.STOPPED: EndReason.STOP, Status.FULL: EndReason.LENGTH}
 
@@ -120,6 +129,8 @@ class GenerationLoop:
         self._waiting: deque[tuple[float, Generation]] = deque()
         self._free = list(range(options.slots))[::-1]
         self._running: dict[int, Generation] = {}
+        self._rows: list[Generation | None] | None = None  # None: to be made of those that run
+        self._named: list[int] = []
         self._unread: deque[tuple[list[Generation | None], StepResult]] = deque()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -240,7 +251,7 @@ class GenerationLoop:
         if self._running:
             self._step()
         elif self._unread:
-            self._read()
+            self._read(len(self._unread))
         return True
 
     def _admit(self) -> None:
@@ -255,9 +266,9 @@ class GenerationLoop:
                 self._waiting.append((queued_at, generation))
 
     def _drop_stopped(self) -> None:
-        for slot, generation in [*self._running.items()]:
+        for generation in [*self._running.values()]:
             if generation.wanted_end is not None:
-                self._release(slot, generation.wanted_end)
+                self._release(generation, generation.wanted_end)
         for job in [*self._prefiller.jobs]:
             if job.generation.wanted_end is not None:
                 self._prefiller.jobs.remove(job)
@@ -288,59 +299,84 @@ class GenerationLoop:
                 torch.from_numpy(rows), self._device
             )
             self._state.integers[job.slot] = to_device(torch.from_numpy(fields), self._device)
+            generation.slot = job.slot
             self._running[job.slot] = generation
+            self._rows = None
 
     def _step(self) -> None:
-        if self._options.deterministic:
-            # Each slot has its own row, so that a generation's neighbours never move it.
-            named = [slot if slot in self._running else self.slots for slot in range(self.slots)]
-        else:
-            named = list(self._running)
-        result = self._runner.run(named)
+        if self._rows is None:
+            # Deterministic: each slot has its own row, so that neighbours never move a generation.
+            # The slot after the last is the scratch slot.
+            slots = range(self.slots) if self._options.deterministic else list(self._running)
+            self._rows = [self._running.get(slot) for slot in slots]
+            self._named = [
+                slot if row is not None else self.slots
+                for slot, row in zip(slots, self._rows, strict=True)
+            ]
+        self._unread.append((self._rows, self._runner.run(self._named)))
         self._steps_total += 1
         self._steps_since_chunk += 1
-        self._unread.append(([self._running.get(slot) for slot in named], result))
-        if len(self._unread) > READ_BEHIND_STEPS:
-            self._read()
+        # Many rows are read several steps at once: that is what other threads of the process wait
+        # for, and a step of many rows is longer.
+        block = READ_BLOCK_STEPS if len(self._running) >= _MANY_ROWS else 1
+        while len(self._unread) >= READ_BEHIND_STEPS + block:
+            self._read(block)
 
-    def _read(self) -> None:
-        """Take the oldest unread step's rows."""
-        generations, result = self._unread.popleft()
-        slot_of = {id(generation): slot for slot, generation in self._running.items()}
-        for generation, row in zip(generations, result.wait(), strict=False):
-            slot = slot_of.get(id(generation))
-            if generation is None or slot is None:
-                continue  # it ended before this step was read
-            before = generation.ready
-            status = int(row[CODEBOOKS + 1])
-            if status == Status.NOT_A_NUMBER:
-                self._release(slot, EndReason.FAILED, "the model's output is not a number")
-                continue
-            generation.add_row(
-                int(row[CODEBOOKS]), row[:CODEBOOKS], self._decoder.config.stream_eos
-            )
-            self._frames_total += generation.ready - before
-            if status in _ENDS:
-                self._release(slot, _ENDS[Status(status)])
-            elif self._repeats(generation, before):
-                self._release(slot, EndReason.REPETITION)
-            elif generation.ready > before:
-                generation.notify()
+    def _read(self, steps: int) -> None:
+        """Take the rows of the oldest unread steps."""
+        told: set[Callable[[], None]] = set()
+        while steps:
+            generations, result = self._unread.popleft()
+            results = [result.wait()]
+            steps -= 1
+            while steps and self._unread[0][0] is generations:
+                results.append(self._unread.popleft()[1].wait())
+                steps -= 1
+            stacked = np.stack(results)
+            for index, generation in enumerate(generations):
+                # One that ended before this step was read has nothing to take.
+                if generation is not None and generation.end is None:
+                    self._take(generation, stacked[:, index], told)
+        for notify in told:
+            notify()
+
+    def _take(
+        self,
+        generation: Generation,
+        rows: npt.NDArray[np.int32],
+        told: set[Callable[[], None]],
+    ) -> None:
+        """Add rows int32 [steps, 10] of one generation, up to its end."""
+        status = rows[:, CODEBOOKS + 1]
+        ended = np.flatnonzero(status != Status.RUNNING)
+        last = int(status[ended[0]]) if len(ended) else Status.RUNNING
+        broken = last == Status.NOT_A_NUMBER
+        if len(ended):
+            rows = rows[: ended[0] + (0 if broken else 1)]
+        before = generation.ready
+        if len(rows):
+            eos = self._decoder.config.stream_eos
+            if generation.add_rows(int(rows[0, CODEBOOKS]), rows[:, :CODEBOOKS], eos):
+                told.add(generation.notify)
+                self._frames_total += generation.ready - before
+        if broken:
+            self._release(generation, EndReason.FAILED, "the model's output is not a number")
+        elif len(ended):
+            self._release(generation, _ENDS[Status(last)])
+        elif self._repeats(generation, before):
+            self._release(generation, EndReason.REPETITION)
 
     def _repeats(self, generation: Generation, before: int) -> bool:
         ready = generation.ready
-        if (
-            not self._options.repetition_guard
-            or ready == before
-            or ready % 25
-            or ready < _GUARD_FRAMES
-        ):
+        due = ready // _GUARD_EVERY > before // _GUARD_EVERY and ready >= _GUARD_FRAMES
+        if not self._options.repetition_guard or not due:
             return False
         return len(np.unique(generation.codes[ready - _GUARD_FRAMES : ready, 0])) <= _GUARD_CODES
 
-    def _release(self, slot: int, reason: EndReason, error: str | None = None) -> None:
-        generation = self._running.pop(slot)
-        self._free.append(slot)
+    def _release(self, generation: Generation, reason: EndReason, error: str | None = None) -> None:
+        del self._running[generation.slot]
+        self._rows = None
+        self._free.append(generation.slot)
         self._finish(generation, reason, error)
 
     def _finish(self, generation: Generation, reason: EndReason, error: str | None = None) -> None:

@@ -19,7 +19,8 @@ from engines.higgs.kernels.sampler import advance, sample_rows
 from engines.higgs.model import Cache, Decoder, to_device
 from engines.higgs.state import SlotState
 
-READ_BEHIND_STEPS = 2  # the host may be this many steps behind before the loop waits for it
+READ_BEHIND_STEPS = 2  # the host may be this many steps behind before the loop waits for it,
+READ_BLOCK_STEPS = 4  # and so many more where it reads several at once
 
 
 def batch_sizes(slots: int, *, fixed: bool) -> list[int]:
@@ -72,7 +73,7 @@ class StepRunner:
         # The ring is longer than the steps that can be unread.
         self._ring = [
             torch.empty(self._sizes[-1], 10, dtype=torch.int32, pin_memory=self._graphed)
-            for _ in range(READ_BEHIND_STEPS + 2)
+            for _ in range(READ_BEHIND_STEPS + READ_BLOCK_STEPS + 1)
         ]
         self._turn = 0
 

@@ -202,6 +202,11 @@ class Codec(nn.Module):
             OSError: A file is missing.
             ValueError: The weights are not those of this codec.
         """
+        if not (folder / "model.safetensors").is_file():
+            raise OSError(
+                f"{folder} has no model.safetensors: the codec is read in the layout of"
+                " transformers (the hub's since 2026-04-04), not as model.pth"
+            )
         config = HiggsAudioV2TokenizerConfig.from_pretrained(folder)
         with torch.device("meta"):  # without the seconds that an initialisation takes
             codec = cls(config)

@@ -64,6 +64,8 @@ def test_a_folder_without_a_weight_is_refused(reference: tuple[Any, Path], tmp_p
     """Loading silently what does not fit would speak noise."""
     from safetensors.torch import load_file, save_file  # noqa: PLC0415
 
+    with pytest.raises(OSError, match="not as model"):
+        Codec.from_folder(tmp_path)
     _, folder = reference
     weights = load_file(folder / "model.safetensors")
     del weights["fc2.weight"]
@@ -175,6 +177,19 @@ def test_streams_side_by_side_are_sample_by_sample_one_whole_decode(
         expected = whole(codec, source.codes)
         assert listener.pcm.shape == expected.shape
         assert np.abs(listener.pcm.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_graphs_give_what_plain_calls_give() -> None:
+    """For every length, with full and with padded batches, and for a length without a graph."""
+    codec = Codec.random(tiny=True).place(torch.device("cuda"), torch.device("cpu"))
+    recorded, plain = BatchDecoder(codec), BatchDecoder(codec)
+    recorded.capture()
+    for frames in (*recorded.sizes, 33):
+        for rows in (1, 3, 8):
+            codes = np.stack([random_codes(frames).T for _ in range(rows)])
+            error = np.abs(recorded.decode(codes).astype(int) - plain.decode(codes))
+            assert error.max() <= 0.002 * 32767
 
 
 def test_the_first_chunk_comes_before_the_end(worker: tuple[Codec, CodecWorker]) -> None:

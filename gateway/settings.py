@@ -7,7 +7,6 @@ code; a wrong value stops the start with one line that names the variable.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import shlex
 import socket
@@ -544,38 +543,3 @@ def check_names(environment: Mapping[str, str]) -> None:
         nearest = difflib.get_close_matches(name, known, n=1)
         meant = f"; did you mean {nearest[0]}?" if nearest else ""
         raise SettingsError(f"{name} is not a setting of this version{meant}")
-
-
-def as_text(value: object) -> str:
-    """A setting's value as it would stand in the environment, secrets masked."""
-    if isinstance(value, SecretStr):
-        return "********"
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if isinstance(value, Mapping):
-        return ",".join(f"{alias}={voice}" for alias, voice in value.items())
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
-
-
-def default_text(field: str) -> str:
-    """The default of a field as text, for tables."""
-    info = Settings.model_fields[field]
-    if info.default_factory is not None:
-        return {"worker_threads": "(cores)", "data_dir": "(user data)"}[field]
-    return as_text(info.default)
-
-
-def describe(settings: Settings) -> dict[str, str]:
-    """Variable name to value, secrets masked, in the order of the class."""
-    return {
-        variable_name(field): as_text(getattr(settings, field)) for field in Settings.model_fields
-    }
-
-
-def describe_json(settings: Settings) -> str:
-    """The same as JSON text."""
-    return json.dumps(describe(settings), indent=2)

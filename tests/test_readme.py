@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from gateway.audio.encoders import ENCODERS
-from gateway.settings import UNDOCUMENTED, Settings, default_text, variable_name
+from gateway.commands.settings import default_text
+from gateway.settings import UNDOCUMENTED, Settings, variable_name
 from gateway.voices.aliases import OPENAI_VOICES
 from tests.running import Gateway
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
+from gateway.commands.settings import describe
 from gateway.server.connections import bounds_of
 from gateway.settings import (
     Settings,
     SettingsError,
     check_names,
-    describe,
     load_settings,
     old_names,
     variable_name,

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.access.keys import file_line, new_key, parse_file
+from gateway.access.keys import Key, file_line, new_key, parse_file
 from gateway.access.rate_limits import Limits
 
 HINT = (
@@ -46,10 +46,18 @@ def run_keys(arguments: argparse.Namespace) -> int:
         print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
         return 2
     print(key)  # noqa: T201
+    if arguments.file is not None and len(same := _named(arguments.file, arguments.name)) > 1:
+        note = f"{len(same)} keys are named {arguments.name} now: each works until its line is gone"
+        print(note, file=sys.stderr)  # noqa: T201
     if arguments.file is None:
         print(line)  # noqa: T201
         print(HINT, file=sys.stderr)  # noqa: T201
     return 0
+
+
+def _named(path: Path, name: str) -> list[Key]:
+    """The keys of a name in a keys file."""
+    return [key for key in parse_file(path.read_bytes()) if key.name == name]
 
 
 def append_line(path: Path, line: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -18,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     from gateway.commands.keys import add_keys_arguments  # noqa: PLC0415
     from gateway.commands.say import add_say_arguments  # noqa: PLC0415
     from gateway.commands.serve import add_serve_arguments  # noqa: PLC0415
+    from gateway.commands.settings import add_settings_arguments  # noqa: PLC0415
     from gateway.commands.voices import add_voices_arguments  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
@@ -39,31 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("doctor", help="check, measure and hear an engine; writes a report")
     )
     add_voices_arguments(commands.add_parser("voices", help="keep the voice library"))
-    settings = commands.add_parser("settings", help="show every setting, secrets masked")
-    settings.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def run_settings(arguments: argparse.Namespace) -> int:
-    """Print the settings as they are in force."""
-    from gateway.settings import (  # noqa: PLC0415
-        SettingsError,
-        describe,
-        describe_json,
-        load_settings,
+    add_settings_arguments(
+        commands.add_parser("settings", help="show every setting, secrets masked")
     )
-
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        print(f"speech-gateway: {error}", file=sys.stderr)
-        return 2
-    if arguments.json:
-        print(describe_json(settings))
-    else:
-        for name, value in describe(settings).items():
-            print(f"{name}={value}")
-    return 0
+    return parser
 
 
 # Imported when they run: a command starts without the others' libraries.
@@ -74,7 +53,7 @@ _COMMANDS = {
     "keys": "gateway.commands.keys:run_keys",
     "say": "gateway.commands.say:run_say",
     "serve": "gateway.commands.serve:run_serve",
-    "settings": "gateway.commands.main:run_settings",
+    "settings": "gateway.commands.settings:run_settings",
     "voices": "gateway.commands.voices:run_voices",
 }
 

@@ -26,7 +26,8 @@ from gateway.access.keys import (
 from gateway.access.rate_limits import Limits
 from gateway.commands.keys import run_keys
 from gateway.commands.main import build_parser
-from gateway.settings import SettingsError, describe, load_settings
+from gateway.commands.settings import describe
+from gateway.settings import SettingsError, load_settings
 
 SECRET = "sg-correct-horse-battery-staple"  # noqa: S105  (what the tests look for)
 BASE64 = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
@@ -295,6 +296,15 @@ def test_a_new_key_is_appended_to_the_file(
     shown = capsys.readouterr().out.split()
     keys = KeyRing((), path)
     assert [name_of(keys.find(key.encode())) for key in shown] == ["alice", "bob"]
+
+
+def test_a_second_key_of_a_name_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is how a key is exchanged, and may be a mistake."""
+    path = str(tmp_path / "keys")
+    assert run_keys(parsed("alice", "--file", path)) == 0
+    assert capsys.readouterr().err == ""
+    assert run_keys(parsed("alice", "--file", path)) == 0
+    assert "2 keys are named alice now" in capsys.readouterr().err
 
 
 def test_a_file_of_something_else_is_left_alone(

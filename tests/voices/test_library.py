@@ -261,6 +261,19 @@ def test_the_default_is_one_voice_or_none(library: VoiceLibrary) -> None:
     assert library.default_voice() is None
 
 
+def test_a_full_library_takes_no_more(
+    library: VoiceLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of voices is bounded; one that goes makes room."""
+    monkeypatch.setattr("gateway.voices.library.library.MOST_VOICES", 2)
+    for name in ("anna", "ben"):
+        library.add(name, wav(tone(1.5, 24_000)))
+    with pytest.raises(InvalidRequest, match="full"):
+        library.add("carl", wav(tone(1.5, 24_000)))
+    library.remove("anna")
+    assert library.add("carl", wav(tone(1.5, 24_000))).name == "carl"
+
+
 def test_aliases_come_and_go(library: VoiceLibrary) -> None:
     """Each of them finds the voice until it is taken away."""
     library.add("Anna", sample())

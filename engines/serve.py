@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import errno
 import functools
-import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -26,13 +24,13 @@ from engines.higgs.command import add_higgs_arguments, create_higgs
 from engines.server.app import CONTEXT_TOKENS, Engine, EngineOptions, create_engine_app
 from engines.server.presets import PresetFolder
 from engines.simulator.app import add_simulator_arguments, create_simulator
+from gateway.server.signals import stop_at_end_of_stdin
 from gateway.telemetry.logging import log_config
 
 KEEP_ALIVE_SECONDS = 5  # docs/contract.md section 1
 BACKLOG = 2048
 DRAIN_SECONDS = 5
 STATUS_USAGE = 2
-ORPHAN_GRACE_SECONDS = 3.0
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -204,24 +202,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="engines.serve", description=__doc__)
     add_engine_arguments(parser)
     return run_from_arguments(parser.parse_args(argv))
-
-
-def stop_at_end_of_stdin() -> None:
-    """Stop this process when its standard input ends."""
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        _stop_self()
-
-    threading.Thread(target=watch, name="stdin-watch", daemon=True).start()
-
-
-def _stop_self() -> None:
-    """Ask for an orderly end, then insist: nobody is left who could."""
-    os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(ORPHAN_GRACE_SECONDS)
-    os._exit(1)
 
 
 if __name__ == "__main__":

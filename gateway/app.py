@@ -1,37 +1,30 @@
-"""`create_app(settings)`: routes, lifespan, error handlers. Wiring only."""
+"""`create_app(settings)`: what lives as long as the process, and the routes. Wiring only."""
 
 from __future__ import annotations
 
 import asyncio
-import http
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
 
-from gateway.access.loopback import LOCAL_ORIGINS
-from gateway.access.middleware import AccessMiddleware, Door
-from gateway.api import error_bodies as shapes
+from gateway.access.control import AccessControl
 from gateway.api.admin import AdminSurface
 from gateway.api.chatterbox import ChatterboxSurface
+from gateway.api.dispatcher import Dispatcher
 from gateway.api.endpoint import BodyReader
 from gateway.api.generate import GenerateSurface
 from gateway.api.jobs import JobsSurface
 from gateway.api.openai import OpenAISurface
 from gateway.api.openai_voices import CustomVoices
+from gateway.api.openapi import description_routes
 from gateway.api.operations import OperationsSurface
+from gateway.api.routes import Route, RouteTable
 from gateway.audio.transcoder import BitRates
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
-from gateway.server.disconnect import ClientGone
-from gateway.server.shutdown import Drain, DrainMiddleware
+from gateway.server.shutdown import Drain
 from gateway.settings import Settings
 from gateway.speech.activity import Activity
 from gateway.speech.admission import Admission
@@ -40,7 +33,7 @@ from gateway.speech.jobs.runner import Runner
 from gateway.speech.jobs.store import Store
 from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.request_log import RequestLogMiddleware
+from gateway.telemetry.outcomes import Outcomes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.pool import Pool
 from gateway.upstream.probes import Prober
@@ -54,47 +47,6 @@ LEAST_RETRIES = 10
 PROBE_CONNECTIONS = 4  # beside the slots, for each upstream
 
 
-async def _handle_gateway_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, GatewayError):  # a bug: its text is for the log alone
-        error = GatewayError("The gateway failed; its log says how.")
-    return shapes.render(request.url.path, error)
-
-
-async def _handle_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405, in the surface's shape."""
-    if not isinstance(error, HTTPException):
-        raise error
-    path = request.url.path[:256]
-    if error.status_code == http.HTTPStatus.NOT_FOUND:
-        response = shapes.render(path, RouteNotFound(f"There is no route {path}."))
-    elif error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        response = shapes.render(
-            path, MethodNotAllowed(f"{path} does not take the method {request.method[:16]}.")
-        )
-    else:
-        response = shapes.render(path, InvalidRequest(str(error.detail)))
-    response.headers.update(error.headers or {})
-    if "allow" in response.headers:
-        response.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
-    return response
-
-
-def _methods_of(request: Request) -> set[str]:
-    """The methods of a path: Starlette tells those of the first of its routes alone."""
-    return {
-        method
-        for route in request.app.router.routes
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
-
-
-async def _handle_client_gone(request: Request, error: Exception) -> Response:
-    """End a request that nobody waits for any more; what is answered goes nowhere."""
-    del request, error
-    return Response(status_code=http.HTTPStatus.BAD_REQUEST)
-
-
 Result = TypeVar("Result")
 
 
@@ -105,7 +57,8 @@ class Runtime:
         self.settings = settings
         self.drain = drain
         self.metrics = Metrics()
-        self.door = Door(
+        self.outcomes = Outcomes(self.metrics)
+        self.access = AccessControl(
             settings.key_ring(),
             settings.access_policy,
             limits=settings.limits,
@@ -214,47 +167,40 @@ class Runtime:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
-class Mountable(Protocol):
-    """A part of the application that has routes."""
-
-    def routes(self) -> list[BaseRoute]:
-        """What it answers."""
-
-
-def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
-    """What is mounted, in order: of two routes with one path, the first holds."""
-    service, metrics, bodies = runtime.service, runtime.metrics, runtime.bodies
+def routes_of(runtime: Runtime) -> list[Route]:
+    """Every route that is mounted; of two with one method and path, the first holds."""
+    service, outcomes, bodies = runtime.service, runtime.outcomes, runtime.bodies
     catalogue, pool, threads = runtime.catalogue, runtime.pool, runtime.executor
     settings, chosen = runtime.settings, runtime.settings.surfaces
     operations = OperationsSurface(
         pool,
-        metrics,
+        runtime.metrics,
         runtime.drain,
         default_voice=settings.default_voice,
         # Clients of the earlier proxy alone know another word.
         well="ok" if chosen == ("generate",) else "healthy",
     )
-    yield operations
-    yield AdminSurface(pool, bodies)
+    routes = [*operations.routes(), *AdminSurface(pool, bodies).routes()]
+    routes += description_routes(routes)
     if "openai" in chosen:
         openai = OpenAISurface(
             service,
-            metrics,
+            outcomes,
             bodies,
             catalogue,
             pool,
             threads,
             default_response_format=settings.default_response_format,
         )
-        yield openai
-        yield JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
-        yield CustomVoices(catalogue, bodies)
+        jobs = JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
+        voices = CustomVoices(catalogue, bodies)
+        routes += [*openai.routes(), *jobs.routes(), *voices.routes()]
     if "generate" in chosen:
-        yield GenerateSurface(service, metrics, bodies, catalogue, threads)
+        routes += GenerateSurface(service, outcomes, bodies, catalogue, threads).routes()
     if "chatterbox" in chosen:
-        yield ChatterboxSurface(
+        chatterbox = ChatterboxSurface(
             service,
-            metrics,
+            outcomes,
             bodies,
             catalogue,
             pool,
@@ -264,26 +210,52 @@ def _surfaces(runtime: Runtime) -> Iterator[Mountable]:
             operations.health,
             show_texts=settings.show_texts,
         )
+        routes += chatterbox.routes()
+    return routes
 
 
-def create_app(settings: Settings, drain: Drain | None = None) -> Starlette:
-    """Build the ASGI application.
+class Application:
+    """The gateway as an ASGI application.
+
+    Its runtime is made when the lifespan begins, where there is an event loop to own it.
 
     Args:
         settings: All of them.
         drain: Whether it still takes requests, as its server knows; None is always.
 
-    The runtime is made inside the lifespan, where there is an event loop to own it;
-    `app.state.runtime` holds it while the application runs.
+    Attributes:
+        runtime: While the application runs.
+        routes: What is mounted, likewise.
     """
-    drain = drain or Drain()
+
+    runtime: Runtime
+    routes: list[Route]
+
+    def __init__(self, settings: Settings, drain: Drain | None = None) -> None:
+        self._settings = settings
+        self._drain = drain or Drain()
+        self._lifespan = Router(lifespan=self._live)
+        self._dispatcher: Dispatcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or live."""
+        if scope["type"] == "http":
+            await self._dispatcher(scope, receive, send)
+        else:
+            await self._lifespan(scope, receive, send)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        runtime = app.state.runtime = Runtime(settings, drain)
-        app.router.routes[:] = [
-            route for surface in _surfaces(runtime) for route in surface.routes()
-        ]
+    async def _live(self, _: object) -> AsyncIterator[None]:
+        runtime = self.runtime = Runtime(self._settings, self._drain)
+        self.routes = routes_of(runtime)
+        self._dispatcher = Dispatcher(
+            RouteTable(self.routes),
+            runtime.access,
+            runtime.outcomes,
+            self._drain,
+            cors_origins=self._settings.cors_origins,
+            guarded=self._settings.guarded,
+        )
         probes = asyncio.create_task(runtime.run_background())
         try:
             yield
@@ -292,36 +264,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Starlette:
             await asyncio.wait([probes])
             await runtime.aclose()
 
-    middleware = [
-        Middleware(
-            RequestLogMiddleware,
-            surface_of=lambda path: shapes.shape_of(path).surface,
-            refuse=shapes.render,
-        ),
-        Middleware(DrainMiddleware, drain=drain, refuse=shapes.render),
-    ]
-    if settings.cors_origins != ():
-        anywhere = ("*",) if settings.guarded else ()
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=anywhere if settings.cors_origins is None else settings.cors_origins,
-                allow_origin_regex=LOCAL_ORIGINS if settings.cors_origins is None else None,
-                allow_methods=["*"],
-                allow_headers=["*"],
-                allow_private_network=True,
-                expose_headers=["*"],
-            )
-        )
-    # Innermost: what it refuses goes out through the others, with an id and CORS headers.
-    middleware.append(Middleware(AccessMiddleware))
-    return Starlette(
-        lifespan=lifespan,
-        middleware=middleware,
-        exception_handlers={
-            GatewayError: _handle_gateway_error,
-            ClientGone: _handle_client_gone,
-            HTTPException: _handle_http_exception,
-            Exception: _handle_gateway_error,
-        },
-    )
+
+def create_app(settings: Settings, drain: Drain | None = None) -> Application:
+    """Build the ASGI application; see `Application`."""
+    return Application(settings, drain)

@@ -6,6 +6,7 @@ surface renders them in its own shape, and nothing decides by message text.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -33,6 +34,17 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_seconds = retry_after_seconds
+
+
+class InternalError(GatewayError):
+    """A fault of the gateway's own; what it was is for the log alone."""
+
+    def __init__(self) -> None:
+        super().__init__("The gateway failed; its log says how.")
+
+
+class ClientGone(Exception):
+    """The client closed the connection: nothing is left to answer."""
 
 
 class InvalidRequest(GatewayError):
@@ -151,6 +163,10 @@ class MethodNotAllowed(GatewayError):
 
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: Iterable[str]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(sorted(allowed))
 
 
 class RequestTimeout(GatewayError):
@@ -276,8 +292,10 @@ class ShuttingDown(GatewayError):
         super().__init__("The gateway is shutting down; try again.", retry_after_seconds=1.0)
 
 
-def outcome_of(error: GatewayError) -> str:
+def outcome_of(error: Exception) -> str:
     """How a failed request counts in `gateway_requests_total`."""
+    if not isinstance(error, GatewayError):
+        error = InternalError()
     return "rejected" if isinstance(error, ShuttingDown) else outcome_of_status(error.status)
 
 

@@ -62,7 +62,7 @@ async def measure(upstream: str, streams: int, response_format: str) -> tuple[li
         uvicorn.Config(app, port=port, log_level="warning", access_log=False, ws="none")
     )
     serving = asyncio.create_task(server.serve())
-    while not (server.started and app.state.runtime.pool.ready):  # noqa: ASYNC110  (no event)
+    while not (server.started and app.runtime.pool.ready):  # noqa: ASYNC110  (no event)
         await asyncio.sleep(TICK_SECONDS)
     delays: list[float] = []
     watching = asyncio.create_task(watch_loop(delays))

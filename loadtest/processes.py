@@ -70,7 +70,7 @@ def running_engine(*arguments: str) -> Iterator[EngineSupervisor]:
     """A real engine process; `arguments` follow `speech-gateway engine`."""
 
     def command(fd: int) -> list[str]:
-        base = [sys.executable, "-m", "gateway", "engine", "--fd", str(fd), "--exit-with-parent"]
+        base = [sys.executable, "-m", "engines.serve", "--fd", str(fd), "--exit-with-parent"]
         return [*base, *arguments]
 
     engine = EngineSupervisor(command)

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.api.routes import Route
 from gateway.app import Runtime, create_app
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.http_protocol import bounded_protocol
@@ -61,6 +62,7 @@ class Gateway:
             access_log=False,
             log_config=log_config("warning"),
             server_header=False,
+            reset_contextvars=True,
             timeout_keep_alive=keep_alive_seconds,
             timeout_graceful_shutdown=2,
         )
@@ -79,9 +81,14 @@ class Gateway:
     @property
     def runtime(self) -> Runtime:
         """What the application holds while it runs."""
-        runtime = self._app.state.runtime
+        runtime = self._app.runtime
         assert isinstance(runtime, Runtime)
         return runtime
+
+    @property
+    def routes(self) -> list[Route]:
+        """What is mounted."""
+        return self._app.routes
 
     @property
     def connections(self) -> int:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engines.server.contract import ContractError
 from engines.voice import SAMPLE_RATE_HZ, EngineFailureError
 from gateway.audio.encoders.wav import header
-from gateway.server.disconnect import ClientGone
+from gateway.errors import ClientGone
 
 MOST_BODY_BYTES = 256 * 1024 * 1024  # the container has no bound; a process must
 STATUS_SERVER_ERROR = 500

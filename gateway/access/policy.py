@@ -1,52 +1,25 @@
-"""What a request must show: the group that its path belongs to, and what the group needs.
+"""What a request must show: the groups of routes, and what each group needs.
 
-Pure functions over tables; a path that no row names needs a key like speech itself.
+Each route says its group; what a group needs is a pure function of the keys there are.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-_READ = {"GET", "HEAD"}
-# Group, methods (None: all), paths. The first row that fits holds; the rest is speech.
-_GROUPS: tuple[tuple[str, set[str] | None, re.Pattern[str]], ...] = (
-    ("admin", None, re.compile(r"/admin(?:/.*)?", re.DOTALL)),
-    ("health", _READ, re.compile(r"/(?:(?:v1/)?(?:health|ping)|ready|status)?")),
-    ("metrics", _READ, re.compile(r"/metrics")),
-    ("stats", _READ, re.compile(r"/stats")),
-    ("docs", _READ, re.compile(r"/(?:docs|openapi\.json)")),
-    (  # lists; a voice's recording or its consent is none, and needs a key like speech
-        "voices",
-        _READ,
-        re.compile(
-            r"(?:/v1)?/(?:models(?:/.*)?|audio/(?:models|voices)|voices|languages"
-            r"|voices/all-names|voice[-_]library|get_predefined_voices|get_reference_files)",
-            re.DOTALL,
-        ),
-    ),
-    ("recordings", _READ, re.compile(r"(?:/v1)?/(?:audio/)?voices/.+/download", re.DOTALL)),
-    (
-        "voice changes",
-        {"POST", "PUT", "PATCH", "DELETE"},
-        re.compile(
-            r"(?:/v1)?/(?:(?:audio/)?voices|voice[-_]library|default-voice|audio/voice_consents"
-            r"|upload_reference|upload_predefined_voice|status/history|history)(?:/.*)?",
-            re.DOTALL,
-        ),
-    ),
-)
-
-
-def group_of(method: str, path: str) -> str:
-    """What a request is about: `speech`, or the name of a row above."""
-    for group, methods, paths in _GROUPS:
-        if (methods is None or method in methods) and paths.fullmatch(path):
-            return group
-    return "speech"
+# The groups of routes; the first six as the settings name them.
+HEALTH = "health"
+METRICS = "metrics"
+STATS = "stats"
+DOCS = "docs"
+VOICES = "voices"  # lists of voices and models
+SPEECH = "speech"
+RECORDINGS = "recordings"
+VOICE_CHANGES = "voice changes"
+ADMIN = "admin"
 
 
 class Need(Enum):
@@ -73,21 +46,21 @@ class Policy:
 
     guarded: bool
     has_admins: bool
-    public: frozenset[str] = frozenset({"health"})
+    public: frozenset[str] = frozenset({HEALTH})
     voice_changes: Literal["admin", "open", "off"] = "open"
 
     def need(self, group: str) -> Need:
         """What a group's requests must show."""
         if group in self.public:
             return Need.NOTHING
-        if group == "admin":
+        if group == ADMIN:
             return Need.ADMIN_KEY if self.has_admins else Need.ABSENT
-        if group == "voice changes" and self.voice_changes != "open":
+        if group == VOICE_CHANGES and self.voice_changes != "open":
             return Need.OFF if self.voice_changes == "off" else Need.ADMIN_KEY
         if self.guarded:
             return Need.KEY
         # Any page that the user visits can send requests to this machine.
-        private = group in {"voice changes", "recordings"}
+        private = group in {VOICE_CHANGES, RECORDINGS}
         return Need.OWN_ORIGIN if private else Need.NOTHING
 
 

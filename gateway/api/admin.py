@@ -6,14 +6,17 @@ Who may call them is the door's business (access.py). Here, and only here, addre
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
+from gateway.access.policy import ADMIN
 from gateway.api.endpoint import BodyReader, require_json
+from gateway.api.error_bodies import OPERATIONS
+from gateway.api.routes import JSON, Route
 from gateway.api.schemas import parse_json, validation_error
 from gateway.errors import InvalidRequest
 from gateway.upstream.pool import Pool, Upstream
@@ -50,12 +53,15 @@ class AdminSurface:
         self._bodies = bodies
         self._pool = pool
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What this surface answers."""
+        change = partial(Route, "POST", surface=OPERATIONS, group=ADMIN, bodies={JSON: _Named})
         return [
-            Route("/admin/upstreams", self.upstreams),
-            Route("/admin/upstreams/drain", self.drain, methods=["POST"]),
-            Route("/admin/upstreams/resume", self.resume, methods=["POST"]),
+            Route(
+                "GET", "/admin/upstreams", self.upstreams, OPERATIONS, ADMIN, "Show the upstreams"
+            ),
+            change("/admin/upstreams/drain", self.drain, summary="Keep new work off an upstream"),
+            change("/admin/upstreams/resume", self.resume, summary="Let an upstream take part"),
         ]
 
     async def upstreams(self, request: Request) -> Response:

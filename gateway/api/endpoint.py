@@ -8,36 +8,29 @@ connection, so that no client takes half an answer for a whole one.
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import (
+    ClientGone,
     GatewayError,
     RequestTimeout,
     RequestTooLarge,
-    ShuttingDown,
     UnsupportedContentType,
-    outcome_of,
 )
-from gateway.server.disconnect import ClientGone, Disconnect, watch_disconnect
+from gateway.server.disconnect import Disconnect, watch_disconnect
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.service import SpeechService
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.request_log import current_record
-
-logger = logging.getLogger("gateway.request")
+from gateway.telemetry.outcomes import Outcomes
+from gateway.telemetry.request_record import current_record
 
 LEAST_BODY_BYTES_PER_SECOND = 8192  # a modem's pace: slower is a slow attack, not a slow client
-DISCARD_SECONDS = 5.0  # a client that is refused mid-body gets this long to hear why
 # Every stream says so: reverse proxies would otherwise gather it before passing it on.
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -63,38 +56,32 @@ class BodyReader:
             limit_bytes: Another bound than `most_bytes`.
 
         Raises:
-            RequestTooLarge: It is longer than the limit; what the client still sends is discarded
-                for a moment, so that it hears the answer.
+            RequestTooLarge: It is longer than the limit.
             RequestTimeout: It did not come in time.
             ClientGone: The client left before it was complete.
         """
         limit_bytes = self.most_bytes if limit_bytes is None else limit_bytes
         declared = Headers(scope=scope).get("content-length", "")
-        too_large = declared.isdecimal() and int(declared[:20]) > limit_bytes
+        if declared.isdecimal() and int(declared[:20]) > limit_bytes:
+            raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
         body = bytearray()
         now = asyncio.get_running_loop().time
-        discard_until = now() + DISCARD_SECONDS if too_large else math.inf
         latest = now() + self._pause_seconds  # and more with every byte
         try:
             async with asyncio.timeout(None) as deadline:
-                while True:
+                more = True
+                while more:
                     slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
-                    deadline.reschedule(min(now() + self._pause_seconds, slowest, discard_until))
+                    deadline.reschedule(min(now() + self._pause_seconds, slowest))
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
-                    if not too_large:
-                        body += message.get("body", b"")
-                        too_large = len(body) > limit_bytes
-                        if too_large:
-                            discard_until = now() + DISCARD_SECONDS
-                    if not message.get("more_body", False):
-                        break
+                    body += message.get("body", b"")
+                    if len(body) > limit_bytes:
+                        raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
+                    more = message.get("more_body", False)
         except TimeoutError:
-            if not too_large:
-                raise RequestTimeout("The request's body did not come in time.") from None
-        if too_large:
-            raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
+            raise RequestTimeout("The request's body did not come in time.") from None
         return bytes(body)
 
 
@@ -114,15 +101,6 @@ def require_json(scope: Scope) -> None:
         raise UnsupportedContentType(
             "The request's content type must be application/json.", param="content-type"
         )
-
-
-class Surface(Protocol):
-    """What a surface gives to `serve`: its own shapes."""
-
-    name: str
-
-    def render_error(self, error: GatewayError) -> Response:
-        """An error in the surface's own shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,25 +135,13 @@ class Framing(Protocol):
         """What tells the client of a failure before the connection is aborted."""
 
 
-def retry_headers(error: GatewayError) -> dict[str, str]:
-    """Headers that tell a client when to come back, and that the connection ends here."""
-    headers = {}
-    if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
-        headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
-    if error.status in {408, 413} or isinstance(error, ShuttingDown):
-        headers["Connection"] = "close"
-    return headers
-
-
 class SpeechEndpoint:
-    """An ASGI endpoint that answers with speech.
+    """An ASGI endpoint that answers with speech; its errors are raised, not answered.
 
     Args:
         service: The straight line.
-        metrics: Where it is counted how requests end.
+        outcomes: Counts how requests end.
         bodies: Reads them.
-        surface: Shapes of errors.
         parse: Reads a body into what to say; raises GatewayError.
         check: Looks at the scope before the body is read; raises GatewayError.
     """
@@ -183,90 +149,59 @@ class SpeechEndpoint:
     def __init__(
         self,
         service: SpeechService,
-        metrics: Metrics,
+        outcomes: Outcomes,
         bodies: BodyReader,
-        surface: Surface,
         parse: Callable[[bytes, Scope], Awaitable[Spoken]],
         check: Callable[[Scope], None] = require_json,
     ) -> None:
         self._service = service
-        self._metrics = metrics
+        self._outcomes = outcomes
         self._bodies = bodies
-        self._surface = surface
         self._parse = parse
         self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, and count how it ended exactly once."""
+        """Serve one request.
+
+        Raises:
+            GatewayError: There is no answer, or it broke off.
+            ClientGone: The client left.
+        """
         arrived = time.monotonic()
-        exchange = _Exchange(self._service, self._metrics, send, arrived)
-        try:
-            outcome = await self._serve(scope, receive, exchange)
-        except ClientGone:
-            outcome = "cancelled"
-        except GatewayError as error:
-            outcome = await self._fail(error, scope, receive, send, exchange)
-        except asyncio.CancelledError:
-            exchange.observe("cancelled", self._surface.name)
-            raise
-        except Exception:
-            logger.exception("internal error")
-            failure = GatewayError("The gateway failed; its log says how.")
-            outcome = await self._fail(failure, scope, receive, send, exchange)
-        exchange.observe(outcome, self._surface.name)
-
-    async def _fail(
-        self, error: GatewayError, scope: Scope, receive: Receive, send: Send, exchange: _Exchange
-    ) -> str:
-        """Tell the client of a failure in the way that is left; return the outcome."""
-        if exchange.started:
-            # An ASGI call that returns without its last body chunk makes the HTTP server drop
-            # the connection: that is the abort.
-            logger.warning("answer aborted: %s", error.message)
-            return "truncated"
-        await self._surface.render_error(error)(scope, receive, send)
-        return outcome_of(error)
-
-    async def _serve(self, scope: Scope, receive: Receive, exchange: _Exchange) -> str:
-        self._check(scope)
-        body = await self._bodies.read(scope, receive)
-        async with watch_disconnect(receive) as watch:
-            spoken = await self._parse(body, scope)
-            del body  # an answer may take minutes: what it was read from need not
-            await exchange.answer(spoken, watch)
-        return "ok"
+        with self._outcomes.counted(scope["surface"].name, current_record()) as held:
+            self._check(scope)
+            body = await self._bodies.read(scope, receive)
+            async with watch_disconnect(receive) as watch:
+                spoken = await self._parse(body, scope)
+                del body  # an answer may take minutes: what it was read from need not
+                held.answer = answer = await self._service.open(spoken.speech, arrived)
+                await _Exchange(answer, spoken, send, arrived).run(watch)
 
 
 class _Exchange:
-    """What has been sent of one answer."""
+    """The sending of one answer."""
 
-    def __init__(
-        self, service: SpeechService, metrics: Metrics, send: Send, arrived: float
-    ) -> None:
-        self._service = service
-        self._metrics = metrics
+    def __init__(self, answer: EncodedStream, spoken: Spoken, send: Send, arrived: float) -> None:
+        self._answer = answer
+        self._spoken = spoken
         self._send = send
         self._arrived = arrived
-        self._answer: EncodedStream | None = None
-        self.started = False
 
-    async def answer(self, spoken: Spoken, watch: Disconnect) -> None:
-        """Open the answer, send it, and close it whatever happens."""
-        answer = await self._service.open(spoken.speech, self._arrived)
-        self._answer = answer
+    async def run(self, watch: Disconnect) -> None:
+        """Send the answer, or as much of it as there is."""
+        wrap = self._spoken.wrap
         try:
-            if spoken.speech.request.buffered:
-                await self._send_whole(answer, spoken, watch)
+            if self._spoken.speech.request.buffered:
+                await self._send_whole(watch)
             else:
-                await self._send_stream(answer, spoken, watch)
+                await self._send_stream(watch)
         except GatewayError as error:
-            if self.started and spoken.wrap:
-                await self._body(spoken.wrap.failure(error), more=True)
+            if wrap and current_record().started:
+                await self._body(wrap.failure(error), more=True)
             raise
-        finally:
-            answer.close()
 
-    async def _send_whole(self, answer: EncodedStream, spoken: Spoken, watch: Disconnect) -> None:
+    async def _send_whole(self, watch: Disconnect) -> None:
+        answer = self._answer
         body = await answer.read_all()
         await self._start(
             {
@@ -274,41 +209,31 @@ class _Exchange:
                 "Content-Length": str(len(body)),
                 "X-Audio-Duration-Seconds": f"{answer.audio_seconds:.3f}",
                 "Cache-Control": "no-store",
-            },
-            answer,
-            spoken,
+            }
         )
         watch.stop()
         await self._body(body, more=False)
 
-    async def _send_stream(self, answer: EncodedStream, spoken: Spoken, watch: Disconnect) -> None:
-        wrap = spoken.wrap
+    async def _send_stream(self, watch: Disconnect) -> None:
+        answer, wrap = self._answer, self._spoken.wrap
         data = await answer.read()  # whatever fails before this is an honest status
-        await self._start(
-            {
-                "Content-Type": wrap.content_type if wrap else answer.content_type,
-                **STREAM_HEADERS,
-            },
-            answer,
-            spoken,
-        )
+        content_type = wrap.content_type if wrap else answer.content_type
+        await self._start({"Content-Type": content_type, **STREAM_HEADERS})
         while data:
             await self._body(wrap.chunk(data) if wrap else data, more=True)
             data = await answer.read()
         watch.stop()
         await self._body(wrap.end(answer) if wrap else b"", more=False)
 
-    async def _start(
-        self, headers: Mapping[str, str], answer: EncodedStream, spoken: Spoken
-    ) -> None:
-        self.started = True
+    async def _start(self, headers: Mapping[str, str]) -> None:
         pairs = {
             **headers,
-            **spoken.headers,
-            "X-Queue-Wait-Seconds": f"{answer.queue_wait_seconds:.3f}",
+            **self._spoken.headers,
+            "X-Queue-Wait-Seconds": f"{self._answer.queue_wait_seconds:.3f}",
         }
-        if spoken.duration_header:
-            pairs[spoken.duration_header] = f"{time.monotonic() - self._arrived:.3f}"
+        if self._spoken.duration_header:
+            seconds = time.monotonic() - self._arrived
+            pairs[self._spoken.duration_header] = f"{seconds:.3f}"
         await self._send(
             {
                 "type": "http.response.start",
@@ -319,12 +244,4 @@ class _Exchange:
 
     async def _body(self, data: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        if self._answer is not None:
-            self._answer.count_delivered(len(data))
-
-    def observe(self, outcome: str, surface: str) -> None:
-        """Count the request."""
-        current_record().outcome = outcome
-        self._metrics.requests.labels(surface, outcome).inc()
-        if self._answer is not None:
-            self._answer.observe(outcome)
+        self._answer.count_delivered(len(data))

@@ -1,73 +1,166 @@
-"""Whose errors a path speaks: refusals that come before any surface still have its shape.
+"""Errors in the shapes of the surfaces: one renderer a family of clients.
 
-One row a family of paths, the first that fits holds; a surface that has its own shape adds a row.
+A surface is a name in metrics and the log, and the renderer of everything that is refused on its
+routes, whoever refuses it.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from gateway.api import generate, openai
-from gateway.api.chatterbox.errors import NAME as CHATTERBOX
-from gateway.api.chatterbox.errors import render_travisvn
-from gateway.errors import GatewayError
+from gateway.errors import (
+    AuthenticationFailed,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RequestTimeout,
+    ShuttingDown,
+    VoiceExists,
+    VoiceNotFound,
+)
+
+FIRST_SERVER_STATUS = 500
+_OPENAI_TYPES = {403: "permission_error", 429: "rate_limit_error"}
+_TRAVISVN_TYPES_BY_CLASS: tuple[tuple[type[GatewayError], str], ...] = (
+    (VoiceNotFound, "voice_not_found_error"),
+    (VoiceExists, "voice_exists_error"),
+)
+_TRAVISVN_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class UnprocessableRequest(InvalidRequest):
+    """A field is out of range: 422 with FastAPI's list of details."""
+
+    status = 422
+
+    def __init__(self, details: list[dict[str, Any]]) -> None:
+        super().__init__("The request is not valid.")
+        self.details = details
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """How a family of paths renders errors.
+class Surface:
+    """An API that clients speak.
 
     Attributes:
-        surface: Its name in metrics.
-        paths: The paths, all of each.
-        render: Makes the answer.
+        name: In metrics and the log.
+        render: Makes an answer of an error.
+        error_schema: The schema of these answers, in the OpenAPI document.
     """
 
-    surface: str
-    paths: re.Pattern[str]
+    name: str
     render: Callable[[GatewayError], Response]
+    error_schema: str
 
 
-SHAPES = (
-    Shape("generate", re.compile(r"/(?:generate(?:/.*)?|batch|stats)"), generate.render_error),
-    Shape(
-        "operations",
-        re.compile(r"/(?:health|ready|metrics|docs|openapi\.json|admin(?:/.*)?)?"),
-        openai.render_error,
-    ),
-    Shape(
-        CHATTERBOX,  # devnen's
-        re.compile(
-            r"/(?:tts|get_predefined_voices|get_reference_files|upload_reference"
-            r"|upload_predefined_voice|api/(?:ui/initial-data|model-info|unload)"
-            r"|save_settings|reset_settings|restart_server)"
-        ),
-        generate.render_error,
-    ),
-    Shape(
-        CHATTERBOX,  # travisvn's; what OpenAI's surface shares with it stays OpenAI's
-        re.compile(
-            r"/(?:tts/.*|audio/.*|voices(?:/.*)?|voice[-_]library|default-voice|languages|status"
-            r"(?:/.*)?|ping|models|config|endpoints|routes|(?:api/)?info|processing(?:/status)?"
-            r"|progress|history|memory(?:/.*)?|v1/(?:audio/speech/.*|voices(?:/.*)?|languages"
-            r"|health|ping|config|endpoints|info|status(?:/.*)?|memory(?:/.*)?))",
-            re.DOTALL,
-        ),
-        render_travisvn,
-    ),
-    Shape("openai", re.compile(r".*", re.DOTALL), openai.render_error),
-)
+def openai_error(error: GatewayError) -> dict[str, Any]:
+    """OpenAI's error envelope."""
+    default = "server_error" if error.status >= FIRST_SERVER_STATUS else "invalid_request_error"
+    return {
+        "error": {
+            "message": error.message,
+            "type": _OPENAI_TYPES.get(error.status, default),
+            "param": error.param,
+            "code": error.code,
+        }
+    }
 
 
-def shape_of(path: str) -> Shape:
-    """The row of a path; every path has one."""
-    return next(shape for shape in SHAPES if shape.paths.fullmatch(path))
+def _render_openai(error: GatewayError) -> Response:
+    return JSONResponse(openai_error(error), error.status, _headers(error))
 
 
-def render(path: str, error: GatewayError) -> Response:
-    """An error in the shape of the path's surface."""
-    return shape_of(path).render(error)
+def _render_fastapi(error: GatewayError) -> Response:
+    """`{"detail": …}`: a text, or a list of field errors."""
+    detail = error.details if isinstance(error, UnprocessableRequest) else error.message
+    return JSONResponse({"detail": detail}, error.status, _headers(error))
+
+
+def travisvn_error(error: GatewayError) -> dict[str, Any]:
+    """Travisvn's error object."""
+    default = "server_error" if error.status >= FIRST_SERVER_STATUS else "invalid_request_error"
+    by_class = (name for kind, name in _TRAVISVN_TYPES_BY_CLASS if isinstance(error, kind))
+    kind = next(by_class, _TRAVISVN_TYPES.get(error.status, default))
+    return {"error": {"message": error.message, "type": kind}}
+
+
+def _render_travisvn(error: GatewayError) -> Response:
+    """`{"error": {"message", "type"}}`, or 422 `{"detail": […]}`."""
+    if isinstance(error, UnprocessableRequest):
+        return _render_fastapi(error)
+    return JSONResponse(travisvn_error(error), error.status, _headers(error))
+
+
+def _headers(error: GatewayError) -> dict[str, str]:
+    """Headers that tell a client when to come back, or what to do else."""
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
+    if isinstance(error, AuthenticationFailed):
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, (RequestTimeout, ShuttingDown)):
+        headers["Connection"] = "close"
+    return headers
+
+
+OPENAI = Surface("openai", _render_openai, "OpenAIError")
+OPERATIONS = Surface("operations", _render_openai, "OpenAIError")
+GENERATE = Surface("generate", _render_fastapi, "FastAPIError")
+TRAVISVN = Surface("chatterbox", _render_travisvn, "TravisvnError")
+DEVNEN = Surface("chatterbox", _render_fastapi, "FastAPIError")
+
+# The schemas of error answers in the OpenAPI document, by name.
+FASTAPI_SCHEMA = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {"detail": {"anyOf": [{"type": "string"}, {"type": "array"}]}},
+}
+_TEXT, _TEXT_OR_NULL = {"type": "string"}, {"type": ["string", "null"]}
+ERROR_SCHEMAS: dict[str, dict[str, Any]] = {
+    "FastAPIError": FASTAPI_SCHEMA,
+    "OpenAIError": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": _TEXT,
+                    "type": _TEXT,
+                    "param": _TEXT_OR_NULL,
+                    "code": _TEXT_OR_NULL,
+                },
+            }
+        },
+    },
+    "TravisvnError": {
+        "anyOf": [
+            {
+                "type": "object",
+                "required": ["error"],
+                "properties": {
+                    "error": {
+                        "type": "object",
+                        "required": ["message", "type"],
+                        "properties": {"message": _TEXT, "type": _TEXT},
+                    }
+                },
+            },
+            FASTAPI_SCHEMA,
+        ]
+    },
+}

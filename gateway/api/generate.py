@@ -7,41 +7,35 @@ notice nothing but speed.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-import time
-from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
-from gateway.access.rate_limits import charge_more_requests
+from gateway.access.policy import SPEECH
 from gateway.api.endpoint import (
     BodyReader,
     SpeechEndpoint,
     Spoken,
-    require_json,
-    retry_headers,
 )
+from gateway.api.error_bodies import GENERATE, UnprocessableRequest
+from gateway.api.generate_batch import MOST_BATCH_ITEMS, BatchEndpoint
+from gateway.api.routes import AUDIO_TYPES, JSON, Route
 from gateway.api.schemas import TextOptions, parse_json
 from gateway.api.speakers import cast_voices
-from gateway.errors import GatewayError, InvalidRequest, outcome_of
-from gateway.server.disconnect import ClientGone, watch_disconnect
+from gateway.errors import InvalidRequest
 from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
-from gateway.telemetry.metrics import Metrics, Totals
+from gateway.telemetry.metrics import Totals
+from gateway.telemetry.outcomes import Outcomes
 from gateway.text.prompt import system_prompt_for
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import make_reference
 from gateway.voices.resolve import LIBRARY_LABEL
 
-MOST_BATCH_ITEMS = 64  # each answer is held in memory until the last one is there
-BATCH_CONCURRENCY = 8
 LEAST_TOP_P = 0.001  # the proxy took 0, which the engine refuses: one token is left by either
 DEFAULT_REFERENCE_TEXT = "Please speak naturally."
 
@@ -67,14 +61,12 @@ class GenerateBody(TextOptions):
     stream: bool = Field(False, description="Send the audio as it is made.")
 
 
-class UnprocessableRequest(InvalidRequest):
-    """A field is out of range: 422 with FastAPI's list of details."""
-
-    status = 422
-
-    def __init__(self, details: list[dict[str, Any]]) -> None:
-        super().__init__("The request is not valid.")
-        self.details = details
+_BATCH = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MOST_BATCH_ITEMS,
+    "items": {"$ref": "#/components/schemas/GenerateBody"},
+}
 
 
 def _parse(value: Any) -> GenerateBody:
@@ -96,14 +88,6 @@ def _parse(value: Any) -> GenerateBody:
     return body
 
 
-def render_error(error: GatewayError) -> Response:
-    """FastAPI's shape: a text, or a list of field errors."""
-    detail: Any = error.message
-    if isinstance(error, UnprocessableRequest):
-        detail = error.details
-    return JSONResponse({"detail": detail}, error.status, retry_headers(error))
-
-
 def statistics(totals: Totals) -> dict[str, float]:
     """The proxy's statistics from the gateway's counters."""
     return {
@@ -118,42 +102,49 @@ def statistics(totals: Totals) -> dict[str, float]:
 
 
 class GenerateSurface:
-    """The routes of the legacy proxy."""
+    """The routes of the legacy proxy.
 
-    name = "generate"
+    Args:
+        service: The straight line.
+        outcomes: Counts how requests end.
+        bodies: Reads requests.
+        catalogue: All voices.
+        threads: Where samples are decoded.
+    """
 
     def __init__(
         self,
         service: SpeechService,
-        metrics: Metrics,
+        outcomes: Outcomes,
         bodies: BodyReader,
         catalogue: VoiceCatalogue,
         threads: Executor,
     ) -> None:
         self._service = service
-        self._metrics = metrics
+        self._outcomes = outcomes
         self._bodies = bodies
         self._catalogue = catalogue
         self._threads = threads
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What this surface answers."""
+        service, outcomes, bodies = self._service, self._outcomes, self._bodies
+        speak = partial(Route, "POST", surface=GENERATE, group=SPEECH)
         return [
-            Route(
+            speak(
                 "/generate",
-                SpeechEndpoint(self._service, self._metrics, self._bodies, self, self.parse),
-                methods=["POST"],
+                SpeechEndpoint(service, outcomes, bodies, self.parse),
+                summary="Speak a text (legacy proxy)",
+                bodies={JSON: GenerateBody},
+                produces=AUDIO_TYPES,
             ),
-            Route(
+            speak(
                 "/generate/batch",
-                BatchEndpoint(self._service, self._metrics, self._bodies, self),
-                methods=["POST"],
+                BatchEndpoint(service, outcomes, bodies, self.understand),
+                summary="Speak many texts (legacy proxy)",
+                bodies={JSON: _BATCH},
             ),
         ]
-
-    def render_error(self, error: GatewayError) -> Response:
-        """An error in FastAPI's shape."""
-        return render_error(error)
 
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a `/generate` request."""
@@ -186,7 +177,7 @@ class GenerateSurface:
             preset, label, references = cast.preset, cast.label, cast.references
             system_prompt = cast.system_prompt
         request = SpeechRequest(
-            surface=self.name,
+            surface=GENERATE.name,
             text=text,
             voice=preset,
             voice_label=label,
@@ -224,93 +215,3 @@ class GenerateSurface:
             )
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
-
-
-class BatchEndpoint:
-    """`POST /generate/batch`: many texts at once, answered together and in order."""
-
-    def __init__(
-        self,
-        service: SpeechService,
-        metrics: Metrics,
-        bodies: BodyReader,
-        surface: GenerateSurface,
-    ) -> None:
-        self._service = service
-        self._metrics = metrics
-        self._bodies = bodies
-        self._surface = surface
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one batch; a client that leaves stops all of it."""
-        try:
-            require_json(scope)
-            body = await self._bodies.read(scope, receive)
-            items = parse_json(body)
-            if not isinstance(items, list):
-                raise InvalidRequest("The request's body must be a JSON list.")
-            if not 0 < len(items) <= MOST_BATCH_ITEMS:
-                raise InvalidRequest(f"A batch holds 1 to {MOST_BATCH_ITEMS} items.")
-            charge_more_requests(len(items) - 1)  # one was charged at the door
-            async with watch_disconnect(receive) as watch:
-                results, waits = zip(*await self._run(items), strict=True)
-                watch.stop()
-                await self._response(results, max(waits))(scope, receive, send)
-        except ClientGone:
-            return
-        except GatewayError as error:
-            self._count(error)
-            await self._surface.render_error(error)(scope, receive, send)
-
-    async def _run(self, items: list[Any]) -> list[tuple[dict[str, Any], float]]:
-        limit = asyncio.Semaphore(BATCH_CONCURRENCY)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._one(index, item, limit)) for index, item in enumerate(items)
-            ]
-        return [task.result() for task in tasks]
-
-    async def _one(
-        self, index: int, item: Any, limit: asyncio.Semaphore
-    ) -> tuple[dict[str, Any], float]:
-        """An item's result, and the seconds that it waited for its slot."""
-        async with limit:
-            arrived = time.monotonic()
-            try:
-                spoken = await self._understand(item)
-                audio, waited = await self._service.speak(spoken.speech, arrived)
-            except GatewayError as error:
-                message = error.message
-                if isinstance(error, UnprocessableRequest):
-                    message = json.dumps(error.details)
-                return {"index": index, "success": False, "error": message}, 0.0
-        result = {
-            "index": index,
-            "success": True,
-            "audio_base64": base64.b64encode(audio).decode(),
-            "generation_time": round(time.monotonic() - arrived, 3),
-        }
-        return result, waited
-
-    async def _understand(self, item: Any) -> Spoken:
-        """Read one item; one that cannot be read counts as a request of its own."""
-        try:
-            return await self._surface.understand(item)
-        except GatewayError as error:
-            self._count(error)
-            raise
-
-    def _count(self, error: GatewayError) -> None:
-        self._metrics.requests.labels(self._surface.name, outcome_of(error)).inc()
-
-    def _response(self, results: Sequence[dict[str, Any]], longest_wait: float) -> Response:
-        successful = sum(result["success"] for result in results)
-        return JSONResponse(
-            {
-                "results": results,
-                "total": len(results),
-                "successful": successful,
-                "failed": len(results) - successful,
-            },
-            headers={"X-Queue-Wait-Seconds": f"{longest_wait:.3f}"},
-        )

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
 
+from gateway.access.policy import SPEECH
 from gateway.api.endpoint import STREAM_HEADERS, BodyReader
-from gateway.api.multipart import Form, is_form, parse_form, require_json_or_form
+from gateway.api.error_bodies import OPENAI
+from gateway.api.multipart import (
+    MULTIPART,
+    Form,
+    form_schema,
+    is_form,
+    parse_form,
+    require_json_or_form,
+)
 from gateway.api.openai import OpenAISurface
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
 from gateway.api.schemas import Name, SpeechBody, parse_json, validation_error
 from gateway.audio.encoders import ENCODERS
 from gateway.audio.join import MOST_PAUSE_SECONDS, PAUSES_SECONDS
@@ -27,6 +37,18 @@ BASE = "/v1/audio/jobs"
 LISTED, MOST_LISTED = 20, 100
 TEXT_FILE = "file"  # the part of a form that holds a text file instead of `input`
 PING_EVERY = 15  # looks, about seconds: proxies close a stream that is silent for long
+
+
+_FORMAT = {"type": "string", "enum": list(ENCODERS)}
+_LIST_PARAMETERS = (
+    {"name": "state", "in": "query", "schema": {"type": "string", "enum": list(State)}},
+    {"name": "after", "in": "query", "schema": {"type": "string"}},
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED},
+    },
+)
 
 
 class JobBody(SpeechBody):
@@ -69,20 +91,33 @@ class JobsSurface:
         self._bodies = bodies
         self._show_texts = show_texts
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What this surface answers."""
         one = f"{BASE}/{{job_id}}"
+        show = partial(Route, "GET", surface=OPENAI, group=SPEECH)
+        change = partial(Route, "POST", surface=OPENAI, group=SPEECH)
         return [
-            Route(BASE, self.submit, methods=["POST"]),
-            Route(BASE, self.list_jobs),
-            Route(one, self.show),
-            Route(one, self.delete, methods=["DELETE"]),
-            Route(f"{one}/events", self.events),
-            Route(f"{one}/download", self.download),
-            Route(f"{one}/pause", self.pause, methods=["POST"]),
-            Route(f"{one}/resume", self.resume, methods=["POST"]),
-            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
-            Route(f"{one}/retry", self.retry, methods=["POST"]),
+            change(
+                BASE,
+                self.submit,
+                summary="Begin a job",
+                bodies={JSON: JobBody, MULTIPART: partial(form_schema, JobBody, TEXT_FILE)},
+            ),
+            show(BASE, self.list_jobs, summary="List the jobs", query=_LIST_PARAMETERS),
+            show(one, self.show, summary="Show a job"),
+            Route("DELETE", one, self.delete, OPENAI, SPEECH, "Delete a job and its audio"),
+            show(f"{one}/events", self.events, summary="Watch a job", produces=(EVENTS_TYPE,)),
+            show(
+                f"{one}/download",
+                self.download,
+                summary="Fetch a job's audio",
+                query=({"name": "response_format", "in": "query", "schema": _FORMAT},),
+                produces=AUDIO_TYPES,
+            ),
+            change(f"{one}/pause", self.pause, summary="Pause a job; what it made stays"),
+            change(f"{one}/resume", self.resume, summary="Go on with a paused job"),
+            change(f"{one}/cancel", self.cancel, summary="End a job"),
+            change(f"{one}/retry", self.retry, summary="Go on with a job that failed"),
         ]
 
     async def submit(self, request: Request) -> Response:

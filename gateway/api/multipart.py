@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Scope
 
 from gateway.api.endpoint import media_type, require_json
+from gateway.api.routes import REFERENCE
 from gateway.api.schemas import parse_json
 from gateway.errors import InvalidRequest, UnsupportedContentType
 
@@ -34,6 +36,37 @@ class Form:
     fields: dict[str, Any]
     files: tuple[tuple[str, bytes], ...]
     filenames: tuple[str, ...] = ()
+
+
+_TRUTH = {  # what pydantic takes for a truth value in a text
+    "type": "string",
+    "enum": ["true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n"],
+}
+
+
+def form_schema(model: type[BaseModel], *files: str) -> dict[str, Any]:
+    """The schema of a form: no null, text where an object would be, and files besides.
+
+    Args:
+        model: The JSON body that says the same.
+        files: Names of the fields that hold a file.
+    """
+    schema = model.model_json_schema(ref_template=REFERENCE)
+    schema.pop("$defs", None)
+    fields: dict[str, Any] = {}
+    for name, field in schema["properties"].items():
+        choices = [choice for choice in field.get("anyOf", [field]) if choice != {"type": "null"}]
+        told = {key: field[key] for key in ("title", "description") if key in field}
+        if name in JSON_FIELDS:
+            said = f"{told.get('description', '')} It may hold JSON.".strip()
+            fields[name] = {**told, "type": "string", "description": said}
+        else:
+            fields[name] = {
+                **(_TRUTH if choices[0].get("type") == "boolean" else choices[0]),
+                **told,
+            }
+    fields |= {name: {"type": "string", "format": "binary"} for name in files}
+    return {**schema, "properties": fields}
 
 
 def is_form(scope: Scope) -> bool:

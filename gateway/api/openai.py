@@ -11,16 +11,26 @@ import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken, retry_headers
-from gateway.api.multipart import Form, is_form, parse_form, require_json_or_form
+from gateway.access.policy import SPEECH, VOICES
+from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
+from gateway.api.error_bodies import OPENAI, openai_error
+from gateway.api.multipart import (
+    MULTIPART,
+    Form,
+    form_schema,
+    is_form,
+    parse_form,
+    require_json_or_form,
+)
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
 from gateway.api.schemas import SpeechBody, VoiceId, parse_json, validation_error
 from gateway.api.speakers import Cast, cast_voices
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
@@ -28,7 +38,7 @@ from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcomes import Outcomes
 from gateway.text.expression import Expression, chosen_temperature, expression_of, knob_of
 from gateway.text.spoken_text import SpokenText
 from gateway.text.tokens import estimate_input_tokens
@@ -49,19 +59,6 @@ MODEL_ALIASES = (
 )
 CHATTERBOX = "chatterbox"  # its servers have a name for every variant, and take any
 _DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
-
-ERROR_TYPES = {
-    400: "invalid_request_error",
-    401: "invalid_request_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    405: "invalid_request_error",
-    408: "invalid_request_error",
-    409: "invalid_request_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
-    429: "rate_limit_error",
-}
 
 
 class EventFraming:
@@ -88,28 +85,11 @@ class EventFraming:
 
     def failure(self, error: GatewayError) -> bytes:
         """An `error` event; the connection is aborted behind it."""
-        return _event({"type": "error", **error_body(error)})
+        return _event({"type": "error", **openai_error(error)})
 
 
 def _event(body: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
-
-
-def error_body(error: GatewayError) -> dict[str, Any]:
-    """OpenAI's error envelope."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": ERROR_TYPES.get(error.status, "server_error"),
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
-def render_error(error: GatewayError) -> Response:
-    """An error in OpenAI's shape, with the headers that its SDKs obey."""
-    return JSONResponse(error_body(error), error.status, retry_headers(error))
 
 
 def resolve_model(name: str | None, served: tuple[str, ...]) -> str | None:
@@ -129,14 +109,22 @@ def resolve_model(name: str | None, served: tuple[str, ...]) -> str | None:
 
 
 class OpenAISurface:
-    """The routes of OpenAI's speech API."""
+    """The routes of OpenAI's speech API.
 
-    name = "openai"
+    Args:
+        service: The straight line.
+        outcomes: Counts how requests end.
+        bodies: Reads requests.
+        catalogue: All voices.
+        pool: Lists the models.
+        threads: Where samples are decoded.
+        default_response_format: Of requests that name none.
+    """
 
     def __init__(
         self,
         service: SpeechService,
-        metrics: Metrics,
+        outcomes: Outcomes,
         bodies: BodyReader,
         catalogue: VoiceCatalogue,
         pool: Pool,
@@ -145,26 +133,32 @@ class OpenAISurface:
         default_response_format: str,
     ) -> None:
         self._service = service
-        self._speech = SpeechEndpoint(
-            service, metrics, bodies, self, self.parse, require_json_or_form
-        )
+        self._speech = SpeechEndpoint(service, outcomes, bodies, self.parse, require_json_or_form)
         self._bodies = bodies
         self._catalogue = catalogue
         self._pool = pool
         self._threads = threads
         self._default_response_format = default_response_format
 
-    def render_error(self, error: GatewayError) -> Response:
-        """An error in OpenAI's shape."""
-        return render_error(error)
-
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What this surface answers."""
+        listed = partial(Route, "GET", surface=OPENAI, group=VOICES)
         return [
-            Route("/v1/audio/speech", self._speech, methods=["POST"]),
-            Route("/v1/models", self.list_models),
-            Route("/v1/models/{model:path}", self.get_model),
-            Route("/v1/audio/models", self.list_audio_models),
+            Route(
+                "POST",
+                "/v1/audio/speech",
+                self._speech,
+                OPENAI,
+                SPEECH,
+                "Speak a text",
+                bodies={JSON: SpeechBody, MULTIPART: partial(form_schema, SpeechBody)},
+                produces=(*AUDIO_TYPES, EVENTS_TYPE),
+                description="Streams audio as it is made. A failure after the first audio aborts "
+                "the connection: a clean end means complete audio.",
+            ),
+            listed("/v1/models", self.list_models, summary="List the models"),
+            listed("/v1/models/{model:path}", self.get_model, summary="Show a model"),
+            listed("/v1/audio/models", self.list_audio_models, summary="List the models, short"),
         ]
 
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
@@ -219,7 +213,7 @@ class OpenAISurface:
             temperature = chosen_temperature(temperature)
         cast = await self._cast(fields, text, form.files if form else (), expression.scene)
         request = SpeechRequest(
-            surface=self.name,
+            surface=OPENAI.name,
             text=text,
             voice=cast.preset,
             voice_label=cast.label,

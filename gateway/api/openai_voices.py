@@ -11,10 +11,12 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
+from gateway.access.policy import VOICE_CHANGES, VOICES
 from gateway.api.endpoint import BodyReader
+from gateway.api.error_bodies import OPENAI
 from gateway.api.multipart import MULTIPART, Form, is_form, parse_form
+from gateway.api.routes import Route
 from gateway.errors import InvalidRequest, UnsupportedContentType
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import LibraryVoice
@@ -23,6 +25,37 @@ from gateway.voices.samples.loudness import UPLOAD_LIMITS
 FORM_OVERHEAD_BYTES = 64 * 1024  # the form's other fields and its boundaries
 MOST_LISTED = 1000
 SAMPLE = "audio_sample"
+
+_VOICE_FORM = {
+    "type": "object",
+    "required": ["name", SAMPLE],
+    "properties": {
+        "name": {"type": "string", "description": "Letters, digits, spaces and . _ -"},
+        SAMPLE: {
+            "type": "string",
+            "format": "binary",
+            "description": "1 to 30 seconds as WAV, FLAC, MP3, OGG, M4A, AAC or WebM; at most "
+            "10 MiB.",
+        },
+        "transcript": {"type": "string", "description": "What the recording says."},
+        "language": {"type": "string", "default": "en", "description": "Its language tag."},
+        "consent": {"type": "string", "description": "Stored with the voice, and not judged."},
+    },
+}
+_PAGE_PARAMETERS = (
+    {
+        "name": "legacy",
+        "in": "query",
+        "description": "`true` or `1` lists plain names; anything else is ignored.",
+        "schema": {},
+    },
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED},
+    },
+    {"name": "after", "in": "query", "schema": {"type": "string"}},
+)
 
 
 class CustomVoices:
@@ -37,12 +70,37 @@ class CustomVoices:
         self._catalogue = catalogue
         self._bodies = bodies
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What this part of the surface answers."""
         return [
-            Route("/v1/audio/voices", self.list_voices),
-            Route("/v1/audio/voices", self.create, methods=["POST"]),
-            Route("/v1/audio/voices/{voice_id}", self.delete, methods=["DELETE"]),
+            Route(
+                "GET",
+                "/v1/audio/voices",
+                self.list_voices,
+                OPENAI,
+                VOICES,
+                "List the voices",
+                query=_PAGE_PARAMETERS,
+            ),
+            Route(
+                "POST",
+                "/v1/audio/voices",
+                self.create,
+                OPENAI,
+                VOICE_CHANGES,
+                "Make a voice from a recording",
+                bodies={MULTIPART: _VOICE_FORM},
+                description="Its id or its name may stand as `voice` in every request. Needs the "
+                "setting GATEWAY_VOICES_DIR.",
+            ),
+            Route(
+                "DELETE",
+                "/v1/audio/voices/{voice_id}",
+                self.delete,
+                OPENAI,
+                VOICE_CHANGES,
+                "Take a voice out",
+            ),
         ]
 
     async def list_voices(self, request: Request) -> Response:

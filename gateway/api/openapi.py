@@ -1,226 +1,71 @@
-"""The OpenAPI document and a page that shows it without any script or foreign host.
+"""The OpenAPI document of the routes that are mounted, and a page that shows it.
 
-Request schemas come from the very models that validate requests, so they cannot drift.
+Everything comes from the declarations of the routes and the very models that validate requests, so
+it cannot drift; the page needs no script and no foreign host.
 """
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, cast
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gateway import __version__
-from gateway.api.generate import MOST_BATCH_ITEMS, GenerateBody
-from gateway.api.multipart import JSON_FIELDS
-from gateway.api.openai_voices import MOST_LISTED
-from gateway.api.schemas import SpeechBody
+from gateway.access.policy import DOCS
+from gateway.api.error_bodies import ERROR_SCHEMAS, OPERATIONS
+from gateway.api.routes import EVENTS_TYPE, JSON, REFERENCE, BodySchema, Route
 
-AUDIO_TYPES = (
-    "audio/mpeg",
-    "audio/ogg",
-    "audio/aac",
-    "audio/flac",
-    "audio/wav",
-    "audio/pcm",
-)
-EVENTS_TYPE = "text/event-stream"
-_DETAIL = {
-    "type": "object",
-    "required": ["detail"],
-    "properties": {"detail": {"anyOf": [{"type": "string"}, {"type": "array"}]}},
-}
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-_FAILURES = {
-    400: "The request is wrong",
-    404: "No such model or voice",
-    405: "Wrong method",
-    408: "The body did not come in time",
-    413: "The body is too large",
-    415: "The body is not JSON",
-    429: "No slot came free in time",
-    500: "The gateway failed",
-    502: "The upstream failed",
-    503: "No upstream is ready",
-    504: "The upstream did not answer in time",
-}
+_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 
-def _json_response(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": {}}}}
+class Description:
+    """The description of the API, made when it is first asked for.
+
+    Args:
+        routes: All that are mounted, by then.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return openapi_document(self._routes)
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`."""
+        del request
+        return JSONResponse(self._document)
+
+    async def docs(self, request: Request) -> Response:
+        """`GET /docs`: the same for people."""
+        del request
+        return HTMLResponse(docs_page(self._document))
 
 
-def _failure(description: str, schema_name: str = "Error") -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{schema_name}"}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def description_routes(routes: Sequence[Route]) -> list[Route]:
+    """The routes that describe all routes, themselves included."""
+    description, show = Description(routes), partial(Route, "GET", surface=OPERATIONS, group=DOCS)
+    return [
+        show("/openapi.json", description.openapi, summary="This description"),
+        show("/docs", description.docs, summary="The same for people", produces=("text/html",)),
+    ]
 
 
-def _get(summary: str, *, status: Mapping[int, str], parameters: Any = ()) -> dict[str, Any]:
-    responses = {
-        str(code): _json_response(text) if code < 400 or code == 503 else _failure(text)  # noqa: PLR2004
-        for code, text in status.items()
-    }
-    return {"get": {"summary": summary, "parameters": list(parameters), "responses": responses}}
-
-
-def _generate(audio: Mapping[str, Any] | None, schema_name: str, summary: str) -> dict[str, Any]:
-    """A route of the legacy proxy, whose errors are `{"detail": …}`."""
-    ok = {"description": "OK", "content": audio} if audio else _json_response("OK")
-    failures = {**_FAILURES, 422: "A field is out of range"}
-    schema = {"$ref": f"#/components/schemas/{schema_name}"}
-    return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {
-            "200": ok,
-            **{str(code): _failure(text, "Detail") for code, text in failures.items()},
-        },
-    }
-
-
-_VOICE_ID = {
-    "name": "voice_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1},
-}
-_CREATE_VOICE = {
-    "summary": "Make a voice from a recording",
-    "description": "Its id or its name may stand as `voice` in every request.",
-    "requestBody": {
-        "required": True,
-        "content": {"multipart/form-data": {"schema": {"$ref": "#/components/schemas/VoiceForm"}}},
-    },
-    "responses": {
-        "200": _json_response("The voice"),
-        **{
-            str(code): _failure(text)
-            for code, text in {
-                **{code: _FAILURES[code] for code in (400, 408, 413, 429, 500)},
-                404: "The gateway keeps no voices",
-                409: "Another voice has this name",
-                415: "The body is not a form",
-                503: "The folder cannot be used",
-            }.items()
-        },
-    },
-}
-_DELETE_VOICE = {
-    "summary": "Take a voice out",
-    "parameters": [_VOICE_ID],
-    "responses": {
-        "200": _json_response("It is gone"),
-        "404": _failure("No such voice"),
-        "429": _failure("Too many voices are being changed"),
-        "503": _failure("The folder cannot be used"),
-    },
-}
-_VOICE_FORM = {
-    "type": "object",
-    "required": ["name", "audio_sample"],
-    "properties": {
-        "name": {"type": "string", "description": "Letters, digits, spaces and . _ -"},
-        "audio_sample": {
-            "type": "string",
-            "format": "binary",
-            "description": "1 to 30 seconds as WAV, FLAC, MP3, OGG, M4A, AAC or WebM; at most "
-            "10 MiB.",
-        },
-        "transcript": {"type": "string", "description": "What the recording says."},
-        "language": {"type": "string", "default": "en", "description": "Its language tag."},
-        "consent": {"type": "string", "description": "Stored with the voice, and not judged."},
-    },
-}
-
-
-_TRUTH = {  # what pydantic takes for a truth value in a text
-    "type": "string",
-    "enum": ["true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n"],
-}
-
-
-def _form_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What a form may hold, of what a JSON body may: no null, and text where an object would be."""
-    fields = {}
-    for name, field in schema["properties"].items():
-        choices = [choice for choice in field.get("anyOf", [field]) if choice != {"type": "null"}]
-        told = {key: field[key] for key in ("title", "description") if key in field}
-        if name in JSON_FIELDS:
-            fields[name] = {**told, "type": "string", "description": f"{told['description']} JSON."}
-        else:
-            fields[name] = {
-                **(_TRUTH if choices[0].get("type") == "boolean" else choices[0]),
-                **told,
-            }
-    return {**schema, "properties": fields}
-
-
-def openapi_document() -> dict[str, Any]:
+def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
-    template = "#/components/schemas/{model}"
-    speech_schema = SpeechBody.model_json_schema(ref_template=template)
-    generate_schema = GenerateBody.model_json_schema(ref_template=template)
-    definitions = speech_schema.pop("$defs", {})
-    audio: dict[str, Any] = {
-        kind: {"schema": {"type": "string", "format": "binary"}} for kind in AUDIO_TYPES
-    }
-    audio[EVENTS_TYPE] = {"schema": {"description": "Events, each a JSON object behind `data:`."}}
-    speech = {
-        "summary": "Speak a text",
-        "description": "Streams audio as it is made. A failure after the first audio aborts the "
-        "connection: a clean end means complete audio.",
-        "requestBody": {
-            "required": True,
-            "content": {
-                kind: {
-                    "schema": {"$ref": f"#/components/schemas/{name}"},
-                    "example": {"input": "Hello.", "voice": "alloy", "response_format": "mp3"},
-                }
-                for kind, name in (
-                    ("application/json", "SpeechBody"),
-                    ("multipart/form-data", "SpeechForm"),
-                )
-            },
-        },
-        "responses": {
-            "200": {"description": "Audio in the response format", "content": audio},
-            **{str(code): _failure(text) for code, text in _FAILURES.items()},
-        },
-    }
-    model_id = {
-        "name": "model",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string", "minLength": 1},
-    }
-    legacy = {
-        "name": "legacy",
-        "in": "query",
-        "description": "`true` or `1` lists plain names; anything else is ignored.",
-        "schema": {},
-    }
-    limit = {
-        "name": "limit",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED},
-    }
-    after = {"name": "after", "in": "query", "schema": {"type": "string"}}
-    ok = {200: "OK"}
+    schemas: dict[str, Any] = dict(ERROR_SCHEMAS)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        operations = paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})
+        operations.setdefault(route.method.lower(), _operation(route, schemas))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -229,62 +74,73 @@ def openapi_document() -> dict[str, Any]:
             "description": "OpenAI's speech API in front of a Higgs Audio v2 engine.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {
-            "/v1/audio/speech": {"post": speech},
-            "/generate": {"post": _generate(audio, "GenerateBody", "Speak a text (legacy proxy)")},
-            "/generate/batch": {
-                "post": _generate(None, "GenerateBatch", "Speak many texts (legacy proxy)")
-            },
-            "/stats": _get("Counters under the legacy proxy's names", status=ok),
-            "/v1/models": _get("List the models", status=ok),
-            "/v1/models/{model}": _get(
-                "Show a model", status={200: "OK", 404: "No such model"}, parameters=[model_id]
-            ),
-            "/v1/audio/models": _get("List the models, short", status=ok),
-            "/v1/audio/voices": {
-                **_get(
-                    "List the voices",
-                    status={200: "OK", 400: "No such page"},
-                    parameters=[legacy, limit, after],
-                ),
-                "post": _CREATE_VOICE,
-            },
-            "/v1/audio/voices/{voice_id}": {"delete": _DELETE_VOICE},
-            "/health": _get("Whether the process lives, and how its upstreams are", status=ok),
-            "/ready": _get(
-                "Whether speech can be made now",
-                status={200: "Ready", 503: "No upstream has produced audio"},
-            ),
-            "/metrics": {
-                "get": {
-                    "summary": "Prometheus metrics",
-                    "responses": {
-                        "200": {
-                            "description": "OK",
-                            "content": {"text/plain": {"schema": {"type": "string"}}},
-                        }
-                    },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    """One method of one path; schemas of its bodies go to `schemas`."""
+    error = {"$ref": REFERENCE.format(model=route.surface.error_schema)}
+    operation: dict[str, Any] = {
+        "tags": [route.surface.name],
+        "summary": route.summary,
+        "parameters": [
+            *(
+                {
+                    "name": name,
+                    "in": "path",
+                    "required": True,
+                    "schema": {"type": "string", "minLength": 1},
                 }
+                for name in _PARAMETER.findall(route.path)
+            ),
+            *route.query,
+        ],
+        "responses": {
+            "2XX": {
+                "description": "A good answer",
+                "content": {kind: {"schema": _answer_schema(kind)} for kind in route.produces},
             },
-        },
-        "components": {
-            "schemas": {
-                "SpeechBody": speech_schema,
-                "SpeechForm": _form_schema(speech_schema),
-                "GenerateBody": generate_schema,
-                "GenerateBatch": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": MOST_BATCH_ITEMS,
-                    "items": {"$ref": "#/components/schemas/GenerateBody"},
-                },
-                "VoiceForm": _VOICE_FORM,
-                "Error": _ERROR,
-                "Detail": _DETAIL,
-                **definitions,
+            "default": {
+                "description": "An error; its status says of which kind",
+                "content": {JSON: {"schema": error}},
             },
         },
     }
+    if route.description:
+        operation["description"] = route.description
+    if route.bodies:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {
+                kind: {"schema": _body_schema(body, schemas)} for kind, body in route.bodies.items()
+            },
+        }
+    return operation
+
+
+def _answer_schema(kind: str) -> dict[str, Any]:
+    if kind == JSON:
+        return {}
+    if kind == EVENTS_TYPE:
+        return {"description": "Events, each a JSON object behind `data:`."}
+    return (
+        {"type": "string"} if kind.startswith("text/") else {"type": "string", "format": "binary"}
+    )
+
+
+def _body_schema(body: BodySchema, schemas: dict[str, Any]) -> Mapping[str, Any]:
+    if isinstance(body, Mapping):
+        return body
+    if not isinstance(body, type):
+        return body()
+    model = cast("type[BaseModel]", body)
+    if model.__name__ not in schemas:
+        schema = model.model_json_schema(ref_template=REFERENCE)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    return {"$ref": REFERENCE.format(model=model.__name__)}
 
 
 def _type_text(schema: Mapping[str, Any]) -> str:
@@ -330,10 +186,11 @@ def docs_page(document: Mapping[str, Any]) -> str:
             table = ""
             if "requestBody" in operation:
                 schemas = document["components"]["schemas"]
-                content = next(iter(operation["requestBody"]["content"].values()))["schema"]
-                schema = schemas[content["$ref"].rsplit("/", 1)[-1]]
-                while "items" in schema:
-                    schema = schemas[schema["items"]["$ref"].rsplit("/", 1)[-1]]
+                schema = next(iter(operation["requestBody"]["content"].values()))["schema"]
+                while "$ref" in schema or "items" in schema:
+                    schema = schema.get("items", schema)
+                    if "$ref" in schema:
+                        schema = schemas[schema["$ref"].rsplit("/", 1)[-1]]
                 rows = _field_rows(schema)
                 table = (
                     "<table><thead><tr><th>Field</th><th>Type</th><th>Default</th>"

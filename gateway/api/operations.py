@@ -6,18 +6,20 @@ None of them touches an upstream: they answer from what the probes found last.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import JSONResponse, Response
 
 from gateway import __version__
+from gateway.access.policy import HEALTH, METRICS, STATS
 from gateway.api.chatterbox.travisvn.about import health_fields
 from gateway.api.chatterbox.travisvn.status import chatterbox_statistics
+from gateway.api.error_bodies import GENERATE, OPERATIONS
 from gateway.api.generate import statistics
-from gateway.api.openapi import docs_page, openapi_document
+from gateway.api.routes import Route
 from gateway.server.shutdown import Drain
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.process_memory import memory_info
@@ -25,7 +27,7 @@ from gateway.upstream.pool import Pool
 
 
 class OperationsSurface:
-    """Health, readiness, metrics and the description of the API.
+    """Health, readiness and metrics.
 
     Args:
         pool: The engines.
@@ -49,19 +51,28 @@ class OperationsSurface:
         self._metrics = metrics
         self._default_voice = default_voice
         self._well = well
-        self._document = openapi_document()
-        self._page = docs_page(self._document)
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What this surface answers."""
+        probe = partial(Route, "GET", surface=OPERATIONS, group=HEALTH)
         return [
-            Route("/", self.index),
-            Route("/health", self.health),
-            Route("/ready", self.ready),
-            Route("/stats", self.stats),
-            Route("/metrics", self.metrics),
-            Route("/openapi.json", self.openapi),
-            Route("/docs", self.docs),
+            probe("/", self.index, summary="What this is"),
+            probe(
+                "/health",
+                self.health,
+                summary="Whether the process lives, and how its upstreams are",
+            ),
+            probe("/ready", self.ready, summary="Whether speech can be made now"),
+            Route("GET", "/stats", self.stats, GENERATE, STATS, "Counters under clients' names"),
+            Route(
+                "GET",
+                "/metrics",
+                self.metrics,
+                OPERATIONS,
+                METRICS,
+                "Prometheus metrics",
+                produces=("text/plain",),
+            ),
         ]
 
     def _state(self) -> Mapping[str, Any]:
@@ -121,13 +132,3 @@ class OperationsSurface:
         """`GET /metrics`: Prometheus' text format."""
         del request
         return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def openapi(self, request: Request) -> Response:
-        """`GET /openapi.json`."""
-        del request
-        return JSONResponse(self._document)
-
-    async def docs(self, request: Request) -> Response:
-        """`GET /docs`: the same for people."""
-        del request
-        return HTMLResponse(self._page)

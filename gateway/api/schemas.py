@@ -30,7 +30,7 @@ class VoiceId(BaseModel):
     id: Name
 
 
-class ReferenceField(BaseModel):
+class ReferenceBody(BaseModel):
     """A voice sample to imitate."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
@@ -96,7 +96,7 @@ class SpeechBody(TextOptions):
     system_prompt: str | None = Field(
         None, max_length=8192, description="The engine's whole scene prompt."
     )
-    references: list[ReferenceField] | None = Field(
+    references: list[ReferenceBody] | None = Field(
         None, max_length=MOST_REFERENCES, description="Voice samples to imitate, one a speaker."
     )
     reference_audio_base64: str | None = Field(

@@ -5,8 +5,6 @@ One request is one worker thread's work; parallel work comes from many requests 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import cast
@@ -14,6 +12,7 @@ from typing import cast
 import av
 import av.logging
 
+from gateway.audio.ffmpeg_switches import ffmpeg_function
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 
 SAMPLE_FORMAT = "s16"
@@ -28,14 +27,12 @@ def _quieten() -> None:
 
     Every encoder of PyAV holds a filter graph, and a graph starts a thread for each processor,
     at most 17 (measured 2026-11: 2 a graph on 2 processors): 200 streams would own thousands of
-    idle threads. FFmpeg's own switch for the processor count has no Python name, hence ctypes;
-    where the platform's loader cannot find it, the threads are only a waste.
+    idle threads. Where FFmpeg's switch for
+    the processor count cannot be found, the threads are only a waste.
     """
     av.logging.set_level(None)
-    from av import _core  # noqa: PLC0415 (a private module: its file alone is wanted)
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(_core.__file__).av_cpu_force_count(1)
+    if force_count := ffmpeg_function("av_cpu_force_count"):
+        force_count(1)
 
 
 _quieten()

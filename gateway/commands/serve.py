@@ -25,7 +25,8 @@ from gateway.app import create_app
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
 from gateway.server.http_protocol import bounded_protocol
-from gateway.server.shutdown import Drain, DrainingServer, stop_signals
+from gateway.server.shutdown import Drain, DrainingServer
+from gateway.server.signals import stop_signals
 from gateway.settings import Settings, SettingsError, load_settings, old_names, variable_name
 from gateway.telemetry.logging import log_config
 
@@ -233,6 +234,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         ws="none",
         lifespan="on",
         server_header=False,
+        reset_contextvars=True,  # no context of one request leaks into the next one
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     DrainingServer(config, drain, settings.drain_seconds).run(sockets=[listener])

@@ -8,9 +8,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Receive
 
-
-class ClientGone(Exception):
-    """The client closed the connection."""
+from gateway.errors import ClientGone
 
 
 class Disconnect:

@@ -34,7 +34,7 @@ _LINE_END = re.compile(rb"[\r\n]+")  # progress bars end their lines with \r
 
 def engine_command(fd: int) -> list[str]:
     """The command of the CPU engine on an inherited socket."""
-    return [sys.executable, "-m", "gateway", "engine", "--fd", str(fd), "--exit-with-parent"]
+    return [sys.executable, "-m", "engines.serve", "--fd", str(fd), "--exit-with-parent"]
 
 
 class Supervisor:

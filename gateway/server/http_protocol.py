@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, cast
 
 import httptools
-from uvicorn._types import ASGI3Application
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
@@ -25,10 +25,17 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from gateway.server.connections import Crowd
+from gateway.server.http_heads import (
+    HEAD_BYTES,
+    HEAD_TOO_LARGE,
+    HEADERS,
+    INVALID,
+    TOO_MANY_HEADERS,
+    Refusal,
+    check_head,
+)
 from gateway.server.slow_reader import SlowReader
 
-HEAD_BYTES = 64 * 1024  # nginx takes 4 x 8 KiB, Node.js 16 KiB: no honest client comes near
-HEADERS = 100  # Apache's LimitRequestFields
 MOST_PIPELINED = 16  # requests behind the one that is answered
 FRAMING_BYTES = 1024 * 1024  # chunk sizes, extensions and trailers of a small body
 SMALL_BODY_BYTES = 64 * 1024  # not counted: what a request for speech has without a voice sample
@@ -69,11 +76,12 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._application, self.app = self.app, self._run
         self._crowd = crowd
         self._bounds = crowd.bounds
         self._unfinished: deque[RequestResponseCycle] = deque()  # the first one runs
         self._deaf = False  # what still comes is thrown away
-        self._refusal = (400, "Invalid HTTP request received.")
+        self._refusal = INVALID
         self._in_head = True  # no request's body is being received
         self._head_begun = False
         self._replaying = False  # the parser is told what it has been told before
@@ -94,7 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.abort()
             return
         elif excess > 0:
-            self._refuse(503, "All connections of the gateway are busy.")
+            self._refuse(Refusal(503, "All connections of the gateway are busy."))
             return
         self._crowd.waiting[self] = None
         self._await_request()
@@ -150,13 +158,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._parse(data)
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
-            self._refuse(*self._refusal)
+            self._refuse(self._refusal)
         if self._deaf or self.transport.is_closing():
             return
         if self._head_begun or (was_in_head and self._heads == heads):
             self._head_bytes += len(data) if self._heads == heads else 0
             if self._head_bytes > HEAD_BYTES:
-                self._refuse(431, "The request's head is too large.")
+                self._refuse(HEAD_TOO_LARGE)
             elif self._read_timer is None:
                 self._read_timer = self.loop.call_later(
                     self._bounds.head_timeout_seconds, self._head_is_late
@@ -164,7 +172,7 @@ class BoundedProtocol(HttpToolsProtocol):
         elif not self._in_head:
             self._raw_bytes += len(data)
             if self._raw_bytes - self._body_bytes > max(FRAMING_BYTES, self._body_bytes):
-                self._refuse(400, "The request's body is mostly framing.")
+                self._refuse(Refusal(400, "The request's body is mostly framing."))
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -182,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._read_timer = None
-        self._refuse(408, "The request's head did not come in time.")
+        self._refuse(Refusal(408, "The request's head did not come in time."))
 
     def _body_is_late(self) -> None:
         self._read_timer = None
@@ -204,9 +212,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.leave()
 
-    def _give_up(self, status: int, message: str) -> _Refused:
-        self._refusal = (status, message)
-        return _Refused(message)
+    def _give_up(self, refusal: Refusal) -> _Refused:
+        self._refusal = refusal
+        return _Refused(refusal.message)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -231,20 +239,21 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_begun:  # or a trailer could pass for what a proxy has checked
             super().on_header(name, value)
             if len(self.headers) > HEADERS:
-                raise self._give_up(431, f"The request has more than {HEADERS} headers.")
+                raise self._give_up(TOO_MANY_HEADERS)
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > HEAD_BYTES:
-            raise self._give_up(431, "The request's head is too large.")
+            raise self._give_up(HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """The head is complete: the request starts, or queues behind the one that runs."""
         if self._replaying:
             return
-        self._check_head(self.parser.get_http_version())
+        if refusal := check_head(self.parser.get_http_version(), self.headers):
+            raise self._give_up(refusal)
         if len(self._unfinished) > MOST_PIPELINED:
-            raise self._give_up(400, "Too many requests at once.")
+            raise self._give_up(Refusal(400, "Too many requests at once."))
         super().on_headers_complete()
         self._heads += 1
         self._head_begun = self._in_head = False
@@ -254,30 +263,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unfinished.append(self.cycle)
         self.flow.resume_reading()  # uvicorn stops at a second request: it would miss the end
 
-    def _check_head(self, version: str) -> None:
-        """Refuse what two readers could take for different requests, and the parser takes.
-
-        Raises:
-            _Refused: It is such a request.
-        """
-        if version not in {"1.0", "1.1"}:
-            raise self._give_up(400, "The gateway speaks HTTP/1.1.")
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            raise self._give_up(400, "The request must name its host once.")  # RFC 9112, 3.2
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and version == "1.0":
-            raise self._give_up(400, "HTTP/1.0 has no transfer codings.")  # RFC 9112, 6.1
-        if codings and codings[0].lower() != b"chunked":
-            raise self._give_up(400, "The only transfer coding is 'chunked'.")
-
     def on_body(self, body: bytes) -> None:
         """Some of a body."""
         self._body_bytes += len(body)
         super().on_body(body)
         cycle = self.cycle
         if len(self._unfinished) > 1 and len(cycle.body) > HIGH_WATER_LIMIT:
-            raise self._give_up(400, "A request that waits for another one is too large.")
+            raise self._give_up(Refusal(400, "A request that waits for another one is too large."))
         if not cycle.response_started and self._body_bytes <= self._bounds.max_body_bytes:
             self._hold(len(body))
 
@@ -288,7 +280,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._held_bytes += size
         self._crowd.held_bytes += size
         if self._crowd.held_bytes > self._bounds.max_held_body_bytes:
-            raise self._give_up(503, "The gateway holds too many large requests.")
+            raise self._give_up(Refusal(503, "The gateway holds too many large requests."))
 
     def _forget_bodies(self) -> None:
         self._crowd.held_bytes -= self._held_bytes
@@ -306,7 +298,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # What is refused
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Answer what is wrong and close; never inside of an answer that has begun."""
         self._stop_read_timer()
         self._unset_keepalive_if_required()
@@ -319,7 +311,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.leave()
             return
         self._abandon()
-        self.transport.write(_plain_answer(status, message))
+        self.transport.write(_plain_answer(refusal))
         self._linger()
 
     def _linger(self) -> None:
@@ -343,14 +335,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # What goes out
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        task.add_done_callback(self._task_done)
-        self.tasks.add(task)
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application; when it gives up its answer, the client may not hold the connection."""
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self.loop.call_soon(self._after_application)
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        del task
+    def _after_application(self) -> None:
         if self.transport.is_closing():
             self._reader.watch()
 
@@ -380,11 +372,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reader.stop()
 
 
-def _plain_answer(status: int, message: str) -> bytes:
+def _plain_answer(refusal: Refusal) -> bytes:
     """An answer to what never became a request of some surface: OpenAI's shape of errors."""
+    status = refusal.status
     code = http.HTTPStatus(status).phrase.lower().replace(" ", "_")
     kind = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004
-    error = {"message": message, "type": kind, "param": None, "code": code}
+    error = {"message": refusal.message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error}).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
     retry = "retry-after: 1\r\n" if status == 503 else ""  # noqa: PLR2004

@@ -15,20 +15,12 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ShuttingDown
-from gateway.telemetry.request_log import current_record
+from gateway.server.signals import stop_signals
 
 LOOK_EVERY_SECONDS = 0.05
 CUT_SECONDS = 1.0  # for what was cut off to give its engine and its client notice
 GIVE_BACK_SECONDS = 3.0  # for the application to give back what it holds; the process ends anyway
-
-
-def stop_signals() -> list[signal.Signals]:
-    """The signals that ask for the end; a hang-up does not where `nohup` wants it ignored."""
-    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
 
 
 class Drain:
@@ -53,47 +45,6 @@ class Drain:
         self.begun = True
         while self._at_begin:
             self._at_begin.pop()()
-
-
-class DrainMiddleware:
-    """Gives a request that is cut off the best answer that is left.
-
-    Before its answer has begun that is an honest 503; after, the connection is dropped in the
-    middle of the body, so that no client takes half an answer for a whole one.
-
-    Args:
-        app: What is wrapped.
-        drain: Tells a cut from any other cancellation.
-        refuse: Answers with an error in the shape of the request's surface.
-    """
-
-    def __init__(
-        self, app: ASGIApp, drain: Drain, refuse: Callable[[str, ShuttingDown], ASGIApp]
-    ) -> None:
-        self._app = app
-        self._drain = drain
-        self._refuse = refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except asyncio.CancelledError:
-            if not self._drain.over:
-                raise
-            current_record().outcome = "truncated" if started else "rejected"
-            if not started:
-                await self._refuse(scope["path"], ShuttingDown())(scope, receive, send)
 
 
 class DrainingServer(uvicorn.Server):

@@ -19,7 +19,7 @@ from gateway.speech.activity import RequestProgress
 from gateway.speech.generation import Source
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.request_log import current_record
+from gateway.telemetry.request_record import current_record
 from gateway.upstream.dialect import SAMPLES_PER_TOKEN
 
 FIRST_SLICE_BYTES = 9_600  # 0.2 s: every codec has bytes after that (AAC needs 0.1 s)

@@ -7,8 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 
 from gateway.access.rate_limits import audio_charged
@@ -16,12 +15,10 @@ from gateway.audio.join import Joiner
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND, silence
 from gateway.audio.transcoder import BitRates, Transcoder
 from gateway.errors import (
-    GatewayError,
     QueueFull,
     ShuttingDown,
     UpstreamError,
     UpstreamTimeout,
-    outcome_of,
 )
 from gateway.settings import Settings
 from gateway.speech.activity import Activity
@@ -39,7 +36,7 @@ from gateway.speech.long_text import LookAhead, SegmentedSource
 from gateway.speech.prepare import GenerationPlan, PreparedSpeech, prepare
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.request_log import Record, current_record
+from gateway.telemetry.request_record import current_record
 from gateway.text.boundary import Boundary
 from gateway.text.split import Segment
 from gateway.text.spoken_text import SpokenText, read_text
@@ -52,13 +49,6 @@ BUFFERED_ATTEMPTS = 3
 # A longer text would hold up the event loop: 100,000 characters take 0.1 s, of hostile text 1.4 s
 # (2026-11-25, 2-core machine).
 READ_AT_ONCE_CHARACTERS = 4096
-
-
-@dataclass(slots=True)
-class Held:
-    """What a counted request holds: its answer, once there is one."""
-
-    answer: EncodedStream | None = None
 
 
 class SpeechService:
@@ -190,44 +180,6 @@ class SpeechService:
     def in_flight(self) -> int:
         """Generations that hold a slot now."""
         return self._admission.in_flight
-
-    async def speak(self, prepared: PreparedSpeech, arrived: float) -> tuple[bytes, float]:
-        """A whole answer, for surfaces that carry audio inside something else.
-
-        Returns:
-            Its bytes, and the seconds that it waited for its slot.
-
-        Raises:
-            GatewayError: There is no whole answer.
-        """
-        with self.counted(prepared.request, current_record()) as held:
-            held.answer = answer = await self.open(prepared, arrived)
-            body = await answer.read_all()
-            answer.count_delivered(len(body))
-        return body, answer.queue_wait_seconds
-
-    @contextmanager
-    def counted(self, request: SpeechRequest, record: Record | None = None) -> Iterator[Held]:
-        """Count once how a request ends whose answer no surface sends by itself, and close it.
-
-        Args:
-            request: What is spoken inside the block, which puts its answer into what it is given.
-            record: Where the log reads how it ended, or None.
-        """
-        held, outcome = Held(), "cancelled"
-        try:
-            yield held
-            outcome = "ok"
-        except GatewayError as error:
-            outcome = outcome_of(error)
-            raise
-        finally:
-            if held.answer is not None:
-                held.answer.close()
-                held.answer.observe(outcome)
-            if record is not None:
-                record.outcome = outcome
-            self._metrics.requests.labels(request.surface, outcome).inc()
 
     async def _admit(self, scope: ExitStack) -> float:
         """Wait for a slot that `scope` gives back."""

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import (
     GatewayError,
@@ -24,7 +24,6 @@ from gateway.errors import (
     UpstreamRouteUnknown,
     UpstreamTimeout,
 )
-from gateway.speech.admission import Admission
 from gateway.text.tokens import CONTEXT_TOKENS
 from gateway.upstream.audio_parser import Decode
 from gateway.upstream.client import Timeouts, UpstreamClient
@@ -76,6 +75,16 @@ def pause_before_probe(failures: int, interval_seconds: float, chance: float) ->
     return pause * (0.8 + 0.4 * chance)
 
 
+class Slots(Protocol):
+    """What bounds generations."""
+
+    async def acquire(self, *, first: bool) -> float:
+        """Take a slot; `first` goes to the head of the line."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
 class Prober:
     """Keeps the state of one upstream true.
 
@@ -96,7 +105,7 @@ class Prober:
         client: UpstreamClient,
         *,
         model: str | None,
-        admission: Admission,
+        admission: Slots,
         interval_seconds: float,
         decode: Decode,
         aliases: Mapping[str, str] = MappingProxyType({}),

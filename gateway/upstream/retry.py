@@ -23,7 +23,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.request_log import current_record
+from gateway.telemetry.request_record import current_record
 from gateway.text.dialogue import is_dialogue
 from gateway.text.tokens import TOKENS_PER_SECOND
 from gateway.upstream.capabilities import Needs

@@ -49,7 +49,7 @@ def test_audio_is_charged_as_it_was_made(engine: str) -> None:
         assert float(answer.headers["x-ratelimit-remaining-audio-seconds"]) == 0
         made = running.metric("gateway_key_audio_seconds_total", key="alice")
         assert made == pytest.approx(2 * len(answer.content) / 48_000, rel=0.2)
-        bucket = running.runtime.door.callers.get("alice").audio
+        bucket = running.runtime.access.callers.get("alice").audio
         assert bucket is not None
         assert bucket.level == pytest.approx(limit - made, abs=0.1)
         assert made > 0.5
@@ -82,7 +82,7 @@ def test_a_client_that_leaves_pays_for_what_was_made(engine: str) -> None:
     ) as running:
         body = {**BODY, "input": "fault-stall-48000 " + "It is a long story that I tell. " * 60}
         url, key = running.url + "/v1/audio/speech", {"api-key": KEY}
-        bucket = running.runtime.door.callers.get("alice").audio
+        bucket = running.runtime.access.callers.get("alice").audio
         assert bucket is not None
         with httpx.stream("POST", url, json=body, headers=key, timeout=30) as answer:
             chunks = answer.iter_raw()

@@ -32,7 +32,7 @@ def late_engine() -> Iterator[tuple[str, Callable[[], None]]]:
         started: list[subprocess.Popen[bytes]] = []
 
         def start() -> None:
-            command = [sys.executable, "-m", "gateway", "engine", "--voice", "simulated"]
+            command = [sys.executable, "-m", "engines.serve", "--voice", "simulated"]
             fd = listener.fileno()
             started.append(subprocess.Popen([*command, "--fd", str(fd)], pass_fds=(fd,)))
 

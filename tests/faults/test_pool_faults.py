@@ -40,7 +40,7 @@ class Engine:
     def start(self) -> None:
         """Start it; `live` says when it answers."""
         command = [
-            *(sys.executable, "-m", "gateway", "engine", "--voice", "simulated"),
+            *(sys.executable, "-m", "engines.serve", "--voice", "simulated"),
             *("--port", str(self.port), "--tokens-per-second", "100", "--exit-with-parent"),
         ]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)

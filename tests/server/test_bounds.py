@@ -17,7 +17,8 @@ import pytest
 from engines.simulator.waveform import expected_pcm
 from gateway.api.multipart import MOST_FIELDS, MOST_FILES
 from gateway.api.schemas import MOST_JSON_MARKS
-from gateway.server.http_protocol import FRAMING_BYTES, HEAD_BYTES, HEADERS, MOST_PIPELINED
+from gateway.server.http_heads import HEAD_BYTES, HEADERS
+from gateway.server.http_protocol import FRAMING_BYTES, MOST_PIPELINED
 from tests.running import Gateway, running_gateway, wait_until
 from tests.sockets import connected, exchange, get, post, read_to_end, read_until, statuses
 

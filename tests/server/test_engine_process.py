@@ -22,7 +22,7 @@ from gateway.settings import SettingsError, load_settings
 from loadtest.processes import ServeProcess, free_port, running_serve, wait_until
 from tests.engines.container import hub
 
-SIMULATOR = [sys.executable, "-m", "gateway", "engine", "--voice", "simulated", "--port"]
+SIMULATOR = [sys.executable, "-m", "engines.serve", "--voice", "simulated", "--port"]
 
 
 def speak(serve: ServeProcess) -> int:

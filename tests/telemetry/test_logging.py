@@ -15,12 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 
+from gateway.access.policy import SPEECH
+from gateway.api.error_bodies import OPENAI
+from gateway.api.routes import Route, RouteTable
 from gateway.telemetry.logging import ConsoleFormatter, JsonFormatter, escaped, log_config
 from loadtest.processes import running_serve, wait_until
 from tests.running import running_gateway
+from tests.sockets import exchange, post, statuses
 
+HELLO = {"input": "Hello.", "voice": "mabel", "response_format": "pcm"}
 SPOKEN = "Nobody may read this sentence in a log, not even by halves."
 
 
@@ -130,6 +134,22 @@ def test_failures_are_told_with_their_outcome_under_the_same_id(engine: str, hea
     assert "sg-alice" not in json.dumps(heard.entries)
 
 
+def test_a_pipelined_request_is_not_logged_under_the_name_of_the_one_before(
+    engine: str, heard: Heard
+) -> None:
+    """Nothing that was known of one request is known of the next one of its connection."""
+    key = "sg-alice-0123456789"
+    with running_gateway(upstreams=engine, api_keys=f"alice={key}") as gateway:
+        heard.listen()
+        first = post(HELLO, f"Authorization: Bearer {key}", "X-Request-Id: first")
+        second = post(HELLO, "X-Request-Id: second", "Connection: close")
+        assert statuses(exchange(gateway.url, first + second)) == [200, 401]
+        assert heard.line_of("first")["key"] == "alice"
+        line = heard.line_of("second")
+    assert line["key"] == "-"
+    assert not {"voice", "characters", "upstream"} & line.keys()
+
+
 def test_probes_of_health_and_metrics_do_not_fill_the_log(engine: str, heard: Heard) -> None:
     """A balancer asks twice a second."""
     with running_gateway(upstreams=engine) as gateway:
@@ -160,7 +180,8 @@ def test_an_unforeseen_error_is_logged_once_with_its_traceback_and_the_id(
 
     with running_gateway(upstreams=engine) as gateway:
         heard.listen()
-        gateway._app.router.routes.append(Route("/broken", broken))
+        route = Route("GET", "/broken", broken, OPENAI, SPEECH, "Fail")
+        gateway._app._dispatcher._routes = RouteTable([route])
         answer = httpx.get(gateway.url + "/broken", headers={"x-request-id": "bug"})
         entries = wait_until(
             lambda: len(heard.of("bug")) == 2 and heard.of("bug"), "both lines", 15

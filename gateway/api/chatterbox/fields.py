@@ -5,6 +5,7 @@ What is missing, of another type or out of range is told as 422 with the field's
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -13,8 +14,9 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from gateway.api.endpoint import BodyReader, media_type
-from gateway.api.generate import UnprocessableRequest
-from gateway.api.multipart import MOST_FIELDS, MULTIPART, Form, is_form, parse_form
+from gateway.api.error_bodies import UnprocessableRequest
+from gateway.api.multipart import MOST_FIELDS, MULTIPART, Form, form_schema, is_form, parse_form
+from gateway.api.routes import JSON, BodySchema
 from gateway.api.schemas import parse_json
 from gateway.errors import InvalidRequest, UnsupportedContentType
 
@@ -29,6 +31,12 @@ class Fields(BaseModel):
     """A body of these clients: unknown keys are ignored, numbers may stand as text."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+def form_bodies(model: type[BaseModel], *files: str) -> dict[str, BodySchema]:
+    """A route's bodies in the OpenAPI document: JSON (without files), or a form of either kind."""
+    form = partial(form_schema, model, *files)
+    return {MULTIPART: form} if files else {JSON: model, MULTIPART: form, URLENCODED: form}
 
 
 def require_fields(scope: Scope) -> None:

@@ -7,22 +7,23 @@ from concurrent.futures import Executor
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
+from gateway.access.policy import HEALTH
 from gateway.api.chatterbox.devnen.tts import DevnenSpeech, TtsEndpoint
 from gateway.api.chatterbox.devnen.web_ui import DevnenServer
 from gateway.api.chatterbox.travisvn.about import TravisvnAbout
 from gateway.api.chatterbox.travisvn.long_text import TravisvnLong
 from gateway.api.chatterbox.travisvn.memory import memory_routes
-from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.api.chatterbox.travisvn.paths import routes as other_names
 from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.chatterbox.travisvn.status import TravisvnStatus
 from gateway.api.chatterbox.travisvn.voices import TravisvnVoices
 from gateway.api.endpoint import BodyReader
+from gateway.api.routes import Route
 from gateway.speech.activity import Activity
 from gateway.speech.jobs.jobs import Jobs
 from gateway.speech.service import SpeechService
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcomes import Outcomes
 from gateway.upstream.pool import Pool
 from gateway.voices.catalogue import VoiceCatalogue
 
@@ -32,7 +33,7 @@ class ChatterboxSurface:
 
     Args:
         service: The straight line.
-        metrics: Where it is counted how requests end.
+        outcomes: Counts how requests end.
         bodies: Reads requests.
         catalogue: All voices.
         pool: The engines.
@@ -46,7 +47,7 @@ class ChatterboxSurface:
     def __init__(
         self,
         service: SpeechService,
-        metrics: Metrics,
+        outcomes: Outcomes,
         bodies: BodyReader,
         catalogue: VoiceCatalogue,
         pool: Pool,
@@ -57,10 +58,12 @@ class ChatterboxSurface:
         *,
         show_texts: bool,
     ) -> None:
-        speech = TravisvnSpeech(service, metrics, bodies, catalogue, threads)
-        devnen = DevnenSpeech(service, metrics, bodies, catalogue)
+        speech = TravisvnSpeech(service, outcomes, bodies, catalogue, threads)
+        devnen = DevnenSpeech(service, catalogue)
         self._parts = (
-            TtsEndpoint(metrics, bodies, speech, devnen),  # `/tts` of both servers stands first
+            TtsEndpoint(
+                service, outcomes, bodies, speech, devnen
+            ),  # `/tts` of both servers stands first
             speech,
             TravisvnLong(service, jobs, speech, bodies, show_texts=show_texts),
             TravisvnVoices(catalogue, bodies),
@@ -70,8 +73,8 @@ class ChatterboxSurface:
         )
         self._health = health
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What this surface answers."""
         routes = [route for part in self._parts for route in part.routes()]
-        health = [Route(path, self._health) for path in paths_of("/health")]
+        health = other_names("GET", "/health", self._health, HEALTH, "Whether it lives")
         return [*routes, *memory_routes(), *health]

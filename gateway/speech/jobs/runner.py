@@ -23,6 +23,7 @@ from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.transcoder import BitRates
 from gateway.errors import (
     GatewayError,
+    InternalError,
     JobStoreBusy,
     NoHealthyUpstream,
     QueueFull,
@@ -193,7 +194,7 @@ class Runner:
             await self._fail(job, "The job's files cannot be read or written.")
         except Exception:
             logger.exception("internal error in job %s", job.id)
-            await self._fail(job, "The gateway failed; its log says how.")
+            await self._fail(job, InternalError().message)
 
     async def _fail(self, job: Job, message: str) -> None:
         fail = partial(self._store.fail, job.id, message, holder=self.holder)

@@ -19,6 +19,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 import gateway.audio.ffmpeg  # noqa: F401 (silences FFmpeg and its thread pools, once)
+from gateway.audio.ffmpeg_switches import ffmpeg_function
 from gateway.errors import InvalidRequest
 from gateway.voices.samples.sniff import READABLE, demuxer_of, label_of, without_id3
 
@@ -52,14 +53,10 @@ _FULL_SCALE = {"u1": 128.0, "i2": 2.0**15, "i4": 2.0**31}
 def _bound_allocations() -> bool:
     """Bound FFmpeg's single allocations, for the process; False where that cannot be had.
 
-    The gateway's encoders and filters get 0.2 s at a time and ask for far less. FFmpeg's own
-    switch has no Python name, hence ctypes.
+    The gateway's encoders and filters get 0.2 s at a time and ask for far less.
     """
-    from av import _core  # noqa: PLC0415 (a private module: its file alone is wanted)
-
-    try:
-        bound = ctypes.CDLL(_core.__file__).av_max_alloc
-    except (OSError, AttributeError):
+    bound = ffmpeg_function("av_max_alloc")
+    if bound is None:
         return False
     bound.argtypes, bound.restype = [ctypes.c_size_t], None
     bound(MAX_ALLOCATION_BYTES)

@@ -6,17 +6,16 @@ devnen's body is checked for types; only `chunk_size` has a range there.
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
-from starlette.routing import BaseRoute, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from gateway.api.chatterbox.errors import NAME, DevnenShape
+from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import (
     Fields,
     check,
+    form_bodies,
     parse_fields,
     require_fields,
 )
@@ -27,13 +26,14 @@ from gateway.api.chatterbox.travisvn.speech import (
     temperature_within,
 )
 from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
+from gateway.api.error_bodies import DEVNEN, TRAVISVN
+from gateway.api.routes import AUDIO_TYPES, Route
 from gateway.api.schemas import TextOptions
 from gateway.api.speakers import cast_voices
-from gateway.errors import GatewayError, InvalidRequest, VoiceNotFound, outcome_of
-from gateway.server.disconnect import ClientGone
+from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcomes import Outcomes
 from gateway.text.expression import chosen_temperature, expression_of
 from gateway.upstream.dialect import Sampling
 from gateway.voices.catalogue import VoiceCatalogue
@@ -68,31 +68,19 @@ class DevnenSpeech:
 
     Args:
         service: The straight line.
-        metrics: Where it is counted how requests end.
-        bodies: Reads them.
         catalogue: All voices.
     """
 
-    def __init__(
-        self,
-        service: SpeechService,
-        metrics: Metrics,
-        bodies: BodyReader,
-        catalogue: VoiceCatalogue,
-    ) -> None:
+    def __init__(self, service: SpeechService, catalogue: VoiceCatalogue) -> None:
         self._service = service
         self._catalogue = catalogue
-        self.speech = SpeechEndpoint(
-            service, metrics, bodies, DevnenShape(), self.parse, require_fields
-        )
 
-    async def parse(self, body: bytes, scope: Scope) -> Spoken:
-        """Read a request.
+    async def parse_fields(self, value: Any, scope: Scope) -> Spoken:
+        """What to say, from a body that is read already.
 
         Raises:
             UnprocessableRequest, InvalidRequest, VoiceNotFound, NoHealthyUpstream.
         """
-        value, _ = await parse_fields(body, scope)
         fields = check(DevnenBody, value)
         if not fields.text.strip():
             raise InvalidRequest("The text has nothing to say.")
@@ -108,7 +96,7 @@ class DevnenSpeech:
         temperature = chosen_temperature(fields.temperature)
         ending = fields.output_format or "wav"
         request = SpeechRequest(
-            surface=NAME,
+            surface=DEVNEN.name,
             text=text,
             voice=cast.preset,
             voice_label=cast.label,
@@ -164,10 +152,11 @@ def without_ending(filename: str) -> str:
 
 
 class TtsEndpoint:
-    """Reads a body once, and hands it to the server that it is written for.
+    """`POST /tts`: the body's fields tell which of the two servers it is written for.
 
     Args:
-        metrics: Where it is counted how requests end.
+        service: The straight line.
+        outcomes: Counts how requests end.
         bodies: Reads them.
         travisvn: Takes bodies with `input`.
         devnen: Takes all others.
@@ -175,45 +164,39 @@ class TtsEndpoint:
 
     def __init__(
         self,
-        metrics: Metrics,
+        service: SpeechService,
+        outcomes: Outcomes,
         bodies: BodyReader,
         travisvn: TravisvnSpeech,
         devnen: DevnenSpeech,
     ) -> None:
-        self._metrics = metrics
-        self._bodies = bodies
-        self._travisvn = travisvn.speech
-        self._devnen = devnen.speech
+        self._endpoint = SpeechEndpoint(service, outcomes, bodies, self.parse, require_fields)
+        self._travisvn = travisvn
+        self._devnen = devnen
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """`/tts` alone."""
-        return [Route("/tts", self, methods=["POST"])]
+        return [
+            Route(
+                "POST",
+                "/tts",
+                self._endpoint,
+                DEVNEN,
+                SPEECH,
+                "Speak a text (Chatterbox)",
+                bodies=form_bodies(DevnenBody),
+                produces=AUDIO_TYPES,
+            )
+        ]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        try:
-            require_fields(scope)
-            body = await self._bodies.read(scope, receive)
-            value, _ = await parse_fields(body, scope)
-        except ClientGone:
-            self._count("cancelled")
-            return
-        except GatewayError as error:
-            self._count(outcome_of(error))
-            await DevnenShape().render_error(error)(scope, receive, send)
-            return
-        is_travisvns = isinstance(value, dict) and "input" in value and "text" not in value
-        endpoint = self._travisvn if is_travisvns else self._devnen
-        bodies = [body]
-        del value, body  # an answer may take minutes: what it was read from need not
-        await endpoint(scope, partial(_replay, bodies, receive), send)
+    async def parse(self, body: bytes, scope: Scope) -> Spoken:
+        """Read a request.
 
-    def _count(self, outcome: str) -> None:
-        self._metrics.requests.labels(NAME, outcome).inc()
-
-
-async def _replay(bodies: list[bytes], receive: Receive) -> Message:
-    """A body that was read already, then whatever comes."""
-    if bodies:
-        return {"type": "http.request", "body": bodies.pop(), "more_body": False}
-    return await receive()
+        Raises:
+            GatewayError: In the shape of the server that the body is written for.
+        """
+        value, form = await parse_fields(body, scope)
+        if isinstance(value, dict) and "input" in value and "text" not in value:
+            scope["surface"] = TRAVISVN
+            return await self._travisvn.parse_fields(value, form)
+        return await self._devnen.parse_fields(value, scope)

@@ -11,14 +11,16 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
+from gateway.access.policy import SPEECH, VOICE_CHANGES, VOICES
 from gateway.api.chatterbox.devnen.tts import ENDINGS, without_ending
 from gateway.api.chatterbox.fields import wrong
 from gateway.api.chatterbox.travisvn.about import DEVICE, LANGUAGES, NEUTRAL
 from gateway.api.endpoint import BodyReader
+from gateway.api.error_bodies import DEVNEN
 from gateway.api.multipart import MULTIPART, is_form, parse_form
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
+from gateway.api.routes import Route
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import GatewayError, UnsupportedContentType, VoiceExists
 from gateway.text.normalise import EVENT_TAGS
@@ -30,6 +32,13 @@ from gateway.voices.samples.loudness import LONGEST_SECONDS, UPLOAD_LIMITS
 MOST_FILES = 3  # in one upload: each is decoded at once, and may be 10 MiB
 FILES = "files"
 BAD_REQUEST = 400
+_UPLOAD_FORM = {
+    "type": "object",
+    "required": [FILES],
+    "properties": {
+        FILES: {"type": "array", "items": {"type": "string", "format": "binary"}},
+    },
+}
 UNCHANGED = "The operator's settings stand; nothing was changed."
 
 
@@ -47,17 +56,35 @@ class DevnenServer:
         self._pool = pool
         self._bodies = bodies
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """What its user interface and SillyTavern ask for."""
+        show = partial(Route, "GET", surface=DEVNEN)
+        change = partial(Route, "POST", surface=DEVNEN)
+        upload = partial(change, group=VOICE_CHANGES, bodies={MULTIPART: _UPLOAD_FORM})
         return [
-            Route("/get_predefined_voices", self.predefined_voices),
-            Route("/get_reference_files", self.reference_files),
-            Route("/upload_reference", self.upload_reference, methods=["POST"]),
-            Route("/upload_predefined_voice", self.upload_predefined, methods=["POST"]),
-            Route("/api/ui/initial-data", self.initial_data),
-            Route("/api/model-info", self.model_info),
+            show(
+                "/get_predefined_voices",
+                self.predefined_voices,
+                group=VOICES,
+                summary="List presets and voices",
+            ),
+            show(
+                "/get_reference_files",
+                self.reference_files,
+                group=VOICES,
+                summary="List the voice library",
+            ),
+            upload("/upload_reference", self.upload_reference, summary="Make voices"),
+            upload("/upload_predefined_voice", self.upload_predefined, summary="Make voices"),
+            show(
+                "/api/ui/initial-data",
+                self.initial_data,
+                group=SPEECH,
+                summary="What a user interface begins with",
+            ),
+            show("/api/model-info", self.model_info, group=SPEECH, summary="Show the model"),
             *(
-                Route(path, self.unchanged, methods=["POST"])
+                change(path, self.unchanged, group=SPEECH, summary="Changes nothing")
                 for path in ("/save_settings", "/reset_settings", "/restart_server", "/api/unload")
             ),
         ]

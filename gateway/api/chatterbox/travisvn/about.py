@@ -6,14 +6,15 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from gateway import __version__
+from gateway.access.policy import HEALTH, SPEECH, VOICES
 from gateway.api.chatterbox.travisvn.memory import CONFIG as MEMORY_CONFIG
-from gateway.api.chatterbox.travisvn.paths import ALIASES, paths_of
+from gateway.api.chatterbox.travisvn.paths import ALIASES, routes
 from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS
 from gateway.api.chatterbox.travisvn.status import API_NAME
 from gateway.api.openai import list_models_of
+from gateway.api.routes import Route
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.upstream.pool import Pool
 
@@ -52,16 +53,15 @@ class TravisvnAbout:
         self._pool = pool
         self._default_voice = default_voice
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """Under all their names."""
-        table = (
-            ("/languages", self.languages),
-            ("/ping", self.ping),
-            ("/models", self.models),
-            ("/config", self.config),
-            ("/endpoints", self.endpoints),
-        )
-        return [Route(path, endpoint) for primary, endpoint in table for path in paths_of(primary)]
+        return [
+            *routes("GET", "/languages", self.languages, VOICES, "List the languages"),
+            *routes("GET", "/ping", self.ping, HEALTH, "Whether the process lives"),
+            *routes("GET", "/models", self.models, VOICES, "List the models"),
+            *routes("GET", "/config", self.config, SPEECH, "Show the settings"),
+            *routes("GET", "/endpoints", self.endpoints, SPEECH, "List the paths"),
+        ]
 
     async def languages(self, request: Request) -> Response:
         """`GET /languages`."""

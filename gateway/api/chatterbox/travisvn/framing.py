@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
-from gateway.api.chatterbox.errors import error_body
+from gateway.api.error_bodies import travisvn_error
 from gateway.api.openai import EventFraming
 from gateway.audio.encoders.wav import header
 from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
@@ -70,4 +70,4 @@ class PcmEvents(EventFraming):
 
     def failure(self, error: GatewayError) -> bytes:
         """An `error` event; the connection is aborted behind it."""
-        return b"data: " + json.dumps({"type": "error", **error_body(error)}).encode() + b"\n\n"
+        return b"data: " + json.dumps({"type": "error", **travisvn_error(error)}).encode() + b"\n\n"

@@ -6,13 +6,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
 
-from gateway.api.chatterbox.fields import read_form, read_query, wrong
+from gateway.access.policy import SPEECH
+from gateway.api.chatterbox.fields import form_bodies, read_form, read_query, wrong
 from gateway.api.chatterbox.travisvn.long_text_schemas import (
     Bulk,
     HistoryQuery,
@@ -27,10 +28,11 @@ from gateway.api.chatterbox.travisvn.long_text_schemas import (
     statistics_of,
     status_of,
 )
-from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.chatterbox.travisvn.speech import TravisvnBody, TravisvnSpeech
 from gateway.api.endpoint import STREAM_HEADERS, BodyReader
 from gateway.api.multipart import Form
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound
 from gateway.speech.jobs.chapters import split_chapters
@@ -68,28 +70,32 @@ class TravisvnLong:
         self._bodies = bodies
         self._show_texts = show_texts
 
-    def routes(self) -> list[BaseRoute]:
-        """Under all their names; fixed names stand before the ones that are a job's."""
-        table = (
-            ("POST", "/audio/speech/long", self.create),
-            ("GET", "/audio/speech/long", self.list_jobs),
-            ("POST", "/audio/speech/long/bulk", self.bulk),
-            ("GET", "/audio/speech/long-history", self.history),
-            ("GET", "/audio/speech/long-history/stats", self.history_stats),
-            ("GET", JOB, self.status),
-            ("PATCH", JOB, self.update),
-            ("DELETE", JOB, self.end),
-            ("GET", f"{JOB}/download", self.download),
-            ("GET", f"{JOB}/sse", self.events),
-            ("GET", f"{JOB}/details", self.details),
-            ("PUT", f"{JOB}/pause", self.pause),
-            ("PUT", f"{JOB}/resume", self.resume),
-            ("POST", f"{JOB}/retry", self.retry),
-        )
+    def routes(self) -> list[Route]:
+        """Under all their names."""
+        long, show = "/audio/speech/long", partial(routes, "GET", group=SPEECH)
+        change = partial(routes, group=SPEECH)
         return [
-            Route(path, endpoint, methods=[method])
-            for method, primary, endpoint in table
-            for path in paths_of(primary)
+            *change("POST", long, self.create, summary="Begin a job", bodies=form_bodies(LongBody)),
+            *show(long, self.list_jobs, summary="List the jobs"),
+            *change(
+                "POST", f"{long}/bulk", self.bulk, summary="Change jobs", bodies=form_bodies(Bulk)
+            ),
+            *show(f"{long}-history", self.history, summary="List the jobs that are over"),
+            *show(f"{long}-history/stats", self.history_stats, summary="How jobs ended"),
+            *show(JOB, self.status, summary="Show a job"),
+            *change("PATCH", JOB, self.update, summary="Note on a job", bodies=form_bodies(Update)),
+            *change("DELETE", JOB, self.end, summary="Cancel or delete a job"),
+            *show(
+                f"{JOB}/download",
+                self.download,
+                summary="Fetch a job's audio",
+                produces=AUDIO_TYPES,
+            ),
+            *show(f"{JOB}/sse", self.events, summary="Watch a job", produces=(EVENTS_TYPE,)),
+            *show(f"{JOB}/details", self.details, summary="Show all of a job"),
+            *change("PUT", f"{JOB}/pause", self.pause, summary="Pause a job"),
+            *change("PUT", f"{JOB}/resume", self.resume, summary="Resume a job"),
+            *change("POST", f"{JOB}/retry", self.retry, summary="Repeat a job"),
         ]
 
     async def _job(self, request: Request) -> Job:

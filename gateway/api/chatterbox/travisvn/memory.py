@@ -7,9 +7,10 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
-from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.access.policy import SPEECH
+from gateway.api.chatterbox.travisvn.paths import routes
+from gateway.api.routes import Route
 from gateway.telemetry.process_memory import memory_info
 
 MESSAGE = "The gateway holds no model: its memory needs no care, and nothing was changed."
@@ -32,10 +33,12 @@ async def _answer(answer: dict[str, Any], request: Request) -> Response:
     return JSONResponse({**answer, "memory_info": memory_info(), "message": MESSAGE})
 
 
-def memory_routes() -> list[BaseRoute]:
+def memory_routes() -> list[Route]:
     """The memory routes under all their names, each with one answer."""
     return [
-        Route(path, partial(_answer, answer), methods=[method])
+        route
         for (method, primary), answer in _ANSWERS.items()
-        for path in paths_of(primary)
+        for route in routes(
+            method, primary, partial(_answer, answer), SPEECH, "Memory, which needs no care"
+        )
     ]

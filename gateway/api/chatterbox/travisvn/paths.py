@@ -5,6 +5,13 @@ Routes are mounted from this table, and `/endpoints` shows it.
 
 from __future__ import annotations
 
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from gateway.api.error_bodies import TRAVISVN
+from gateway.api.routes import Handler, Route
+
 # Its own server has `/status` twice; it answers there as `/health`. The paths that other surfaces
 # have, too, are answered for all of them: `/health`, `/stats`, `/v1/models`, `/v1/audio/speech`.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -53,3 +60,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
 def paths_of(primary: str) -> tuple[str, ...]:
     """All paths of a route, the primary first."""
     return (primary, *ALIASES[primary])
+
+
+def routes(
+    method: str, primary: str, endpoint: Handler | ASGIApp, group: str, summary: str, **more: Any
+) -> list[Route]:
+    """A route under all its paths; arguments as those of `Route`."""
+    return [
+        Route(method, path, endpoint, TRAVISVN, group, summary, **more)
+        for path in paths_of(primary)
+    ]

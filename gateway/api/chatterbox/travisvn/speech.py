@@ -10,18 +10,25 @@ import asyncio
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
-from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from gateway.api.chatterbox.errors import NAME, TravisvnShape
-from gateway.api.chatterbox.fields import Fields, check, parse_fields, require_fields
+from gateway.access.policy import SPEECH
+from gateway.api.chatterbox.fields import (
+    Fields,
+    check,
+    form_bodies,
+    parse_fields,
+    require_fields,
+)
 from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
-from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
+from gateway.api.error_bodies import TRAVISVN
 from gateway.api.multipart import Form
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import TextOptions
 from gateway.api.speakers import Cast, cast_voices
 from gateway.audio.encoders import RESPONSE_FORMATS
@@ -29,7 +36,7 @@ from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import VoiceNotFound
 from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcomes import Outcomes
 from gateway.text.expression import chosen_temperature, expression_of
 from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Reference, Sampling
@@ -73,7 +80,7 @@ class TravisvnSpeech:
 
     Args:
         service: The straight line.
-        metrics: Where it is counted how requests end.
+        outcomes: Counts how requests end.
         bodies: Reads them.
         catalogue: All voices.
         threads: Where samples are decoded.
@@ -82,7 +89,7 @@ class TravisvnSpeech:
     def __init__(
         self,
         service: SpeechService,
-        metrics: Metrics,
+        outcomes: Outcomes,
         bodies: BodyReader,
         catalogue: VoiceCatalogue,
         threads: Executor,
@@ -90,22 +97,25 @@ class TravisvnSpeech:
         self._service = service
         self._catalogue = catalogue
         self._threads = threads
-        endpoint = partial(SpeechEndpoint, service, metrics, bodies, TravisvnShape())
+        endpoint = partial(SpeechEndpoint, service, outcomes, bodies)
         self.speech = endpoint(self.parse, require_fields)
         self.stream = endpoint(self.parse_stream, require_fields)
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """Whole or SSE; and as a stream. What is said as JSON may be said as a form, too."""
-        table = {
-            "/audio/speech": self.speech,
-            "/audio/speech/upload": self.speech,
-            "/audio/speech/stream": self.stream,
-            "/audio/speech/stream/upload": self.stream,
-        }
+        speak = partial(routes, "POST", group=SPEECH, produces=(*AUDIO_TYPES, EVENTS_TYPE))
+        plain, form = form_bodies(TravisvnBody), form_bodies(TravisvnBody, VOICE_FILE)
+        path = "/audio/speech"
         return [
-            Route(path, endpoint, methods=["POST"])
-            for primary, endpoint in table.items()
-            for path in paths_of(primary)
+            *speak(path, self.speech, summary="Speak a text", bodies=plain),
+            *speak(f"{path}/upload", self.speech, summary="Speak in a voice", bodies=form),
+            *speak(f"{path}/stream", self.stream, summary="Speak as it is made", bodies=plain),
+            *speak(
+                f"{path}/stream/upload",
+                self.stream,
+                summary="Speak in a voice, as it is made",
+                bodies=form,
+            ),
         ]
 
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
@@ -114,7 +124,10 @@ class TravisvnSpeech:
         Raises:
             UnprocessableRequest, InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
-        value, form = await parse_fields(body, scope)
+        return await self.parse_fields(*await parse_fields(body, scope))
+
+    async def parse_fields(self, value: Any, form: Form) -> Spoken:
+        """`parse`, of a body that is read already."""
         fields = check(TravisvnBody, value)
         request, headers = await self.understand(fields, form)
         if fields.stream_format == "sse":
@@ -154,7 +167,7 @@ class TravisvnSpeech:
         response_format = (fields.response_format or "wav").lower()
         temperature = chosen_temperature(fields.temperature) or expression.temperature
         request = SpeechRequest(
-            surface=NAME,
+            surface=TRAVISVN.name,
             text=text,
             voice=cast.preset,
             voice_label=cast.label,

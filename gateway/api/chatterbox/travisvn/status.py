@@ -5,15 +5,17 @@ The activity of every surface is shown, as one engine speaks for them all.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from gateway import __version__
+from gateway.access.policy import SPEECH, VOICE_CHANGES
 from gateway.api.chatterbox.fields import query_flag, query_number
-from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.api.chatterbox.travisvn.paths import routes
+from gateway.api.routes import Route
 from gateway.speech.activity import Activity, RequestProgress, Step
 from gateway.telemetry.metrics import Totals
 from gateway.telemetry.process_memory import memory_info
@@ -129,20 +131,18 @@ class TravisvnStatus:
     def __init__(self, activity: Activity) -> None:
         self._activity = activity
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """Under all their names."""
-        table = (
-            ("GET", "/v1/status", self.status),
-            ("GET", "/status/progress", self.progress),
-            ("GET", "/status/history", self.history),
-            ("GET", "/status/statistics", self.statistics),
-            ("POST", "/status/history/clear", self.clear),
-            ("GET", "/info", self.info),
-        )
+        show = partial(routes, "GET", group=SPEECH)
         return [
-            Route(path, endpoint, methods=[method])
-            for method, primary, endpoint in table
-            for path in paths_of(primary)
+            *show("/v1/status", self.status, summary="The latest request that runs"),
+            *show("/status/progress", self.progress, summary="How far it is"),
+            *show("/status/history", self.history, summary="The latest requests"),
+            *show("/status/statistics", self.statistics, summary="How they ended"),
+            *routes(
+                "POST", "/status/history/clear", self.clear, VOICE_CHANGES, "Forget the history"
+            ),
+            *show("/info", self.info, summary="All of the status in one answer"),
         ]
 
     async def status(self, request: Request) -> Response:

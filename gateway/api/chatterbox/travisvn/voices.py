@@ -14,12 +14,13 @@ from urllib.parse import quote
 from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
-from gateway.api.chatterbox.fields import Fields, read_form, wrong
-from gateway.api.chatterbox.travisvn.paths import paths_of
+from gateway.access.policy import RECORDINGS, SPEECH, VOICE_CHANGES, VOICES
+from gateway.api.chatterbox.fields import Fields, form_bodies, read_form, wrong
+from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import BodyReader
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
+from gateway.api.routes import Route
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import LibraryVoice
 from gateway.voices.samples.loudness import UPLOAD_LIMITS
@@ -93,28 +94,59 @@ class TravisvnVoices:
         self._catalogue = catalogue
         self._bodies = bodies
 
-    def routes(self) -> list[BaseRoute]:
-        """Fixed names stand before the ones that are a voice's."""
-        table = (
-            ("GET", "/voices", self.list_voices),
-            ("POST", "/voices", self.upload),
-            ("GET", "/voices/default", self.show_default),
-            ("POST", "/voices/default", self.set_default),
-            ("DELETE", "/voices/default", self.reset_default),
-            ("GET", "/voices/all-names", self.all_names),
-            ("POST", "/voices/cleanup", self.clean_up),
-            ("GET", "/voices/{voice_name}", self.show),
-            ("PUT", "/voices/{voice_name}", self.rename),
-            ("DELETE", "/voices/{voice_name}", self.remove),
-            ("GET", "/voices/{voice_name}/download", self.download),
-            ("GET", "/voices/{voice_name}/aliases", self.list_aliases),
-            ("POST", "/voices/{voice_name}/aliases", self.add_alias),
-            ("DELETE", "/voices/{voice_name}/aliases/{alias}", self.remove_alias),
-        )
+    def routes(self) -> list[Route]:
+        """Under all their names."""
+        named = "/voices/{voice_name}"
+        listed = partial(routes, "GET", group=VOICES)
+        shown = partial(routes, "GET", group=SPEECH)
+        changed = partial(routes, group=VOICE_CHANGES)
         return [
-            Route(path, endpoint, methods=[method])
-            for method, primary, endpoint in table
-            for path in paths_of(primary)
+            *listed("/voices", self.list_voices, summary="List the voice library"),
+            *changed(
+                "POST",
+                "/voices",
+                self.upload,
+                summary="Make a voice from a recording",
+                bodies=form_bodies(Upload, VOICE_FILE),
+            ),
+            *shown("/voices/default", self.show_default, summary="Show the default voice"),
+            *changed(
+                "POST",
+                "/voices/default",
+                self.set_default,
+                summary="Choose the default voice",
+                bodies=form_bodies(Chosen),
+            ),
+            *changed("DELETE", "/voices/default", self.reset_default, summary="Choose none"),
+            *listed("/voices/all-names", self.all_names, summary="List every voice's names"),
+            *changed("POST", "/voices/cleanup", self.clean_up, summary="Delete unused files"),
+            *shown(named, self.show, summary="Show a voice"),
+            *changed(
+                "PUT", named, self.rename, summary="Rename a voice", bodies=form_bodies(Renamed)
+            ),
+            *changed("DELETE", named, self.remove, summary="Take a voice out"),
+            *routes(
+                "GET",
+                f"{named}/download",
+                self.download,
+                RECORDINGS,
+                "Fetch a voice's recording",
+                produces=("audio/wav",),
+            ),
+            *shown(f"{named}/aliases", self.list_aliases, summary="List a voice's other names"),
+            *changed(
+                "POST",
+                f"{named}/aliases",
+                self.add_alias,
+                summary="Give a voice another name",
+                bodies=form_bodies(Alias),
+            ),
+            *changed(
+                "DELETE",
+                f"{named}/aliases/{{alias}}",
+                self.remove_alias,
+                summary="Take another name away",
+            ),
         ]
 
     async def list_voices(self, request: Request) -> Response:

@@ -1,0 +1,91 @@
+"""The check of every request: its caller, and what the caller may do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from gateway.access.keys import Key, KeyRing
+from gateway.access.loopback import is_cross_origin
+from gateway.access.policy import SPEECH, Need, Policy, credentials_of
+from gateway.access.rate_limits import CALLER, Caller, Callers, Limits
+from gateway.errors import AuthenticationFailed, PermissionDenied, RouteNotFound
+from gateway.telemetry.metrics import Metrics
+
+
+class AccessControl:
+    """Knows the callers and lets them in.
+
+    Args:
+        keys: The keys in force.
+        policy: What the operator has decided; `has_admins` follows the keys file.
+        limits: What every caller has a minute.
+        replicas: Gateways that share the limits.
+        hosts: Names of this machine, besides loopback names and addresses.
+        metrics: Where refusals are counted.
+    """
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        policy: Policy,
+        *,
+        limits: Limits,
+        replicas: int,
+        hosts: frozenset[str],
+        metrics: Metrics,
+    ) -> None:
+        self.callers = Callers(limits, metrics, replicas=replicas)
+        self._keys = keys
+        self._policy = policy
+        self._hosts = hosts
+
+    @property
+    def policy(self) -> Policy:
+        """What holds now; the keys file may have changed it."""
+        return replace(self._policy, has_admins=self._keys.has_admins)
+
+    def admit(self, scope: Scope, group: str) -> None:
+        """Let a request in, and charge its caller; `CALLER` is the caller from now on.
+
+        Args:
+            scope: The request.
+            group: Of its route.
+
+        Raises:
+            AuthenticationFailed: The group needs a key, and the request shows none that is known.
+            PermissionDenied: Its caller may not do this.
+            RouteNotFound: No admin key is configured, so that there is no /admin.
+            RateLimited: Its caller has had its share of this minute.
+        """
+        if self._keys.reload():
+            self.callers.keep(self._keys.names)
+        shown = credentials_of(scope["headers"])
+        key = next(filter(None, map(self._keys.find, shown)), None)
+        self._check(self.policy.need(group), key, scope)
+        caller: Caller = self.callers.get(key.name, key.limits) if key else self.callers.get()
+        CALLER.set(caller)
+        if scope["method"] == "POST" and group == SPEECH:
+            caller.charge_request()
+
+    def _check(self, need: Need, key: Key | None, scope: Scope) -> None:
+        keyed = need in {Need.KEY, Need.ADMIN_KEY} or (need is Need.ABSENT and self._policy.guarded)
+        if keyed and key is None:
+            raise AuthenticationFailed(
+                "The API key is not valid."
+                if credentials_of(scope["headers"])
+                else "An API key is needed: send it as 'Authorization: Bearer KEY'."
+            )
+        if need is Need.ADMIN_KEY and key is not None and not key.admin:
+            raise PermissionDenied("This needs an admin key.")
+        if need is Need.ABSENT:
+            raise RouteNotFound(f"There is no route {scope['path'][:256]}.")
+        if need is Need.OFF:
+            raise PermissionDenied("Voices cannot be changed here (GATEWAY_VOICE_CHANGES=off).")
+        if need is Need.OWN_ORIGIN and is_cross_origin(Headers(scope=scope), self._hosts):
+            raise PermissionDenied(
+                "Without keys, this gateway refuses voice changes and recordings to web pages of "
+                "other origins, and under a host name that is not this machine's."
+            )

@@ -1,0 +1,198 @@
+"""What every request goes through: its id, its caller's rights, its route, its end, its log line.
+
+This is the one layer between the HTTP server and the routes; whatever is raised below it is
+answered here, in the shape of the route's surface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.access.control import AccessControl
+from gateway.access.loopback import LOCAL_ORIGINS
+from gateway.access.rate_limits import CALLER
+from gateway.api.error_bodies import Surface
+from gateway.api.routes import FoundRoute, RouteTable
+from gateway.errors import (
+    ClientGone,
+    GatewayError,
+    InternalError,
+    RequestTimeout,
+    ShuttingDown,
+    outcome_of,
+)
+from gateway.server.shutdown import Drain
+from gateway.telemetry.outcomes import Outcomes
+from gateway.telemetry.request_log import log_request, name_request
+from gateway.telemetry.request_record import current_record, new_record
+
+logger = logging.getLogger("gateway.request")
+
+DISCARD_SECONDS = 5.0  # a client that is refused mid-body gets this long to hear why
+SMALL_BODY_BYTES = 64 * 1024
+
+
+class Dispatcher:
+    """The ASGI application of all routes.
+
+    Args:
+        routes: All of them.
+        access: Who may do what.
+        outcomes: Where refusals are counted.
+        drain: Tells a request that is cut off at the gateway's end from any other cancellation.
+        cors_origins: Origins of pages that may call; empty for no page. None allows pages of this
+            machine, and all pages where keys are needed.
+        guarded: Keys are needed.
+    """
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        access: AccessControl,
+        outcomes: Outcomes,
+        drain: Drain,
+        *,
+        cors_origins: tuple[str, ...] | None,
+        guarded: bool,
+    ) -> None:
+        self._routes = routes
+        self._access = access
+        self._outcomes = outcomes
+        self._drain = drain
+        self._answer: ASGIApp = self._answer_or_refuse
+        if cors_origins != ():
+            anywhere = ("*",) if guarded else ()
+            self._answer = CORSMiddleware(
+                self._answer_or_refuse,
+                allow_origins=anywhere if cors_origins is None else cors_origins,
+                allow_origin_regex=LOCAL_ORIGINS if cors_origins is None else None,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                allow_private_network=True,
+                expose_headers=["*"],
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, and log it when it has ended."""
+        arrived = time.monotonic()
+        request_id = name_request(Headers(scope=scope).get("x-request-id", ""))
+        record = new_record()
+        CALLER.set(None)
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                added = {"x-request-id": request_id}
+                if caller := CALLER.get():
+                    added |= caller.headers()
+                message["headers"] += [(n.encode(), v.encode()) for n, v in added.items()]
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, send_noted)
+        finally:
+            if caller := CALLER.get():
+                record.key = caller.name
+            log_request(scope["method"], scope["path"], record, time.monotonic() - arrived)
+
+    async def _answer_or_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._routes.find(scope["method"], scope["path"])
+        scope["surface"] = found.surface  # a route that serves two may choose by the body
+        scope["path_params"] = found.path_params
+        record = current_record()
+        record.surface = found.surface.name
+        received = _Received(receive)
+        try:
+            await self._run(found, scope, received, send)
+            return
+        except ClientGone:
+            return
+        except GatewayError as error:
+            failure = error
+        except Exception:
+            logger.exception("internal error")
+            failure = InternalError()
+        if record.started:
+            # An ASGI call that returns without its last body chunk makes the HTTP server drop the
+            # connection: that is the abort.
+            record.outcome = "truncated"
+            logger.warning("answer aborted: %s", failure.message)
+            return
+        record.outcome = outcome_of(failure)
+        surface: Surface = scope["surface"]
+        await refuse(surface, failure, scope, received, send)
+
+    async def _run(self, found: FoundRoute, scope: Scope, receive: _Received, send: Send) -> None:
+        """Let the caller in, and answer.
+
+        Raises:
+            GatewayError: The answer is an error, or breaks off.
+            ClientGone: Nobody waits for it.
+        """
+        try:
+            self._access.admit(scope, found.group)
+        except GatewayError as error:
+            self._outcomes.count(found.surface.name, outcome_of(error), current_record())
+            raise
+        try:
+            await found.application(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._drain.over:
+                raise
+            raise ShuttingDown from None
+
+
+class _Received:
+    """A request's `receive` that knows whether its body is complete."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.complete = False
+
+    async def __call__(self) -> Message:
+        """The next message."""
+        message = await self._receive()
+        self.complete = not message.get("more_body", False)
+        return message
+
+
+def brings_much(scope: Scope) -> bool:
+    """Whether a request's body may be too long to read just to keep the connection."""
+    headers = Headers(scope=scope)
+    declared = headers.get("content-length", "0")
+    small = declared.isdecimal() and int(declared[:20]) <= SMALL_BODY_BYTES
+    return not small or "transfer-encoding" in headers
+
+
+async def refuse(
+    surface: Surface, error: GatewayError, scope: Scope, receive: _Received, send: Send
+) -> None:
+    """Answer at once, whatever of the body is still to come.
+
+    The answer is complete for the client; the connection is kept for a moment while the rest is
+    thrown away, as closing it on unread bytes would reset it under a client that has not read yet.
+    """
+    response = surface.render(error)
+    gave_up = isinstance(error, RequestTimeout)
+    if receive.complete or gave_up or not brings_much(scope):
+        # The HTTP server reads past a small body.
+        await response(scope, receive, send)
+        return
+    response.headers["Connection"] = "close"
+    await send(
+        {"type": "http.response.start", "status": error.status, "headers": response.raw_headers}
+    )
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    try:
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while not receive.complete:
+                await receive()
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

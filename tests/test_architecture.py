@@ -62,7 +62,7 @@ BUDGETS = {
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,
-    "engines/higgs": 3100,
+    "engines/higgs": 3500,
     "engines/container": 1050,
 }
 

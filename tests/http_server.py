@@ -19,12 +19,14 @@ class Seen:
         path: Its target.
         headers: By lower-case name.
         body: Its bytes.
+        port: The client's, one for each connection.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def answering(reply: Callable[[Seen], Reply]) -> Iterator[Server]:
         def handle_any(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             body = self.rfile.read(int(headers.get("content-length", 0)))
-            request = Seen(self.command, self.path, headers, body)
+            request = Seen(self.command, self.path, headers, body, self.client_address[1])
             server.seen.append(request)
             answer = reply(request)
             self.send_response(answer.status)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from engines.simulator.waveform import expected_pcm
+from loadtest.processes import engine_state
 from loadtest.prose import prose, sentences
 from tests.asking import ABORTED, VOICE, Asked, listen, plan_faults, said, say
 from tests.running import Gateway, running_gateway, wait_until
@@ -119,7 +120,8 @@ def test_the_gauge_of_slots_follows_a_long_text(engine: str) -> None:
         url, body = gateway.url + "/v1/audio/speech", {"input": prose(1500), "voice": VOICE}
         plan_faults(engine, always="stall-240000")
         with httpx.stream("POST", url, json=body, timeout=60) as answer:
-            next(answer.iter_raw())
+            parts = answer.iter_raw()  # kept: the stream would be closed with it
+            next(parts)
             wait_until(lambda: gauges() == (4, 1), "all slots are in use, by one request")
         wait_until(lambda: gauges() == (0, 0), "a client that left holds none")
         plan_faults(engine)
@@ -130,3 +132,21 @@ def test_the_gauge_of_slots_follows_a_long_text(engine: str) -> None:
         plan_faults(engine)
         wait_until(lambda: gauges() == (0, 0), "a text that broke off holds none")
         assert repr(gateway.runtime.admission) == "<Admission 0/4 in flight, 0/256 queued>"
+        assert gateway.runtime.service.look_ahead.segments == 0
+
+
+def test_behind_the_first_segment_that_fixes_the_voice_the_others_are_made_at_once(
+    engine: str,
+) -> None:
+    """Each of them needs the first one's audio, and none another's."""
+    with running_gateway(upstreams=engine, max_in_flight=4, idle_timeout_seconds=60) as gateway:
+        body = {"input": prose(900), "response_format": "opus", "system_prompt": "A calm voice."}
+        url = gateway.url + "/v1/audio/speech"
+        plan_faults(engine, "slow", always="stall-240000")
+        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+            parts = answer.iter_raw()  # kept: the stream would be closed with it
+            next(parts)
+            wait_until(lambda: engine_state(engine)["running"] == 4, "all slots are in use")
+        plan_faults(engine)
+        wait_until(lambda: engine_state(engine)["running"] == 0, "the engine is free")
+        assert gateway.runtime.service.look_ahead.segments == 0

@@ -20,7 +20,10 @@ REQUEST = SpeechRequest("openai", read_text("Hello.", 10), "mabel", "mabel", "pc
 
 
 def run(
-    start: Callable[[GenerationPlan], Coroutine[Any, Any, WatchedGeneration]], *, whole: bool
+    start: Callable[[GenerationPlan], Coroutine[Any, Any, WatchedGeneration]],
+    *,
+    whole: bool,
+    may_repeat: bool = True,
 ) -> tuple[BaseException | None, int]:
     """Read a segment to its end; how it failed, and how often its slot came back."""
 
@@ -32,7 +35,7 @@ def run(
             plan,
             start,
             lambda: released.append(None),
-            may_repeat=lambda _: True,
+            may_repeat=lambda _: may_repeat,
             keep=True,
             whole=whole,
         )
@@ -73,3 +76,17 @@ def test_a_segment_is_tried_a_bounded_number_of_times(*, whole: bool) -> None:
     assert isinstance(error, UpstreamProtocolError)
     assert len(tries) == MOST_TRIES
     assert released == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_segment_is_not_made_again_where_the_retry_budget_is_spent(*, whole: bool) -> None:
+    """Retries of segments must not multiply an outage either."""
+    tries: list[GenerationPlan] = []
+
+    async def start(plan: GenerationPlan) -> WatchedGeneration:
+        tries.append(plan)
+        raise UpstreamProtocolError("no audio")
+
+    error, released = run(start, whole=whole, may_repeat=False)
+    assert isinstance(error, UpstreamProtocolError)
+    assert (len(tries), released) == (1, 1)

@@ -139,6 +139,17 @@ async def test_headers_without_audio_are_waited_for_no_longer_than_the_first_aud
             stream.close()
 
 
+async def test_an_idle_connection_is_used_again_for_less_than_the_container_keeps_it() -> None:
+    """It closes one after 5.0 s: a request that is sent at that moment would be reset."""
+    with answering(always(Reply(b"{}"))) as server:
+        async with client() as running:
+            for pause_seconds in (0.0, 0.0, 4.5):
+                await asyncio.sleep(pause_seconds)
+                await running.get(server.url, "/v1/models", 30)
+        first, second, late = [request.port for request in server.seen]
+        assert first == second != late
+
+
 def test_the_model_of_the_settings_is_asked_for() -> None:
     """GATEWAY_UPSTREAM_MODEL goes before what the engine lists first, in warm-ups too."""
     lists = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -132,3 +133,25 @@ def test_each_attempt_has_a_request_id_of_its_own(pair: Gateway, engine: str) ->
     seen = [r["headers"].get("x-request-id") for r in engine_state(engine)["requests"]]
     assert None not in seen
     assert len(set(seen)) == len(seen) >= 4
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": False}], ids=["stream", "whole"])
+@pytest.mark.parametrize("fault", ["raise", "cut-960000"])
+def test_nothing_is_made_again_once_the_retry_budget_is_spent(
+    pair: Gateway, engine: str, fault: str, fields: dict[str, Any]
+) -> None:
+    """A failure before the first audio, and one inside of a whole answer, cost one attempt each."""
+    budget = pair.runtime.service._attempts._budget
+    budget._clock, clock = lambda: budget._filled_at, budget._clock  # nothing trickles in
+    budget._balance, balance = 0.0, budget._balance
+    exhausted = pair.metric("gateway_retry_budget_exhausted_total")
+    try:
+        with Asked(engine) as asked:
+            plan_faults(engine, always=fault)
+            ending, _ = listen(pair, PAGE, **fields)
+        assert ending == ("aborted" if fault.startswith("cut") and not fields else "502")
+        assert len(asked.bodies) == 1
+        expected = 0 if ending == "aborted" else 1
+        assert pair.metric("gateway_retry_budget_exhausted_total") == exhausted + expected
+    finally:
+        budget._clock, budget._balance = clock, balance

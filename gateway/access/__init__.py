@@ -1,1 +1,1 @@
-"""Who may do what: keys, limits and the middleware that asks for them."""
+"""Authentication, authorisation and rate limits of requests."""

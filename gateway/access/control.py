@@ -16,11 +16,11 @@ from gateway.telemetry.metrics import Metrics
 
 
 class AccessControl:
-    """Knows the callers and lets them in.
+    """Authenticates requests and applies the policy to them.
 
     Args:
         keys: The keys in force.
-        policy: What the operator has decided; `has_admins` follows the keys file.
+        policy: The access settings; `has_admins` follows the keys file.
         limits: What every caller has a minute.
         replicas: Gateways that share the limits.
         hosts: Names of this machine, besides loopback names and addresses.
@@ -44,7 +44,7 @@ class AccessControl:
 
     @property
     def policy(self) -> Policy:
-        """What holds now; the keys file may have changed it."""
+        """The policy in force; the keys file may have changed it."""
         return replace(self._policy, has_admins=self._keys.has_admins)
 
     def admit(self, scope: Scope, group: str) -> None:

@@ -1,4 +1,4 @@
-"""Who may ask: keys from the environment and from a file that keeps only their hashes.
+"""API keys, from the environment and from a file that keeps only their hashes.
 
 A key made here has 256 random bits, so one SHA-256 is all that a stolen file needs to be useless:
 slow hashes protect what people can remember, and would cost every request their time.
@@ -54,12 +54,12 @@ class Key:
 
 
 def digest_of(key: bytes) -> bytes:
-    """What is kept of a key, and compared."""
+    """The SHA-256 of a key, which is kept and compared in its place."""
     return hashlib.sha256(key).digest()
 
 
 def new_key() -> str:
-    """A key that nobody guesses."""
+    """A new random key of 256 bits."""
     return KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""What a request must show: the groups of routes, and what each group needs.
+"""The access rules: the groups of routes, and the key that each group needs.
 
 Each route says its group; what a group needs is a pure function of the keys there are.
 """
@@ -23,19 +23,19 @@ ADMIN = "admin"
 
 
 class Need(Enum):
-    """What a request must show."""
+    """The condition under which a request is let through."""
 
     NOTHING = "nothing"
     KEY = "a key"
     ADMIN_KEY = "an admin key"
     OWN_ORIGIN = "no web page of another origin"
     ABSENT = "there is no such route"
-    OFF = "nobody may"
+    OFF = "switched off"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator has decided.
+    """The access settings, as a decision table.
 
     Attributes:
         guarded: Keys are configured, so that speech needs one.
@@ -50,7 +50,7 @@ class Policy:
     voice_changes: Literal["admin", "open", "off"] = "open"
 
     def need(self, group: str) -> Need:
-        """What a group's requests must show."""
+        """The condition for a group's requests."""
         if group in self.public:
             return Need.NOTHING
         if group == ADMIN:

@@ -1,7 +1,7 @@
 """What one caller may ask for in a minute: requests, and seconds of audio.
 
 A token bucket each, filled evenly and spent at once; audio is reserved by estimate and settled by
-what was really made, so that nobody pays for speech that never came.
+what was really made, so that speech that never came is not charged.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Charge:
 
 
 class Caller:
-    """Somebody who asks, with what is left of the minute.
+    """One caller, with the rest of its limits for the current minute.
 
     Attributes:
         requests: The bucket of speech requests, or None without a limit.
@@ -225,13 +225,13 @@ class Callers:
         return caller
 
     def keep(self, names: frozenset[str]) -> None:
-        """Forget everybody else but the anonymous: their keys are gone."""
+        """Forget callers with other names, whose keys are gone; the anonymous one stays."""
         for name in self._callers.keys() - names - {ANONYMOUS}:
             del self._callers[name]
 
 
-# Whoever's request the current task serves: it reaches the straight line past the surfaces, which
-# need not know of keys, and every task that a request starts inherits it.
+# The caller of the request that the current task serves: it reaches the straight line past the
+# surfaces, which need not know of keys, and every task that a request starts inherits it.
 CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 
@@ -244,7 +244,7 @@ def charge_more_requests(count: int) -> None:
 
 @contextmanager
 def audio_charged(likely_seconds: float) -> Iterator[Charge]:
-    """`Caller.charge_audio` of the current caller; nobody is charged where there is none.
+    """`Caller.charge_audio` of the current caller; no one is charged where there is none.
 
     Raises:
         RateLimited: Too much audio was made for the caller in the last minute.

@@ -149,7 +149,9 @@ def make_folders(settings: Settings) -> None:
         SettingsError: One of them cannot be written; the message names its variable.
     """
     voices = "voices_dir" if settings.voices_dir else "data_dir"
-    for field, folder in (("data_dir", settings.data_dir), (voices, settings.voices_folder)):
+    folders = [("data_dir", settings.data_dir), (voices, settings.voices_folder)]
+    # A library that nothing changes may be read-only.
+    for field, folder in folders[: 1 if settings.voice_changes == "off" else None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()

@@ -13,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from gateway.commands.serve import make_folders
+from gateway.settings import SettingsError, load_settings
 from loadtest.processes import (
     ServeProcess,
     answers,
@@ -160,6 +162,14 @@ def test_settings_are_printed_with_secrets_masked() -> None:
     assert "GATEWAY_UPSTREAM_API_KEY=********" in done.stdout
     assert "GATEWAY_PORT=8888" in done.stdout
     assert "very-secret" not in done.stdout
+
+
+def test_a_library_that_nothing_changes_may_be_read_only(tmp_path: Path) -> None:
+    """An engine's own folder, mounted read-only, is listed and used."""
+    folders = {"data_dir": str(tmp_path), "voices_dir": "/proc/self"}
+    make_folders(load_settings(**folders, voice_changes="off"))
+    with pytest.raises(SettingsError, match="GATEWAY_VOICES_DIR"):
+        make_folders(load_settings(**folders))
 
 
 def test_the_log_says_what_speaks_where_and_how_to_try_it(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
+from gateway import __version__
 from gateway.access.control import AccessControl
 from gateway.api.admin import AdminSurface
 from gateway.api.chatterbox import ChatterboxSurface
@@ -23,6 +25,7 @@ from gateway.api.openai_voices import CustomVoices
 from gateway.api.openapi import description_routes
 from gateway.api.operations import OperationsSurface
 from gateway.api.routes import Route, RouteTable
+from gateway.api.web_page import WebPage
 from gateway.audio.transcoder import BitRates
 from gateway.server.shutdown import Drain
 from gateway.settings import Settings
@@ -181,6 +184,8 @@ def routes_of(runtime: Runtime) -> list[Route]:
         well="ok" if chosen == ("generate",) else "healthy",
     )
     routes = [*operations.routes(), *AdminSurface(pool, bodies).routes()]
+    if "page" in chosen:
+        routes = [*WebPage(operations.index, partial(_facts, runtime)).routes(), *routes]
     routes += description_routes(routes)
     if "openai" in chosen:
         openai = OpenAISurface(
@@ -212,6 +217,20 @@ def routes_of(runtime: Runtime) -> list[Route]:
         )
         routes += chatterbox.routes()
     return routes
+
+
+def _facts(runtime: Runtime) -> dict[str, Any]:
+    """What the page must know; it is told to everybody."""
+    settings = runtime.settings
+    return {
+        "version": __version__,
+        "keys": settings.guarded,
+        "default_voice": settings.default_voice,
+        "openai": "openai" in settings.surfaces,
+        "chatterbox": "chatterbox" in settings.surfaces,
+        "seed": False,
+        "grafana_url": settings.grafana_url,
+    }
 
 
 class Application:

@@ -299,12 +299,15 @@ class Settings(BaseSettings):
         le=256,
         description="Threads that encode audio; default: one a core, at least two.",
     )
-    surfaces: Annotated[tuple[Literal["openai", "generate", "chatterbox"], ...], NoDecode] = Field(
-        ("openai", "generate", "chatterbox"),
+    surfaces: Annotated[
+        tuple[Literal["openai", "generate", "chatterbox", "page"], ...], NoDecode
+    ] = Field(
+        ("openai", "generate", "chatterbox", "page"),
         min_length=1,
-        description="APIs that clients are offered, comma-separated: openai, generate (the legacy "
-        "proxy's), chatterbox (both Chatterbox servers').",
+        description="What clients are offered, comma-separated: openai, generate (the legacy "
+        "proxy's), chatterbox (both Chatterbox servers'), page (the web page at `/`).",
     )
+    grafana_url: str | None = Field(None, description="Address that the page's status links to.")
     show_texts: bool = Field(
         False,
         description="Show the first 100 characters of texts under /v1/status and its history, as "

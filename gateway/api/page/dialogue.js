@@ -28,7 +28,7 @@ function showSpeakers() {
       const id = `speaker-${speaker}`;
       const select = make("select", { id });
       const names = voiceNames();
-      options(select, names, chosen[`SPEAKER${speaker}`] ?? names[number % Math.max(1, names.length)]?.[0]);
+      options(select, names, chosen[`SPEAKER${speaker}`] || names[number % Math.max(1, names.length)]?.[0]);
       return make("div", {}, make("label", { htmlFor: id, textContent: `Speaker ${speaker}` }), select);
     }),
   );

@@ -1,0 +1,96 @@
+"""The page at `/` and its files: static, with no other host and no inline script."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.access.policy import HEALTH
+from gateway.api.error_bodies import OPERATIONS
+from gateway.api.routes import Route
+from gateway.errors import RouteNotFound
+
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+HEADERS = {
+    # Nothing of another origin is loaded or asked, and no script or style stands in the page.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # asked for again, and answered with 304 while it is the same
+}
+
+
+class WebPage:
+    """The page's routes.
+
+    Args:
+        program_index: What `/` answers to programs.
+        facts: What the page must know of the gateway; no secret of it.
+    """
+
+    def __init__(
+        self,
+        program_index: Callable[[Request], Awaitable[Response]],
+        facts: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        folder = files("gateway.api") / "page"
+        self._files = {
+            entry.name: entry.read_bytes()
+            for entry in folder.iterdir()
+            if entry.name.rpartition(".")[2] in TYPES
+        }
+        self._tags = {
+            name: f'"{hashlib.sha256(data).hexdigest()[:16]}"' for name, data in self._files.items()
+        }
+        self._program_index = program_index
+        self._facts = facts
+
+    def routes(self) -> list[Route]:
+        """What the page needs."""
+        file = Route("GET", "/page/{name}", self.file, OPERATIONS, HEALTH, "A file of the page")
+        facts = Route(
+            "GET", "/page/facts.json", self.facts, OPERATIONS, HEALTH, "What the page must know"
+        )
+        index = Route(
+            "GET", "/", self.index, OPERATIONS, HEALTH, "The page to browsers, JSON to programs"
+        )
+        return [index, facts, file]
+
+    async def index(self, request: Request) -> Response:
+        """`GET /`: the page where a browser asks."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return await self._program_index(request)
+        return self._answer(request, "index.html")
+
+    async def facts(self, request: Request) -> Response:
+        """`GET /page/facts.json`."""
+        del request
+        return JSONResponse(self._facts(), headers={"Cache-Control": "no-store"})
+
+    async def file(self, request: Request) -> Response:
+        """`GET /page/{name}`: one of the files that were there at the start."""
+        name = request.path_params["name"]
+        if name not in self._files:
+            raise RouteNotFound("The page has no such file.")
+        return self._answer(request, name)
+
+    def _answer(self, request: Request, name: str) -> Response:
+        headers = {**HEADERS, "ETag": self._tags[name], "Vary": "Accept"}
+        if request.headers.get("if-none-match") == self._tags[name]:
+            return Response(status_code=304, headers=headers)
+        kind = TYPES[name.rpartition(".")[2]]
+        return Response(self._files[name], headers={**headers, "Content-Type": kind})

@@ -228,7 +228,7 @@ def _facts(runtime: Runtime) -> dict[str, Any]:
         "default_voice": settings.default_voice,
         "openai": "openai" in settings.surfaces,
         "chatterbox": "chatterbox" in settings.surfaces,
-        "seed": False,
+        "seed": any(each.capabilities.seed for each in runtime.pool.upstreams),
         "grafana_url": settings.grafana_url,
     }
 

@@ -48,7 +48,7 @@ UNDOCUMENTED = frozenset(
         *("head_timeout_seconds", "body_timeout_seconds", "send_timeout_seconds"),
         *("max_body_bytes", "max_held_body_bytes", "max_connections", "worker_threads"),
         *("plausible_length_factor", "quiet_limit_seconds", "opus_kbps", "aac_kbps"),
-        *("job_slots", "job_lease_seconds"),
+        *("job_slots", "job_lease_seconds", "grafana_url"),
     }
 )
 # Variables with the prefix that other programs of this repository read.

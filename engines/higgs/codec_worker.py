@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from engines.higgs.codec import Codec
 from engines.higgs.codec_windows import Pace, Window, frames_wanted, next_window, window_sizes
+from engines.higgs.generation import Generation
 
 logger = logging.getLogger(__name__)
 
@@ -29,24 +29,6 @@ MOST_ROWS = 32
 BATCH_FRAMES = 1280  # of one batch: 0.6 GiB of activations at full size
 RUNNING_PER_FIRST_FRAME = 8  # a crowd delays the second chunk, so the first one is longer
 IDLE_SECONDS = 60.0
-
-
-class Codes(Protocol):
-    """What the worker reads of a generation (engines/higgs/generation.py).
-
-    Attributes:
-        codes: int16 [frames, codebooks]; those below `ready` are valid.
-        ready: Frames so far.
-        end: None while more may follow.
-    """
-
-    codes: NDArray[np.int16]
-    ready: int
-
-    @property
-    def end(self) -> Any:
-        """Why it ended."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +44,7 @@ class CodecStream:
         closed: Nobody listens any more.
     """
 
-    source: Codes
+    source: Generation
     deliver: Callable[[bytes | Exception | None], None]
     pace: Pace = field(default_factory=Pace)
     wanted: int = 0
@@ -197,7 +179,7 @@ class CodecWorker:
             self._thread.join()
 
     def open(
-        self, source: Codes, deliver: Callable[[bytes | Exception | None], None]
+        self, source: Generation, deliver: Callable[[bytes | Exception | None], None]
     ) -> CodecStream:
         """Decode a generation's frames as they come; arguments as in `CodecStream`."""
         stream = CodecStream(source, deliver)

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 
@@ -116,10 +116,8 @@ def _voice(arguments: argparse.Namespace, engine: LoadedEngine, show: ProgressLi
         codec = Codec.from_folder(
             find_codec(engine.folder, arguments.codec, arguments.codec_revision)
         )
-    encoder_device = torch.device("cpu")
-    if _encodes_on_card(engine.device):
-        encoder_device = engine.device
-    codec.place(engine.device, encoder_device)
+    on_card = _encodes_on_card(engine.device.type)
+    codec.place(engine.device, engine.device if on_card else torch.device("cpu"))
     worker = CodecWorker(
         codec,
         BatchDecoder(
@@ -163,14 +161,14 @@ def _batch_frames(slots: int) -> int:
 def _codec_bytes(slots: int | None, device: str) -> int:
     """Device memory that the codec will take, before the number of slots is known."""
     frames = MOST_BATCH_FRAMES if slots is None else _batch_frames(slots)
-    encoder = ENCODER_BYTES if device != "cpu" and _encodes_on_card(None) else 0
+    encoder = ENCODER_BYTES if _encodes_on_card(device) else 0
     return int(DECODER_BYTES + BYTES_PER_BATCH_FRAME * frames) + encoder
 
 
-def _encodes_on_card(device: Any) -> bool:
+def _encodes_on_card(device: str) -> bool:
     import torch  # noqa: PLC0415
 
-    if not torch.cuda.is_available() or (device is not None and device.type != "cuda"):
+    if device == "cpu" or not torch.cuda.is_available():
         return False
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return bool(total >= ENCODER_ON_CARD_FROM_BYTES)

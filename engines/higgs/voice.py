@@ -6,9 +6,9 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 from engines.higgs.codec_worker import CodecWorker
 from engines.higgs.generation import (
@@ -21,6 +21,7 @@ from engines.higgs.generation import (
     QueueFullError,
     Sampling,
 )
+from engines.higgs.loop import GenerationLoop
 from engines.higgs.prompt import PromptBuilder
 from engines.higgs.references import ReferenceEncoder
 from engines.voice import (
@@ -51,25 +52,6 @@ PROMPT_THREADS = 8  # recordings that are new wait in them, known voices pass
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor or the container's restart policy starts it again
 
 
-class Loop(Protocol):
-    """What the voice asks of the generation loop (engines/higgs/loop.py)."""
-
-    slots: int
-    context_positions: int
-
-    def submit(self, request: GenerationRequest, notify: Callable[[], None]) -> Generation:
-        """Queue a request."""
-
-    def stats(self) -> Any:
-        """The loop's figures."""
-
-    def alive(self) -> bool:
-        """Whether it runs and moves."""
-
-    def stop(self) -> None:
-        """End its thread."""
-
-
 class HiggsVoice(Voice):
     """A `Voice` (engines/voice.py) of Higgs Audio v2.
 
@@ -86,7 +68,7 @@ class HiggsVoice(Voice):
     def __init__(
         self,
         model_id: str,
-        loop: Loop,
+        loop: GenerationLoop,
         worker: CodecWorker,
         builder: PromptBuilder,
         encoder: ReferenceEncoder,

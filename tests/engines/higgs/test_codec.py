@@ -7,7 +7,6 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,9 @@ def test_resampling_keeps_a_tone() -> None:
         assert (result - expected)[500:-500].abs().max() < 2e-3
 
 
-@dataclass
-class Source:
-    """A generation that a test drives."""
-
-    codes: NDArray[np.int16]
-    ready: int = 0
-    end: str | None = None
+def generation(codes: NDArray[np.int16], ready: int = 0, end: str | None = None) -> Any:
+    """A generation that a test drives, as far as the worker reads it."""
+    return types.SimpleNamespace(codes=codes, ready=ready, end=end)
 
 
 class Listener:
@@ -161,7 +156,7 @@ def test_streams_side_by_side_are_sample_by_sample_one_whole_decode(
     lengths = [1, 3, 13, 14, 15, 30, 69, 70, 121, 300]
     streams = []
     for frames in lengths:
-        source, listener = Source(random_codes(frames)), Listener()
+        source, listener = generation(random_codes(frames)), Listener()
         running.open(source, listener)
         streams.append((source, listener))
     while any(source.ready < len(source.codes) for source, _ in streams):
@@ -195,7 +190,7 @@ def test_graphs_give_what_plain_calls_give() -> None:
 def test_the_first_chunk_comes_before_the_end(worker: tuple[Codec, CodecWorker]) -> None:
     """After its four frames and their context; nothing comes before."""
     _, running = worker
-    source, listener = Source(random_codes(100), ready=13), Listener()
+    source, listener = generation(random_codes(100), ready=13), Listener()
     stream = running.open(source, listener)
     source.ready = 14
     running.notify()
@@ -208,8 +203,8 @@ def test_a_stream_that_is_closed_gets_nothing_more(worker: tuple[Codec, CodecWor
     """While its neighbour goes on."""
     _, running = worker
     left, right = Listener(), Listener()
-    source = Source(random_codes(60), ready=60, end="stop")
-    gone = running.open(Source(random_codes(60), ready=5), left)
+    source = generation(random_codes(60), ready=60, end="stop")
+    gone = running.open(generation(random_codes(60), ready=5), left)
     running.close(gone)
     running.open(source, right)
     assert right.ended.wait(30)
@@ -226,10 +221,10 @@ def test_a_sound_that_is_not_finite_ends_the_stream_with_an_error(
     sound, broken = Listener(), Listener()
     codes = random_codes(20)
     codes[:, 3] = 8
-    running.open(Source(codes, ready=20, end="stop"), sound)
+    running.open(generation(codes, ready=20, end="stop"), sound)
     codes = codes.copy()
     codes[11, 3] = 7
-    running.open(Source(codes, ready=20, end="stop"), broken)
+    running.open(generation(codes, ready=20, end="stop"), broken)
     for listener in (sound, broken):
         assert listener.ended.wait(30)
     assert isinstance(broken.error, ArithmeticError)
@@ -250,7 +245,7 @@ def test_a_codec_that_fails_says_so_to_all_and_for_good(
 
     monkeypatch.setattr(codec, "decode", fail)
     listener = Listener()
-    running.open(Source(random_codes(20), ready=20, end="stop"), listener)
+    running.open(generation(random_codes(20), ready=20, end="stop"), listener)
     assert listener.ended.wait(30)
     assert isinstance(listener.error, RuntimeError)
     assert running.failure is not None
@@ -262,7 +257,7 @@ def test_stopping_ends_what_is_open() -> None:
     running = CodecWorker(codec, BatchDecoder(codec))
     running.start()
     listener = Listener()
-    running.open(Source(random_codes(20), ready=2), listener)
+    running.open(generation(random_codes(20), ready=2), listener)
     running.stop()
     assert listener.ended.is_set()
     assert listener.error is not None

@@ -87,7 +87,8 @@ class Setup:
         self.worker.start()
         builder = PromptBuilder(RandomTokenizer(), random_config(tiny=True))
         encoder = ReferenceEncoder(self.codec, 20)
-        self.voice = HiggsVoice("m", self.loop, self.worker, builder, encoder, facts={})
+        loop: Any = self.loop
+        self.voice = HiggsVoice("m", loop, self.worker, builder, encoder, facts={})
 
     def say(self, **fields: Any) -> tuple[bytes, Job]:
         """PCM of a job, and the job."""

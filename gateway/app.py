@@ -27,6 +27,7 @@ from gateway.api.operations import OperationsSurface
 from gateway.api.routes import Route, RouteTable
 from gateway.api.web_page import WebPage
 from gateway.audio.transcoder import BitRates
+from gateway.server.engine_process import Supervisor, restart_when_stuck
 from gateway.server.shutdown import Drain
 from gateway.settings import Settings
 from gateway.speech.activity import Activity
@@ -56,7 +57,8 @@ Result = TypeVar("Result")
 class Runtime:
     """What lives as long as the process: client, pool, probes, threads."""
 
-    def __init__(self, settings: Settings, drain: Drain) -> None:
+    def __init__(self, settings: Settings, drain: Drain, engine: Supervisor | None) -> None:
+        self.engine = engine
         self.settings = settings
         self.drain = drain
         self.metrics = Metrics()
@@ -161,6 +163,14 @@ class Runtime:
             group.create_task(self.jobs.run(self._job_runner))
             for prober in self.probers.values():
                 group.create_task(prober.run())
+            if self.engine is not None and self.settings.engine_restart_seconds:
+                group.create_task(
+                    restart_when_stuck(
+                        self.engine,
+                        lambda: any(upstream.healthy for upstream in self.pool.upstreams),
+                        self.settings.engine_restart_seconds,
+                    )
+                )
             group.create_task(self.catalogue.keeper.run())
 
     async def aclose(self) -> None:
@@ -241,6 +251,7 @@ class Application:
     Args:
         settings: All of them.
         drain: Whether it still takes requests, as its server knows; None is always.
+        engine: What supervises the engine that this process started, or None.
 
     Attributes:
         runtime: While the application runs.
@@ -250,8 +261,11 @@ class Application:
     runtime: Runtime
     routes: list[Route]
 
-    def __init__(self, settings: Settings, drain: Drain | None = None) -> None:
+    def __init__(
+        self, settings: Settings, drain: Drain | None = None, engine: Supervisor | None = None
+    ) -> None:
         self._settings = settings
+        self._engine = engine
         self._drain = drain or Drain()
         self._lifespan = Router(lifespan=self._live)
         self._dispatcher: Dispatcher
@@ -265,7 +279,7 @@ class Application:
 
     @asynccontextmanager
     async def _live(self, _: object) -> AsyncIterator[None]:
-        runtime = self.runtime = Runtime(self._settings, self._drain)
+        runtime = self.runtime = Runtime(self._settings, self._drain, self._engine)
         self.routes = routes_of(runtime)
         self._dispatcher = Dispatcher(
             RouteTable(self.routes),
@@ -284,6 +298,8 @@ class Application:
             await runtime.aclose()
 
 
-def create_app(settings: Settings, drain: Drain | None = None) -> Application:
+def create_app(
+    settings: Settings, drain: Drain | None = None, engine: Supervisor | None = None
+) -> Application:
     """Build the ASGI application; see `Application`."""
-    return Application(settings, drain)
+    return Application(settings, drain, engine)

@@ -119,6 +119,13 @@ class Settings(BaseSettings):
         "http://127.0.0.1:8000",
         description="Where that engine listens, unless GATEWAY_UPSTREAMS names addresses.",
     )
+    engine_restart_seconds: float = Field(
+        120,
+        ge=0,
+        le=86400,
+        description="Time after which an engine that `serve` started is started again when it has "
+        "spoken and then stays ejected; 0 never does that.",
+    )
     upstream_api_key: SecretStr | None = Field(
         None, description="Bearer key that the upstreams want."
     )

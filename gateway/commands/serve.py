@@ -79,8 +79,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
     raise_descriptor_limit(settings)
     with _ended_by_signals(), ExitStack() as scope:
         scope.enter_context(listener)
-        settings = _start_engine(settings, scope)
-        _serve(settings, listener)
+        settings, engine = _start_engine(settings, scope)
+        _serve(settings, listener, engine)
     return 0
 
 
@@ -105,8 +105,8 @@ def raise_descriptor_limit(settings: Settings) -> None:
         )
 
 
-def _start_engine(settings: Settings, scope: ExitStack) -> Settings:
-    """Start what engine this gateway is to start; return the settings that name its address."""
+def _start_engine(settings: Settings, scope: ExitStack) -> tuple[Settings, Supervisor | None]:
+    """Start what engine this gateway is to start, and name its address in the settings."""
     engine: Supervisor
     if settings.engine_command:
         engine = command_supervisor(settings.engine_command)
@@ -116,10 +116,10 @@ def _start_engine(settings: Settings, scope: ExitStack) -> Settings:
         engine = own = EngineSupervisor(relay=True)
         addresses = (own.address,)
     else:
-        return settings
+        return settings, None
     scope.callback(engine.stop)
     engine.start()
-    return settings.model_copy(update={"upstreams": addresses})
+    return settings.model_copy(update={"upstreams": addresses}), engine
 
 
 def check_exposure(settings: Settings) -> None:
@@ -222,13 +222,13 @@ def greeting(settings: Settings, host: str, port: int) -> Iterator[str]:
     )
 
 
-def _serve(settings: Settings, listener: socket.socket) -> None:
+def _serve(settings: Settings, listener: socket.socket, engine: Supervisor | None) -> None:
     """Serve in this process until a signal."""
     for line in greeting(settings, *listener.getsockname()[:2]):
         logger.info(line)
     drain = Drain()
     config = uvicorn.Config(
-        partial(create_app, settings, drain),
+        partial(create_app, settings, drain, engine),
         factory=True,
         log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,

@@ -6,6 +6,7 @@ session of its own, so that a terminal's Ctrl-C does not end it while answers ar
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import shlex
@@ -27,6 +28,7 @@ STOP_SECONDS = 5.0
 # A GPU engine gives its memory back in order within some seconds; Docker itself grants ten.
 COMMAND_STOP_SECONDS = 8.0
 KEEPER_MARGIN_SECONDS = 3.0
+LOOK_SECONDS = 1.0
 BACKLOG = 1024
 LONGEST_LINE_BYTES = 4096
 _LINE_END = re.compile(rb"[\r\n]+")  # progress bars end their lines with \r
@@ -116,17 +118,21 @@ class Supervisor:
             self._stopping.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    def stop(self) -> None:
-        """End the child, by force if it does not go; idempotent."""
-        with self._lock:
-            self._stopping.set()
-            process = self._process
+    def restart(self) -> None:
+        """End the child, by force if it does not go; another one is started in its place."""
+        process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
             try:
                 process.wait(self._stop_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+    def stop(self) -> None:
+        """End the child, by force if it does not go; idempotent."""
+        with self._lock:
+            self._stopping.set()
+        self.restart()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
 
@@ -161,6 +167,42 @@ class EngineSupervisor(Supervisor):
         """End the engine and close its socket; idempotent."""
         super().stop()
         self._socket.close()
+
+
+async def restart_when_stuck(
+    engine: Supervisor,
+    healthy: Callable[[], bool],
+    seconds: float,
+    look_seconds: float = LOOK_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Restarts an engine that worked since its start and then not for so long; runs for ever.
+
+    An engine core that is killed from outside leaves a process that accepts requests and answers
+    none (docs/contract.md section 1). One that still loads has not worked yet, and is left alone.
+
+    Args:
+        engine: Whose child it is.
+        healthy: Whether the engine works.
+        seconds: Time without health after which the child is ended.
+        look_seconds: Pause between two looks.
+        clock: Tells seconds.
+    """
+    worked_at: float | None = None
+    start_that_worked = 0
+    while True:
+        await asyncio.sleep(look_seconds)
+        now = clock()
+        if healthy():
+            worked_at, start_that_worked = now, engine.starts
+        elif (
+            worked_at is not None
+            and start_that_worked == engine.starts
+            and now - worked_at >= seconds
+        ):
+            logger.error("the engine has not worked for %.0f s: starting it again", now - worked_at)
+            worked_at = None
+            await asyncio.to_thread(engine.restart)
 
 
 def command_supervisor(command: str, stop_seconds: float = COMMAND_STOP_SECONDS) -> Supervisor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -11,13 +12,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from gateway.server.engine_process import LONGEST_LINE_BYTES, command_supervisor, relay_output
+from gateway.server.engine_process import (
+    LONGEST_LINE_BYTES,
+    Supervisor,
+    command_supervisor,
+    relay_output,
+    restart_when_stuck,
+)
 from gateway.settings import SettingsError, load_settings
 from loadtest.processes import ServeProcess, free_port, running_serve, wait_until
 from tests.engines.container import hub
@@ -60,6 +68,69 @@ def test_a_command_is_started_replaced_after_a_crash_and_gone_with_the_gateway()
         below = psutil.Process(serve.process.pid).children(recursive=True)
         assert serve.stop() == 0
         assert not any(child.is_running() for child in below)
+
+
+def test_an_engine_that_stays_ejected_is_started_again_and_one_that_loads_is_not() -> None:
+    """A hung engine accepts requests and answers none; only one that has worked is ended."""
+    port = free_port()
+    engine_address = f"http://127.0.0.1:{port}"
+    with running_serve(
+        engine_command=shlex.join([*SIMULATOR, str(port)]),
+        engine_address=engine_address,
+        engine_restart_seconds=0.5,
+        first_audio_timeout_seconds=0.5,
+        probe_interval_seconds=0.2,
+    ) as serve:
+        first = engine_of(serve)
+        httpx.post(engine_address + "/simulator/faults", json={"always": "hang"}, timeout=10)
+        assert speak(serve) >= 500
+        wait_until(lambda: not first.is_running(), "the hung engine is ended", 60)
+        wait_until(lambda: speak(serve) == 200, "another one speaks", 60)
+
+
+class _Engine(Supervisor):
+    """Counts what would be restarts."""
+
+    def __init__(self) -> None:
+        super().__init__(["true"])
+        self.restarted = threading.Event()
+
+    def restart(self) -> None:
+        """Note it."""
+        self.starts += 1
+        self.restarted.set()
+
+
+@pytest.mark.parametrize(
+    ("history", "restarts"),
+    [
+        ([False] * 50, False),  # it loads
+        ([True] * 50, False),
+        ([True, *[False] * 50], True),
+        ([True, *[False, False, True] * 16], False),  # never for so long
+    ],
+)
+@pytest.mark.anyio
+async def test_only_an_engine_that_worked_and_then_did_not_for_so_long_is_restarted(
+    *, history: list[bool], restarts: bool
+) -> None:
+    """Looks at a made history as fast as it can; each look is 10 s by its clock."""
+    engine, looks = _Engine(), iter(history)
+    clock = iter(range(0, 10_000, 10))
+    ended = asyncio.Event()
+
+    def healthy() -> bool:
+        try:
+            return next(looks)
+        except StopIteration:
+            ended.set()
+            return True
+
+    watching = restart_when_stuck(engine, healthy, 40, 0, lambda: next(clock))
+    task = asyncio.create_task(watching)
+    await ended.wait()
+    task.cancel()
+    assert engine.restarted.is_set() is restarts
 
 
 def test_sigkill_of_the_gateway_ends_the_command_too() -> None:

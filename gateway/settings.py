@@ -31,7 +31,7 @@ MEBIBYTE = 1024 * 1024
 # Variables of earlier versions that no longer do anything, and what to do instead.
 REMOVED = {
     "GATEWAY_WORKERS": "one process carries the audio of two GPUs; for more, start replicas "
-    "(docker compose --scale gateway=N, behind deploy/haproxy.cfg) with GATEWAY_REPLICAS=N",
+    "(deploy/front.yml: HAProxy before them) with GATEWAY_REPLICAS=N",
     "GATEWAY_ADMIN_ROUTES": "where keys are set, every route that GATEWAY_PUBLIC_ROUTES does not "
     "name needs one; keep routes from users with other keys at a proxy",
     "GATEWAY_CONTAINER": "the container's health check restarts the engine",

@@ -85,7 +85,7 @@ def test_a_setting_that_was_taken_away_stops_the_start_and_names_what_to_use(
 ) -> None:
     """Several workers are several replicas now."""
     monkeypatch.setenv("GATEWAY_WORKERS", "2")
-    with pytest.raises(SettingsError, match=r"--scale gateway=N.*haproxy.*GATEWAY_REPLICAS=N"):
+    with pytest.raises(SettingsError, match=r"deploy/front\.yml.*GATEWAY_REPLICAS=N"):
         load_settings()
 
 

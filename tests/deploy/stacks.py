@@ -73,6 +73,7 @@ class CpuStack(Stack):
             "speech-gateway-test",
             **images,
             COMPOSE_PROFILES="cpu,monitoring",
+            GATEWAY_REPLICAS="1",
             SPEECH_GATEWAY_ADDRESS="127.0.0.1",
             SPEECH_GATEWAY_PORT=str(self.port),
             PROMETHEUS_PORT=str(self.prometheus_port),
@@ -152,7 +153,9 @@ services:
       HF_ENDPOINT: http://hub:8080
       WEIGHTS_PAUSE_SECONDS: "1"
   engine:
-    environment: [FAKE_ENGINE_ARGUMENTS, ENGINE_HEALTH_ANSWER_SECONDS]
+    environment: [FAKE_ENGINE_ARGUMENTS, FAKE_ENGINE_START_SECONDS, ENGINE_HEALTH_ANSWER_SECONDS]
+    healthcheck: {interval: "${ENGINE_HEALTH_INTERVAL:-10s}"}
+    stop_grace_period: 1s
 """
 
 

@@ -22,7 +22,7 @@ from tests.deploy.stacks import ADDED_ARGUMENTS, COMPOSE_FILE, DOCUMENTED_ARGUME
 
 pytestmark = pytest.mark.docker
 
-ROLLING_FILE = ROOT / "deploy" / "rolling.yml"
+FRONT_FILE = ROOT / "deploy" / "front.yml"
 VLLM_ENV = ROOT / "deploy" / "vllm.env"
 SEED = ROOT / "engines" / "container" / "seed_voices.py"
 EVERYTHING = "gpu,higgs,cpu,monitoring,load"
@@ -97,7 +97,7 @@ def test_our_own_engine_is_started_with_words_that_it_knows() -> None:
 
 def test_every_variable_of_the_files_stands_in_vllm_env() -> None:
     """Whoever looks for a value finds it there, and Compose warns of none."""
-    text = COMPOSE_FILE.read_text() + ROLLING_FILE.read_text()
+    text = COMPOSE_FILE.read_text() + FRONT_FILE.read_text()
     used = set(re.findall(r"\$\{([A-Z_]+)", text))
     assert used <= set(variables())
     assert (ROOT / "deploy" / ".env").resolve() == VLLM_ENV
@@ -172,7 +172,7 @@ def test_containers_get_longer_to_stop_than_answers_get_to_finish() -> None:
 
 def test_behind_the_front_the_gateway_publishes_no_port() -> None:
     """Two gateways can run at once only where neither holds the port."""
-    services = configuration("cpu", "-f", str(ROLLING_FILE))["services"]
+    services = configuration("cpu", "-f", str(FRONT_FILE))["services"]
     assert "ports" not in services["gateway"]
     assert [port["published"] for port in services["front"]["ports"]] == ["8888"]
 

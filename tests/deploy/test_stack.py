@@ -144,7 +144,7 @@ def test_the_gateway_tells_of_a_network_cut_and_recovers_from_it(stack: CpuStack
 @pytest.fixture(scope="module")
 def front(stack: CpuStack) -> CpuStack:
     """The same stack with HAProxy on the gateway's port."""
-    stack.files = [*stack.files, ROOT / "deploy" / "rolling.yml"]
+    stack.files = [*stack.files, ROOT / "deploy" / "front.yml"]
     stack.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", "front")
     wait_until(stack.ready, "the gateway is ready behind the front")
     return stack
@@ -161,6 +161,33 @@ def test_a_rolling_restart_of_the_gateway_fails_no_request(front: CpuStack) -> N
     assert load.failures == []
     assert front.container("gateway") != before
     print(f"{load.answered} requests answered across the change")
+
+
+def test_several_gateways_share_the_engine_behind_the_front(front: CpuStack) -> None:
+    """GATEWAY_REPLICAS=2: both answer, each with half of the slots; then one again."""
+    before = front.environment["GATEWAY_REPLICAS"]
+    front.environment["GATEWAY_REPLICAS"] = "2"
+    front.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", "front")
+    ids = front.compose("ps", "--quiet", "gateway").split()
+    assert len(ids) == 2
+    read = (
+        "import urllib.request; "
+        "print(urllib.request.urlopen('http://127.0.0.1:8888/metrics').read().decode())"
+    )
+
+    def figures(container: str) -> str:
+        return front.docker.run("exec", container, "python3", "-c", read)
+
+    with Load(front.url) as load:
+        wait_until(
+            lambda: all('outcome="ok"' in figures(container) for container in ids),
+            "each has answered",
+        )
+    assert load.failures == []
+    assert all("gateway_slots 8" in figures(container) for container in ids)
+    front.environment["GATEWAY_REPLICAS"] = before
+    front.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", "front")
+    wait_until(front.ready, "one gateway is ready behind the front")
 
 
 def test_a_client_that_leaves_is_noticed_behind_the_front(front: CpuStack) -> None:

@@ -14,6 +14,7 @@ import runpy
 import subprocess
 import sys
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def main() -> None:
     print("everything is here", flush=True)
     if "FAKE_ENGINE_CHECKS_ONLY" in os.environ:
         return
+    time.sleep(float(os.environ.get("FAKE_ENGINE_START_SECONDS") or 0))
     hang_without_core(values["--port"])
     sys.argv[1:] = [
         *("engine", "--voice", "simulated", "--port", values["--port"]),

@@ -1,11 +1,11 @@
 """What a client of `/generate` gets: success, rates and times of many requests at once.
 
 Whole answers are measured first, then as many streamed ones for the time to first audio.
-    python -m loadtest.benchmark --requests 50 --concurrent 10 [--url URL] [--json FILE]
-    python -m loadtest.benchmark --sweep [--url URL --direct ENGINE | --simulate 1500]
+    python loadtest/benchmark.py --requests 50 --concurrent 10 [--url URL] [--json FILE]
+    python loadtest/benchmark.py --sweep [--quick] [--url URL --direct ENGINE | --simulate 1500]
         [--report FILE.html] [--csv FILE.csv]
 Without an address it starts a gateway with the CPU engine itself, or, with `--simulate`, with a
-simulated GPU of so many audio tokens a second.
+simulated GPU of so many audio tokens a second; what these write goes to a file.
 """
 
 from __future__ import annotations
@@ -14,21 +14,32 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import math
+import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import httpx
-from tqdm import tqdm
+if not __package__:  # run as a script: its folder's modules are those of the package loadtest
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+try:
+    import httpx
+    from tqdm import tqdm
 
-from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
-from loadtest.processes import running_engine, running_serve
-from loadtest.sweep import Level, Timing, sweep, write_csv
+    from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
+    from loadtest.processes import ServeProcess, running_engine, running_serve
+    from loadtest.sweep import Level, Timing, measurements, sweep, write_csv
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"{missing.name} is not installed for {sys.executable}: run `scripts/install cpu load`, "
+        "then `.venv/bin/python loadtest/benchmark.py`"
+    )
 
 TEXTS = (
     "Hello, this is a test of the speech service.",
@@ -40,6 +51,20 @@ TEXTS = (
 WAV_HEADER_BYTES = 44
 TIMEOUT_SECONDS = 300.0
 SINGLE_STREAM_TOKENS_PER_SECOND = 94.0
+LOG = Path(tempfile.gettempdir()) / f"speech-gateway-benchmark-{os.getpid()}.log"
+
+
+class Length(NamedTuple):
+    """How much a sweep measures."""
+
+    levels: str
+    offered: str
+    seconds: float
+    settle_seconds: float
+
+
+THOROUGH = Length("1,2,4,8,16,32,64,128", "0.5,0.8,0.95,1.2,2,4", 15.0, 6.0)
+QUICK = Length("1,8,16,32", "0.8,2", 4.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +231,14 @@ def _parser() -> argparse.ArgumentParser:
         "--simulate", type=float, metavar="TOKENS_PER_SECOND", help="start a simulated GPU"
     )
     group.add_argument("--api-key", help="bearer key")
-    group.add_argument("--seconds", type=float, default=15, help="length of each measurement")
-    group.add_argument("--settle", type=float, default=6, help="seconds before each of them")
+    group.add_argument("--quick", action="store_true", help="about a minute: fewer, shorter ones")
+    group.add_argument("--seconds", type=float, help="length of each measurement (15)")
+    group.add_argument("--settle", type=float, help="seconds before each of them (6)")
     group.add_argument(
         "--offered",
-        default="0.5,0.8,0.95,1.2,2,4",
-        help="shares of the best throughput, offered whatever happens",
+        help="shares of the best throughput, offered whatever happens (0.5,0.8,0.95,1.2,2,4)",
     )
-    group.add_argument(
-        "--levels", default="1,2,4,8,16,32,64,128", help="requests at once, comma-separated"
-    )
+    group.add_argument("--levels", help="requests at once (1,2,4,8,16,32,64,128)")
     group.add_argument(
         "--promise",
         type=float,
@@ -235,41 +258,56 @@ def run_sweep(arguments: argparse.Namespace, scope: contextlib.ExitStack) -> int
 
     addresses, title = {"gateway": arguments.url}, "Load sweep"
     if arguments.simulate:
-        engine = scope.enter_context(running_engine(*simulated_gpu(arguments.simulate)))
-        serve = scope.enter_context(running_serve(upstreams=engine.address))
+        gpu = simulated_gpu(arguments.simulate)
+        engine = scope.enter_context(running_engine(*gpu, relay=True))
+        serve = own_gateway(scope, upstreams=engine.address)
         addresses = {"gateway": serve.url, "direct": engine.address}
         title = f"Load sweep on a simulated GPU of {arguments.simulate:g} audio tokens a second"
     elif not arguments.url:
-        addresses = {"gateway": scope.enter_context(running_serve()).url}
+        addresses = {"gateway": own_gateway(scope).url}
     if arguments.direct:
         addresses["direct"] = arguments.direct
 
+    quick = QUICK if arguments.quick else THOROUGH
+    timing = Timing(
+        quick.seconds if arguments.seconds is None else arguments.seconds,
+        quick.settle_seconds if arguments.settle is None else arguments.settle,
+        arguments.promise,
+    )
+    levels_at = [int(level) for level in (arguments.levels or quick.levels).split(",")]
+    offered = [float(share) for share in (arguments.offered or quick.offered).split(",")]
+    count = measurements(addresses, levels_at, offered)
+    minutes = count * (timing.seconds + timing.settle_seconds) / 60
+    print(f"{count} measurements: about {minutes:.0f} min", flush=True)
+    bar = scope.enter_context(tqdm(total=count, unit="measurement"))
+
     def tell(level: Level) -> None:
-        print(
+        bar.update()
+        tqdm.write(
             f"{level.target:>8} {level.kind:>11} {level.load:8.4g}: "
             f"{level.audio_seconds_per_second:7.2f} audio s/s, goodput {level.goodput:7.2f}, "
             f"first audio p95 {level.first_audio_p95_seconds:6.3f} s, {level.complete} complete, "
-            f"{level.refused} refused, {level.failed} failed",
-            flush=True,
+            f"{level.refused} refused, {level.failed} failed"
         )
 
     levels = asyncio.run(
         sweep(
             addresses,
-            Timing(arguments.seconds, arguments.settle, arguments.promise),
-            levels=[int(level) for level in arguments.levels.split(",")],
-            offered=[float(share) for share in arguments.offered.split(",")],
+            timing,
+            levels=levels_at,
+            offered=offered,
             api_key=arguments.api_key,
             tell=tell,
         )
     )
+    bar.close()
     print("\n".join(report.findings(levels)))
     if arguments.csv:
         write_csv(levels, arguments.csv)
     if arguments.report:
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         arguments.report.write_text(report.render(title, when, levels), encoding="utf-8")
-    return 0
+    return 1 if any(level.failed for level in levels) else 0
 
 
 def simulated_gpu(tokens_per_second: float) -> tuple[str, ...]:
@@ -290,15 +328,29 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.requests < 1 or arguments.concurrent < 1:
         parser.error("at least one request, one at a time")
-    with contextlib.ExitStack() as scope:
-        if arguments.sweep:
-            return run_sweep(arguments, scope)
-        return run_benchmark(arguments, scope)
+    status = 1
+    try:
+        with contextlib.ExitStack() as scope:
+            logging.basicConfig(filename=LOG, level=logging.INFO)
+            run = run_sweep if arguments.sweep else run_benchmark
+            status = run(arguments, scope)
+    finally:
+        if status and LOG.exists():
+            print(f"What the processes that were started here wrote: {LOG}", file=sys.stderr)
+        else:
+            LOG.unlink(missing_ok=True)
+    return status
+
+
+def own_gateway(scope: contextlib.ExitStack, **settings: Any) -> ServeProcess:
+    """A gateway of this run's own, which writes into the log file."""
+    log = scope.enter_context(LOG.open("ab"))
+    return scope.enter_context(running_serve(stderr=log, **settings))
 
 
 def run_benchmark(arguments: argparse.Namespace, scope: contextlib.ExitStack) -> int:
     """Ask, print, and write what was asked for; 1 where any request failed."""
-    url = arguments.url or scope.enter_context(running_serve()).url
+    url = arguments.url or own_gateway(scope).url
     report: dict[str, Any] = {
         "url": url.rstrip("/"),
         "requests": arguments.requests,

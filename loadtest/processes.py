@@ -66,14 +66,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_engine(*arguments: str) -> Iterator[EngineSupervisor]:
-    """A real engine process; `arguments` follow `speech-gateway engine`."""
+def running_engine(*arguments: str, relay: bool = False) -> Iterator[EngineSupervisor]:
+    """A real engine process.
+
+    Args:
+        *arguments: What follows `speech-gateway engine`.
+        relay: Log what it writes; otherwise it writes where this process does.
+    """
 
     def command(fd: int) -> list[str]:
         base = [sys.executable, "-m", "engines.serve", "--fd", str(fd), "--exit-with-parent"]
         return [*base, *arguments]
 
-    engine = EngineSupervisor(command)
+    engine = EngineSupervisor(command, relay=relay)
     engine.start()
     try:
         wait_until(lambda: answers(engine.address + "/health"), "the engine is live")

@@ -12,7 +12,7 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,9 +23,6 @@ from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from loadtest.prose import sentences
 from loadtest.speech_client import Heard, SpeechClient, served_model
 
-LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
-# Shares of the best throughput that the levels found, offered as a Poisson stream of requests.
-OFFERED = (0.5, 0.8, 0.95, 1.2, 2.0, 4.0)
 KNEE_SHARE = 0.95
 SENTENCES_OF_A_TEXT = (1, 3)  # the fewest and the most
 TIMEOUT_SECONDS = 120.0
@@ -237,12 +234,19 @@ async def clients(
         }
 
 
+def measurements(
+    addresses: Collection[str], levels: Collection[int], offered: Collection[float]
+) -> int:
+    """How many measurements `sweep` makes."""
+    return len(addresses) * len(levels) + len(offered)
+
+
 async def sweep(
     addresses: dict[str, str],
     timing: Timing,
     *,
-    levels: Sequence[int] = LEVELS,
-    offered: Sequence[float] = OFFERED,
+    levels: Sequence[int],
+    offered: Sequence[float],
     api_key: str | None = None,
     tell: Callable[[Level], None] = lambda _: None,
 ) -> list[Level]:
@@ -252,7 +256,8 @@ async def sweep(
         addresses: `gateway` and perhaps `direct`, with their base addresses.
         timing: Of each measurement.
         levels: Concurrencies.
-        offered: Shares of the best throughput, offered to the gateway.
+        offered: Shares of the best throughput that the levels found, offered to the gateway as a
+            Poisson stream of requests.
         api_key: Bearer key for both.
         tell: Called with each level when it is measured.
     """
@@ -268,6 +273,8 @@ async def sweep(
                 keep(await at_concurrency(client, target, concurrent, timing))
         through = [level for level in found if level.target == "gateway"]
         best = max(level.audio_seconds_per_second for level in through)
+        if not any(level.requests_per_second for level in through):
+            raise SystemExit("no answer ended within a measurement: give longer --seconds")
         audio_seconds = statistics.fmean(
             level.audio_seconds_per_second / level.requests_per_second
             for level in through

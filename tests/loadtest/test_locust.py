@@ -35,6 +35,9 @@ def test_the_demonstration_runs_and_reports(tmp_path: Path) -> None:
         int(rows[f"/v1/audio/speech {name}"]["Request Count"]) for name in ("mp3", "wav", "pcm")
     )
     assert int(rows["first audio"]["Request Count"]) == listened
+    requests = [row for row in rows.values() if row["Type"] in {"GET", "POST"}]
+    counted = sum(int(row["Request Count"]) for row in requests)
+    assert int(rows["Aggregated"]["Request Count"]) == counted, "metrics are no requests"
     assert "gateway_audio_seconds_total" in done.stdout
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 

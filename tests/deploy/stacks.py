@@ -153,7 +153,7 @@ services:
       HF_ENDPOINT: http://hub:8080
       WEIGHTS_PAUSE_SECONDS: "1"
   engine:
-    environment: [FAKE_ENGINE_ARGUMENTS, FAKE_ENGINE_START_SECONDS, ENGINE_HEALTH_ANSWER_SECONDS]
+    environment: [FAKE_ENGINE_ARGUMENTS, FAKE_ENGINE_START_FILE, ENGINE_HEALTH_ANSWER_SECONDS]
     healthcheck: {interval: "${ENGINE_HEALTH_INTERVAL:-10s}"}
     stop_grace_period: 1s
 """

@@ -94,7 +94,8 @@ def main() -> None:
     print("everything is here", flush=True)
     if "FAKE_ENGINE_CHECKS_ONLY" in os.environ:
         return
-    time.sleep(float(os.environ.get("FAKE_ENGINE_START_SECONDS") or 0))
+    while (file := os.environ.get("FAKE_ENGINE_START_FILE")) and not Path(file).exists():
+        time.sleep(0.1)
     hang_without_core(values["--port"])
     sys.argv[1:] = [
         *("engine", "--voice", "simulated", "--port", values["--port"]),

@@ -68,7 +68,7 @@ class CpuSynthesiser:
             from hibari import Hibari, dsp  # noqa: PLC0415 - heavy, and absent from GPU installs
         except ImportError as error:
             message = (
-                "The CPU voice is not installed: pip install 'speech-gateway[cpu]', or set"
+                "The CPU voice is not installed: pip install 'higgs-speech-gateway[cpu]', or set"
                 " GATEWAY_UPSTREAMS to the address of an engine."
             )
             raise CpuVoiceUnavailableError(message) from error

@@ -65,7 +65,7 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
         from engines.higgs.config import UnsupportedCheckpointError  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(
-            f"--voice higgs needs the extra gpu, pip install 'speech-gateway[gpu]': {error}"
+            f"--voice higgs needs the extra gpu, pip install 'higgs-speech-gateway[gpu]': {error}"
         ) from error
     context = arguments.max_model_len or CONTEXT_TOKENS
     show = ProgressLines()

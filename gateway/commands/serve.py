@@ -72,7 +72,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     if own_voice and importlib.util.find_spec("hibari") is None:
         print(  # noqa: T201
             "speech-gateway: GATEWAY_UPSTREAMS is empty and the CPU voice is not installed; "
-            "name an engine's address, or install speech-gateway[cpu]",
+            "name an engine's address, or install higgs-speech-gateway[cpu]",
             file=sys.stderr,
         )
         return STATUS_USAGE

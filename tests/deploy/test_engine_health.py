@@ -21,9 +21,10 @@ pytestmark = [pytest.mark.docker, pytest.mark.root]
 
 SCALE = float(os.environ.get("ENGINE_HEALTH_TEST_SCALE", "0.1"))
 SATURATED_SECONDS = float(os.environ.get("ENGINE_HEALTH_TEST_SATURATED_SECONDS", 300 * SCALE))
-START_SECONDS = float(os.environ.get("ENGINE_HEALTH_TEST_START_SECONDS", 0))
+START_SECONDS = float(os.environ.get("ENGINE_HEALTH_TEST_START_SECONDS", "0"))
 ANSWER_SECONDS = 20 * SCALE
 RESTART_SECONDS = 120 * SCALE
+GO = "/tmp/go"  # noqa: S108  (inside the container)
 SLACK_SECONDS = 20  # a busy machine: the container's own end and start
 
 REQUEST = """
@@ -92,7 +93,7 @@ def busy(workshop: Workshop, tmp_path: Path) -> Iterator[GpuStack]:
 @pytest.fixture
 def slow(workshop: Workshop, tmp_path: Path) -> Iterator[GpuStack]:
     """An engine that loads until it is told to go on."""
-    yield from engine_stack(workshop, tmp_path, FAKE_ENGINE_START_FILE="/tmp/go")
+    yield from engine_stack(workshop, tmp_path, FAKE_ENGINE_START_FILE=GO)
 
 
 def test_a_saturated_engine_is_left_alone_and_one_without_its_core_is_restarted(
@@ -125,7 +126,6 @@ def test_a_saturated_engine_is_left_alone_and_one_without_its_core_is_restarted(
 
 def test_a_first_start_of_any_length_is_left_alone(slow: GpuStack) -> None:
     """Many checks fail while it loads; only one that has spoken can be taken for hung."""
-
     began = time.monotonic()
     template = "{{range .State.Health.Log}}{{.ExitCode}} {{end}}"  # of the last five checks
     wait_until(
@@ -136,7 +136,7 @@ def test_a_first_start_of_any_length_is_left_alone(slow: GpuStack) -> None:
     while time.monotonic() - began < START_SECONDS:
         time.sleep(1)
     assert health(slow) == "starting"
-    python(slow, "open('/tmp/go', 'w')")
+    python(slow, f"open('{GO}', 'w')")
     wait_until(lambda: health(slow) == "healthy", "it has started", 100 * SCALE + 60)
     assert restarts(slow) == 0
     log = slow.compose("logs", "--no-log-prefix", "engine")

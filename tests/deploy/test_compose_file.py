@@ -25,6 +25,7 @@ pytestmark = pytest.mark.docker
 FRONT_FILE = ROOT / "deploy" / "front.yml"
 VLLM_ENV = ROOT / "deploy" / "vllm.env"
 SEED = ROOT / "engines" / "container" / "seed_voices.py"
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 EVERYTHING = "gpu,higgs,cpu,monitoring,load"
 GPU = {"engine", "weights", "voices-seed", "gpu-exporter"}
 MONITORING = {"prometheus", "alertmanager", "grafana"}
@@ -109,6 +110,12 @@ def test_every_gateway_line_of_vllm_env_is_a_setting() -> None:
     lines = {name for name in variables() if name.startswith("GATEWAY_")}
     assert lines
     assert lines <= known
+
+
+def test_the_small_images_are_built_without_the_large_ones_packages() -> None:
+    """Docker's classic builder makes every stage above the target: gigabytes of torch for nothing."""
+    stages = re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    assert stages.index("build-higgs") > max(stages.index("gateway"), stages.index("cpu"))
 
 
 def test_images_are_pinned() -> None:

@@ -239,7 +239,9 @@ def test_the_package_is_light_until_the_voice_is_started() -> None:
 def test_a_missing_extra_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra `cpu`, the start says what to install."""
     monkeypatch.setitem(sys.modules, "hibari", None)
-    with pytest.raises(CpuVoiceUnavailableError, match=r"pip install 'higgs-speech-gateway\[cpu\]'"):
+    with pytest.raises(
+        CpuVoiceUnavailableError, match=r"pip install 'higgs-speech-gateway\[cpu\]'"
+    ):
         asyncio.run(CpuVoice().start())
 
 

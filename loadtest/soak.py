@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import json
 import random
 import statistics
 import time
@@ -19,7 +21,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import psutil
 
-from loadtest.disconnects import FORMATS, leave
 from loadtest.processes import running_engine, running_serve
 from loadtest.prose import sentences
 
@@ -32,6 +33,10 @@ LEAVING_SHARE = 0.05
 FAULT_RATE = 0.03
 FAULTS = ("raise", "cut-48000", "empty", "reset-48000", "truncate", "raiselate")
 MEBIBYTE = 1 << 20
+FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+LEFT_AT = ("head", "body", "soon", "audio")
+LONGEST_STAY_SECONDS = 0.6
+LEAVING_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,60 @@ class Soak:
     memory_bytes: tuple[float, float]
     descriptors: tuple[float, float]
     threads: tuple[float, float]
+
+
+async def leave(host: str, port: int, text: str, chance: random.Random) -> None:
+    """One request that is left at a random moment."""
+    body = json.dumps(
+        {
+            "input": text,
+            "response_format": chance.choice(FORMATS),
+            **({"stream_format": "sse"} if chance.random() < 0.1 else {}),  # noqa: PLR2004
+        }
+    ).encode()
+    buffered = chance.random() < 0.2  # noqa: PLR2004
+    if buffered:
+        body = json.dumps({"text": text}).encode()
+    head = (
+        f"POST {'/generate' if buffered else '/v1/audio/speech'} HTTP/1.1\r\nHost: {host}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    moment = chance.choice(LEFT_AT)
+    request = head + body
+    if moment == "head":
+        request = request[: chance.randrange(len(head))]
+    elif moment == "body":
+        request = request[: len(head) + chance.randrange(len(body))]
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(request)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(chance.uniform(0, LONGEST_STAY_SECONDS)):
+                if moment == "audio":
+                    await reader.readexactly(chance.randrange(1, 40_000))
+                elif moment == "soon":
+                    await reader.read(1)
+    except (OSError, asyncio.IncompleteReadError):
+        pass  # the answer had ended
+    finally:
+        if chance.random() < 0.5:  # noqa: PLR2004
+            writer.transport.abort()
+        else:
+            writer.close()
+
+
+async def leave_all(url: str, count: int) -> None:
+    """So many of them, a few dozen at a time."""
+    host, port = urlsplit(url).netloc.split(":")
+    slots = asyncio.Semaphore(LEAVING_AT_ONCE)
+    chance, source = random.Random(SEED), sentences()
+
+    async def one() -> None:
+        async with slots:
+            text = " ".join(next(source) for _ in range(chance.choice((1, 1, 3, 40))))
+            await leave(host, int(port), text, chance)
+
+    await asyncio.gather(*(one() for _ in range(count)))
 
 
 async def soak(url: str, process: psutil.Process, audio_seconds: float) -> Soak:

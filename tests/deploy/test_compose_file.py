@@ -113,7 +113,7 @@ def test_every_gateway_line_of_vllm_env_is_a_setting() -> None:
 
 
 def test_the_small_images_are_built_without_the_large_ones_packages() -> None:
-    """Docker's classic builder makes every stage above the target: gigabytes of torch for nothing."""
+    """Docker's classic builder makes all stages above the target: gigabytes for nothing."""
     stages = re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE.read_text(), re.MULTILINE)
     assert stages.index("build-higgs") > max(stages.index("gateway"), stages.index("cpu"))
 

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import psutil
 import pytest
 
-from loadtest import disconnects, overload, soak
-from loadtest.processes import running_engine, running_serve, wait_until
+from loadtest import overload, soak
+from loadtest.processes import engine_state, running_engine, running_serve, wait_until
 
 MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a gateway holds while nothing runs."""
+
+    descriptors: int
+    threads: int
+    memory_bytes: int
+
+
+def holds(process: psutil.Process) -> Before:
+    """Descriptors, threads and resident memory of a process."""
+    return Before(process.num_fds(), process.num_threads(), process.memory_info().rss)
+
+
+def running(engine: str) -> int:
+    """Generations that run on a simulated engine."""
+    return int(engine_state(engine)["running"])
 
 
 def check_overload(found: overload.Overload, queue_seconds: float) -> None:
@@ -50,13 +70,13 @@ def test_clients_that_leave_leave_nothing_behind(
         running_serve(upstreams=engine.address, log_level="error") as serve,
     ):
         process = psutil.Process(serve.process.pid)
-        asyncio.run(disconnects.leave_all(serve.url, 300))
-        wait_until(lambda: disconnects.running(engine.address) == 0, "the engine is idle")
-        before = disconnects.holds(process)
-        asyncio.run(disconnects.leave_all(serve.url, count))
-        wait_until(lambda: disconnects.running(engine.address) == 0, "it is idle again", 15)
+        asyncio.run(soak.leave_all(serve.url, 300))
+        wait_until(lambda: running(engine.address) == 0, "the engine is idle")
+        before = holds(process)
+        asyncio.run(soak.leave_all(serve.url, count))
+        wait_until(lambda: running(engine.address) == 0, "it is idle again", 15)
         wait_until(lambda: process.num_fds() <= before.descriptors, "no connection is left", 15)
-        after = disconnects.holds(process)
+        after = holds(process)
         assert after.threads <= before.threads
         assert after.memory_bytes - before.memory_bytes < 48 * MEBIBYTE
     assert "Traceback" not in capfd.readouterr().err

@@ -55,7 +55,8 @@ def _loader(tmp_path_factory: pytest.TempPathFactory) -> None:
     package = "boson_multimodal.audio_processing"
     vendored = __import__(f"{package}.descriptaudiocodec", fromlist=["x"])
     sys.modules["dac"] = types.ModuleType("dac")
-    sys.modules["dac"].__path__ = [str(Path(vendored.__file__).parent / "dac")]  # type: ignore[attr-defined]
+    folder = Path(str(vendored.__file__)).parent / "dac"
+    vars(sys.modules["dac"])["__path__"] = [str(folder)]
     repository = home / "hub" / "models--bosonai--hubert_base"
     tiny = HubertConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,

@@ -1,24 +1,17 @@
-"""Four speeches of Shakespeare's through `/generate`: lengths, sizes, and how much is understood.
-
-    python -m loadtest.shakespeare [--url URL] [--json FILE]
-Without an address it starts a gateway with the CPU engine itself. The recogniser is the tests'.
-"""
+"""Four speeches of Shakespeare's through `/generate`: sizes, and how much is understood."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
+import pytest
 
 from loadtest.processes import running_serve
 from tests.listen import decode, transcribe, word_error_rate
 
 TIMEOUT_SECONDS = 300.0
+MOST_WORD_ERRORS = 0.1
 LOVING = (
     "Generate audio following instruction.\n\n<|scene_desc_start|>\n"
     "Audio is recorded in a quiet garden at night. The speaker is a young man in love: "
@@ -133,24 +126,10 @@ def render(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Perform all and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--url", help="a gateway that runs already")
-    parser.add_argument("--json", type=Path, help="where to write the figures as JSON")
-    arguments = parser.parse_args()
-    with contextlib.ExitStack() as scope:
-        url = (arguments.url or scope.enter_context(running_serve()).url).rstrip("/")
-        client = scope.enter_context(httpx.Client(timeout=TIMEOUT_SECONDS))
-        rows = [perform(client, url, speech) for speech in SPEECHES]
-    print(render(rows))
-    if arguments.json:
-        figures = [{name: getattr(row, name) for name in Row.__slots__} for row in rows]
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.prove
+def test_the_speeches_are_understood() -> None:
+    """A gateway with the CPU engine, as one command starts it."""
+    with running_serve() as serve, httpx.Client(timeout=TIMEOUT_SECONDS) as client:
+        rows = [perform(client, serve.url, speech) for speech in SPEECHES]
+    print("\n" + render(rows))
+    assert max(row.word_error_rate for row in rows) <= MOST_WORD_ERRORS

@@ -49,6 +49,7 @@ UNDOCUMENTED = frozenset(
         *("max_body_bytes", "max_held_body_bytes", "max_connections", "worker_threads"),
         *("plausible_length_factor", "quiet_limit_seconds", "opus_kbps", "aac_kbps"),
         *("job_slots", "job_lease_seconds", "grafana_url"),
+        "engine_restart_seconds",
     }
 )
 # Variables with the prefix that other programs of this repository read.

@@ -40,6 +40,9 @@ def examine(gateway: Gateway, folder: Path, *arguments: str) -> None:
     command = [str(SCHEMATHESIS), "--config-file", str(CONFIG), "--no-color", "run"]
     command += [gateway.url + "/openapi.json", "--checks", "all", "--continue-on-failure"]
     command += ["--request-timeout", "20", *arguments]
+    # Chatterbox' routes answer as those servers do, which their schemas do not say; /admin hides
+    # itself without an admin key, and jobs have a state that makes right requests wrong.
+    command += ["--exclude-tag", "chatterbox", "--exclude-path-regex", "^/(admin|v1/audio/jobs)"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
     assert "Tested: " in done.stdout

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from gateway.access.keys import Key, KeyRing
 from gateway.access.loopback import is_cross_origin
-from gateway.access.policy import SPEECH, Need, Policy, credentials_of
+from gateway.access.policy import JOBS, SPEECH, Need, Policy, credentials_of
 from gateway.access.rate_limits import CALLER, Caller, Callers, Limits
 from gateway.errors import AuthenticationFailed, PermissionDenied, RouteNotFound
 from gateway.telemetry.metrics import Metrics
@@ -67,7 +67,7 @@ class AccessControl:
         self._check(self.policy.need(group), key, scope)
         caller: Caller = self.callers.get(key.name, key.limits) if key else self.callers.get()
         CALLER.set(caller)
-        if scope["method"] == "POST" and group == SPEECH:
+        if scope["method"] == "POST" and group in {SPEECH, JOBS}:
             caller.charge_request()
 
     def _check(self, need: Need, key: Key | None, scope: Scope) -> None:
@@ -86,6 +86,6 @@ class AccessControl:
             raise PermissionDenied("Voices cannot be changed here (GATEWAY_VOICE_CHANGES=off).")
         if need is Need.OWN_ORIGIN and is_cross_origin(Headers(scope=scope), self._hosts):
             raise PermissionDenied(
-                "Without keys, this gateway refuses voice changes and recordings to web pages of "
+                "Without keys, this gateway refuses voice changes, recordings and jobs to web pages of "
                 "other origins, and under a host name that is not this machine's."
             )

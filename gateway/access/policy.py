@@ -17,6 +17,7 @@ STATS = "stats"
 DOCS = "docs"
 VOICES = "voices"  # lists of voices and models
 SPEECH = "speech"
+JOBS = "jobs"  # long texts and what they say
 RECORDINGS = "recordings"
 VOICE_CHANGES = "voice changes"
 ADMIN = "admin"
@@ -60,7 +61,7 @@ class Policy:
         if self.guarded:
             return Need.KEY
         # Any page that the user visits can send requests to this machine.
-        private = group in {VOICE_CHANGES, RECORDINGS}
+        private = group in {VOICE_CHANGES, RECORDINGS, JOBS}
         return Need.OWN_ORIGIN if private else Need.NOTHING
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from gateway.access.policy import SPEECH
+from gateway.access.policy import JOBS
 from gateway.api.endpoint import STREAM_HEADERS, BodyReader
 from gateway.api.error_bodies import OPENAI
 from gateway.api.multipart import (
@@ -94,8 +94,8 @@ class JobsSurface:
     def routes(self) -> list[Route]:
         """What this surface answers."""
         one = f"{BASE}/{{job_id}}"
-        show = partial(Route, "GET", surface=OPENAI, group=SPEECH)
-        change = partial(Route, "POST", surface=OPENAI, group=SPEECH)
+        show = partial(Route, "GET", surface=OPENAI, group=JOBS)
+        change = partial(Route, "POST", surface=OPENAI, group=JOBS)
         return [
             change(
                 BASE,
@@ -105,7 +105,7 @@ class JobsSurface:
             ),
             show(BASE, self.list_jobs, summary="List the jobs", query=_LIST_PARAMETERS),
             show(one, self.show, summary="Show a job"),
-            Route("DELETE", one, self.delete, OPENAI, SPEECH, "Delete a job and its audio"),
+            Route("DELETE", one, self.delete, OPENAI, JOBS, "Delete a job and its audio"),
             show(f"{one}/events", self.events, summary="Watch a job", produces=(EVENTS_TYPE,)),
             show(
                 f"{one}/download",

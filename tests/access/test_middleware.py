@@ -182,9 +182,13 @@ def test_without_an_admin_key_nobody_changes_voices_unless_the_operator_says_so(
         ("POST", "/upload_reference"),
         ("POST", "/voices/default"),
         ("GET", "/voices/some/download"),
+        ("POST", "/v1/audio/jobs"),
+        ("GET", "/v1/audio/jobs"),
+        ("POST", "/v1/audio/jobs/some/cancel"),
+        ("POST", "/audio/speech/long/bulk"),
     ],
 )
-def test_without_keys_web_pages_of_other_origins_get_no_recording_and_change_no_voice(
+def test_without_keys_web_pages_of_other_origins_get_and_change_nothing_that_is_kept(
     open_gateway: Gateway, method: str, path: str
 ) -> None:
     """By `Origin`, by `Sec-Fetch-Site`, and by a `Host` that is not this machine's."""

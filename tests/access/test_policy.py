@@ -26,7 +26,7 @@ def table() -> Iterator[RouteTable]:
 
 EVERYTHING = (
     *("health", "metrics", "stats", "docs", "voices", "speech"),
-    *("recordings", "voice changes", "admin"),
+    *("recordings", "jobs", "voice changes", "admin"),
 )
 
 
@@ -59,6 +59,9 @@ EVERYTHING = (
         ("POST", "/administration", "speech"),
         ("POST", "/v1/audio/speech", "speech"),
         ("POST", "/tts", "speech"),
+        ("POST", "/v1/audio/jobs", "jobs"),
+        ("GET", "/v1/audio/jobs/some/download", "jobs"),
+        ("PUT", "/audio/speech/long/some/pause", "jobs"),
         ("GET", "/nothing/here", "speech"),
     ],
 )
@@ -76,14 +79,14 @@ OWN, OFF = Need.OWN_ORIGIN, Need.OFF
 @pytest.mark.parametrize(
     ("policy", "needs"),
     [
-        (Policy(False, False), [NOTHING] * 6 + [OWN, OWN, ABSENT]),
-        (Policy(False, False, voice_changes="off"), [NOTHING] * 6 + [OWN, OFF, ABSENT]),
-        (Policy(True, False, voice_changes="admin"), [NOTHING] + [ANY] * 6 + [ADMIN_KEY, ABSENT]),
-        (Policy(True, True, voice_changes="admin"), [NOTHING] + [ANY] * 6 + [ADMIN_KEY] * 2),
-        (Policy(True, True, voice_changes="open"), [NOTHING] + [ANY] * 7 + [ADMIN_KEY]),
+        (Policy(False, False), [NOTHING] * 6 + [OWN, OWN, OWN, ABSENT]),
+        (Policy(False, False, voice_changes="off"), [NOTHING] * 6 + [OWN, OWN, OFF, ABSENT]),
+        (Policy(True, False, voice_changes="admin"), [NOTHING] + [ANY] * 7 + [ADMIN_KEY, ABSENT]),
+        (Policy(True, True, voice_changes="admin"), [NOTHING] + [ANY] * 7 + [ADMIN_KEY] * 2),
+        (Policy(True, True, voice_changes="open"), [NOTHING] + [ANY] * 8 + [ADMIN_KEY]),
         (
             Policy(True, True, frozenset({"metrics", "voices"}), "off"),
-            [ANY, NOTHING, ANY, ANY, NOTHING, ANY, ANY, OFF, ADMIN_KEY],
+            [ANY, NOTHING, ANY, ANY, NOTHING, ANY, ANY, ANY, OFF, ADMIN_KEY],
         ),
     ],
 )

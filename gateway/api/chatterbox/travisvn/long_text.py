@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from gateway.access.policy import SPEECH
+from gateway.access.policy import JOBS
 from gateway.api.chatterbox.fields import form_bodies, read_form, read_query, wrong
 from gateway.api.chatterbox.travisvn.long_text_schemas import (
     Bulk,
@@ -72,8 +72,8 @@ class TravisvnLong:
 
     def routes(self) -> list[Route]:
         """Under all their names."""
-        long, show = "/audio/speech/long", partial(routes, "GET", group=SPEECH)
-        change = partial(routes, group=SPEECH)
+        long, show = "/audio/speech/long", partial(routes, "GET", group=JOBS)
+        change = partial(routes, group=JOBS)
         return [
             *change("POST", long, self.create, summary="Begin a job", bodies=form_bodies(LongBody)),
             *show(long, self.list_jobs, summary="List the jobs"),

@@ -86,6 +86,6 @@ class AccessControl:
             raise PermissionDenied("Voices cannot be changed here (GATEWAY_VOICE_CHANGES=off).")
         if need is Need.OWN_ORIGIN and is_cross_origin(Headers(scope=scope), self._hosts):
             raise PermissionDenied(
-                "Without keys, this gateway refuses voice changes, recordings and jobs to web pages "
-                "of other origins, and under a host name that is not this machine's."
+                "Without keys, this gateway refuses voice changes, recordings and jobs to web "
+                "pages of other origins, and under a host name that is not this machine's."
             )

@@ -96,7 +96,7 @@ def test_the_engine_is_told_in_the_scene(
     assert "expressive, energetic, slow pace" in scene
     assert lively.temperature == pytest.approx(1.1)
     own = job_of(told, path, **fields, exaggeration=0.9, temperature=1.3)
-    assert own.temperature == pytest.approx(0.7)
+    assert own.temperature == pytest.approx(1.3)
     form = job_of(told, path, **fields, exaggeration=0.9, temperature=0.8)
     assert form.temperature == pytest.approx(1.1)
     assert job_of(told, path, **fields, temperature=0.8).temperature == 1.0

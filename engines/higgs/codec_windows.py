@@ -13,6 +13,7 @@ from dataclasses import dataclass
 FRAMES_PER_SECOND = 25
 FIRST_FRAMES = 4  # sound of the first chunk: 0.16 s, heard after 21 steps of the decoder
 MOST_FRAMES = 100  # of one chunk: 83 % of its window is new sound
+STREAMS_PER_FIRST_FRAME = 8  # prefills of a crowd delay its second chunks: the first are longer
 GROWTH = 4
 # A chunk is made this long before the player has used up the last one, or sooner; after a short
 # chunk, half its sound before: so a quick card makes a longer one next.
@@ -104,21 +105,23 @@ class Pace:
     """How a stream's chunks grow, and when the next one is due.
 
     Attributes:
-        first_frames: Sound of the first chunk.
         sent: Frames sent so far.
         chunk_frames: Sound of the last chunk.
         began_seconds: When the first chunk was sent; a player starts then.
     """
 
-    first_frames: int = FIRST_FRAMES
     sent: int = 0
     chunk_frames: int = 0
     began_seconds: float | None = None
 
-    def wanted_frames(self) -> int:
-        """New frames that the next chunk should have, unless time is short."""
+    def wanted_frames(self, streams: int = 1) -> int:
+        """New frames that the next chunk should have, unless time is short.
+
+        Args:
+            streams: How many there are now.
+        """
         if self.began_seconds is None:
-            return self.first_frames
+            return FIRST_FRAMES + streams // STREAMS_PER_FIRST_FRAME
         return max(FIRST_FRAMES, min(GROWTH * self.chunk_frames, MOST_FRAMES))
 
     def due_seconds(self) -> float:

@@ -27,7 +27,6 @@ FULL_SCALE = 32767
 BROKEN = -32768  # no sample of finite sound
 MOST_ROWS = 32
 BATCH_FRAMES = 1280  # of one batch: 0.6 GiB of activations at full size
-RUNNING_PER_FIRST_FRAME = 8  # a crowd delays the second chunk, so the first one is longer
 IDLE_SECONDS = 60.0
 
 
@@ -184,7 +183,6 @@ class CodecWorker:
         """Decode a generation's frames as they come; arguments as in `CodecStream`."""
         stream = CodecStream(source, deliver)
         with self._lock:
-            stream.pace.first_frames += len(self._streams) // RUNNING_PER_FIRST_FRAME
             self._streams.append(stream)
         self._want(stream)
         self._wake.set()
@@ -198,7 +196,7 @@ class CodecWorker:
     def _want(self, stream: CodecStream) -> None:
         stream.wanted = frames_wanted(
             stream.pace.sent,
-            stream.pace.wanted_frames(),
+            stream.pace.wanted_frames(len(self._streams)),
             context=self._codec.context,
             sizes=self._decoder.sizes,
         )
@@ -233,6 +231,8 @@ class CodecWorker:
         now = time.monotonic()
         windows: dict[int, list[tuple[CodecStream, Window]]] = {}
         for stream in streams:
+            if stream.pace.began_seconds is None:
+                self._want(stream)  # the crowd may have grown
             if not stream.closed and stream.due(now):
                 window = self._window(stream)
                 if window is not None:

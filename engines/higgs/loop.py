@@ -405,5 +405,6 @@ def _own_stream(device: torch.device) -> Iterator[None]:
         return
     # Weights, cache and state were written on the stream of the thread that built them.
     torch.cuda.synchronize(device)
-    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream()):
+    stream = torch.cuda.Stream(priority=-1)  # its kernels go before the codec's
+    with torch.cuda.device(device), torch.cuda.stream(stream):
         yield

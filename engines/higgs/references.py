@@ -50,15 +50,17 @@ class ReferenceEncoder:
         """
         key = hashlib.sha256(recording).digest()
         known = self._known(key)
-        if known is None:
-            with self._encoding:
-                known = self._known(key)  # another request may have brought the same recording
-                if known is None:
-                    known = self._encode(recording)
-                    with self._lock:
-                        self._kept[key] = known
-                        if len(self._kept) > MOST_KEPT:
-                            self._kept.popitem(last=False)
+        if known is not None:
+            return known
+        samples = self._samples(recording)
+        with self._encoding:
+            known = self._known(key)  # another request may have brought the same recording
+            if known is None:
+                known = self._encode(samples)
+                with self._lock:
+                    self._kept[key] = known
+                    if len(self._kept) > MOST_KEPT:
+                        self._kept.popitem(last=False)
         return known
 
     def _known(self, key: bytes) -> NDArray[np.int16] | None:
@@ -67,22 +69,24 @@ class ReferenceEncoder:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def _encode(self, recording: bytes) -> NDArray[np.int16]:
-        rate_hz = self._codec.sample_rate_hz
+    def _samples(self, recording: bytes) -> torch.Tensor:
         try:
             decoded = decode(recording, param="messages", max_seconds=self._most_seconds)
-            if decoded.cut:
-                raise UnspeakableError(
-                    f"The reference audio is longer than {self._most_seconds:.0f} s."
-                )
-            pcm = np.rint(decoded.samples.clip(-1, 1) * (FULL_SCALE - 1)).astype("<i2").tobytes()
-            resampler = Resampler(rate_hz, decoded.sample_rate_hz)
-            samples = as_samples(resampler.feed(pcm) + resampler.finish()).astype(np.float32)
-            codes = self._codec.encode(torch.from_numpy(samples / FULL_SCALE))
-        except torch.OutOfMemoryError as error:
-            raise EngineBusyError("There is no memory free to encode a recording.") from error
         except InvalidRequest as error:
             raise UnspeakableError(str(error)) from error
+        if decoded.cut:
+            raise UnspeakableError(
+                f"The reference audio is longer than {self._most_seconds:.0f} s."
+            )
+        pcm = np.rint(decoded.samples.clip(-1, 1) * (FULL_SCALE - 1)).astype("<i2").tobytes()
+        resampler = Resampler(self._codec.sample_rate_hz, decoded.sample_rate_hz)
+        samples = as_samples(resampler.feed(pcm) + resampler.finish()).astype(np.float32)
+        return torch.from_numpy(samples / FULL_SCALE)
+
+    def _encode(self, samples: torch.Tensor) -> NDArray[np.int16]:
+        try:
+            return self._codec.encode(samples).to(torch.int16).cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise EngineBusyError("There is no memory free to encode a recording.") from error
         except ValueError as error:
             raise UnspeakableError(f"The reference audio cannot be used: {error}.") from error
-        return codes.to(torch.int16).cpu().numpy()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.access.keys import (
+    MOST_FILE_BYTES,
     MOST_KEYS,
     RELOAD_SECONDS,
     Key,
@@ -22,6 +23,7 @@ from gateway.access.keys import (
     new_key,
     parse_file,
     parse_keys,
+    read_key_file,
 )
 from gateway.access.rate_limits import Limits
 from gateway.commands.keys import run_keys
@@ -319,3 +321,15 @@ def test_a_file_of_something_else_is_left_alone(
         assert told.out == ""
         assert len(told.err.splitlines()) == 1
     assert path.read_text() == "Dear reader,\n"
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_file_is_read_up_to_a_bound(tmp_path: Path, excess: int) -> None:
+    """A wrong path, such as that of a recording, is told, and not read into memory."""
+    path = tmp_path / "keys"
+    path.write_bytes(b"#" * (MOST_FILE_BYTES + excess))
+    if excess:
+        with pytest.raises(ValueError, match="is above"):
+            read_key_file(path)
+    else:
+        assert len(read_key_file(path)) == MOST_FILE_BYTES

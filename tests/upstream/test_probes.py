@@ -10,6 +10,7 @@ import pytest
 
 from gateway.errors import QueueFull
 from gateway.speech.admission import Admission
+from gateway.upstream import probes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.pool import Upstream
 from gateway.upstream.probes import LISTS_EVERY_PROBES, STEADY_PROBES, Prober
@@ -248,4 +249,37 @@ async def test_a_probe_that_fails_ejects_and_a_silent_engine_is_no_engine(engine
         assert (silent.upstream.spoken, silent.upstream.failures) == (False, 1)
     finally:
         plan_faults(engine)
+        await client.aclose()
+
+
+async def test_a_first_warm_up_has_more_time_than_a_later_one(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container's first generation compiles for up to a minute; later ones do not."""
+    monkeypatch.setattr(probes, "RECHECK_SECONDS", 0.2)
+    client = UpstreamClient(None, 4)
+    probed = Probed(engine, client, Admission(1, 0, 5.0))
+    try:
+        plan_faults(engine, always="slow-600")
+        await probed.prober.probe()
+        assert probed.upstream.state == "ready"
+        probed.prober.suspect()
+        await probed.prober.probe()
+        assert probed.upstream.state == "ejected"
+    finally:
+        plan_faults(engine)
+        await client.aclose()
+
+
+async def test_a_warm_up_is_heard_to_its_end(engine: str) -> None:
+    """One that is broken off counts on the engine as a client that left."""
+    client = UpstreamClient(None, 4)
+    probed = Probed(engine, client, Admission(1, 0, 5.0))
+    before = engine_state(engine)
+    try:
+        await probed.prober.probe()
+        after = engine_state(engine)
+        assert after["finished"] == before["finished"] + 1
+        assert after["aborted"] == before["aborted"]
+    finally:
         await client.aclose()

@@ -40,6 +40,7 @@ LONG_FILES = frozenset(
         "engines/simulator/app.py",
         "gateway/api/chatterbox/travisvn/voices.py",
         "gateway/api/openai.py",
+        "gateway/app.py",
         "gateway/commands/doctor.py",
         "gateway/errors.py",
         "gateway/server/http_protocol.py",

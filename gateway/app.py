@@ -110,6 +110,7 @@ class Runtime:
             lambda: self.pool.voices,
             default=settings.default_voice,
             aliases=settings.voice_aliases,
+            everywhere=self.pool.knows_everywhere,
             library=self.library,
             threads=self.executor,
         )

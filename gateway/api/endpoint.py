@@ -231,6 +231,8 @@ class _Exchange:
             **self._spoken.headers,
             "X-Queue-Wait-Seconds": f"{self._answer.queue_wait_seconds:.3f}",
         }
+        if self._spoken.speech.request.text.left_out:
+            pairs["X-Unspoken-Letters"] = str(self._spoken.speech.request.text.left_out)
         if self._spoken.duration_header:
             seconds = time.monotonic() - self._arrived
             pairs[self._spoken.duration_header] = f"{seconds:.3f}"

@@ -185,6 +185,7 @@ class GenerateSurface:
             buffered=not body.stream,
             system_prompt=system_prompt,
             references=references,
+            directed=bool(body.system_prompt),
             sampling=Sampling(
                 temperature=body.temperature,
                 top_p=max(LEAST_TOP_P, body.top_p),

@@ -223,6 +223,8 @@ class OpenAISurface:
             buffered=buffered,
             system_prompt=cast.system_prompt,
             references=cast.references,
+            speaker_voices=cast.speaker_voices,
+            directed=cast.directed or bool(fields.system_prompt or fields.instructions),
             sampling=Sampling(
                 temperature=expression.temperature if temperature is None else temperature,
                 top_p=fields.top_p,

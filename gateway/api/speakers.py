@@ -30,12 +30,16 @@ class Cast:
         system_prompt: The whole prompt, or None for the engine's own.
         references: Voice samples, in order.
         label: The voice in metrics.
+        speaker_voices: Presets of a dialogue's speakers, (speaker, voice).
+        directed: The client gave words of its own on scene or voices.
     """
 
     preset: str | None
     system_prompt: str | None
     references: tuple[Reference, ...]
     label: str
+    speaker_voices: tuple[tuple[int, str], ...] = ()
+    directed: bool = False
 
 
 async def cast_voices(
@@ -136,6 +140,12 @@ async def _dialogue(
         ),
         (*tagged, *nobodys),
         LIBRARY_LABEL if references else chosen.label,
+        tuple(
+            (speaker, role.preset)
+            for speaker, role in roles.items()
+            if isinstance(role, ChosenVoice) and role.recorded is None and role.preset
+        ),
+        directed=any(isinstance(role, str) for role in roles.values()),
     )
 
 

@@ -17,10 +17,12 @@ from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import InvalidRequest
 from gateway.settings import Settings
 from gateway.speech.request import SpeechRequest
-from gateway.text.dialogue import iter_generations, parse_turns
+from gateway.text.cuts import SPEAKER_TAG
+from gateway.text.dialogue import FIRST_SPEAKER, iter_generations, parse_turns
 from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.normalise import normalise
 from gateway.text.sanitise import sanitise_text
+from gateway.text.scripts import scripts_in, without_foreign
 from gateway.text.split import Segment, iter_segments
 from gateway.text.spoken_text import spoken_form
 from gateway.text.tokens import (
@@ -33,6 +35,7 @@ from gateway.text.tokens import (
     max_tokens,
     text_tokens,
 )
+from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import Timeouts
 from gateway.upstream.dialect import (
     BUFFERED,
@@ -43,6 +46,7 @@ from gateway.upstream.dialect import (
     Reference,
     Sampling,
 )
+from gateway.upstream.known_servers import OPENAI_VOICE_NAMES
 
 REFERENCE_OVERHEAD_TOKENS = 16
 # A request's own prompt takes at most this share of the engine's context: what remains holds a
@@ -57,6 +61,11 @@ ANCHORED_LIKELY_SECONDS = 40.0
 # Below temperature 1 the container may miss the end: a tighter bound.
 COLD_LENGTH_FACTOR = 1.5
 COLD_BASE_SECONDS = 2.0  # breath and pauses around a short text
+
+
+# Voices of speakers that nobody chose, in the order in which they begin to speak: every engine has
+# some voice for each of these names.
+TURN_VOICES = OPENAI_VOICE_NAMES
 
 
 class Context(Enum):
@@ -100,6 +109,7 @@ class PreparedSpeech:
         context: What its later segments are given of earlier ones.
         prompt_tokens: What everything in its prompt but the text takes at most.
         context_tokens: max_model_len of the engine.
+        turn_by_turn: Each turn of a dialogue is a generation of its own, without its tag.
     """
 
     request: SpeechRequest
@@ -107,6 +117,7 @@ class PreparedSpeech:
     prompt_tokens: int
     context_tokens: int
     _settings: Settings = field(repr=False)
+    turn_by_turn: bool = False
 
     @property
     def timeout_seconds(self) -> float:
@@ -120,8 +131,11 @@ class PreparedSpeech:
 
     def segments_of(self, written: str) -> Iterator[Segment]:
         """What each generation of a part of the text says, lazily, as `segments` does."""
-        normalised = self.request.text.normalised
-        return self._spoken_segments(spoken_form(written) if normalised else written)
+        text = self.request.text
+        spoken = spoken_form(written) if text.normalised else written
+        if text.scripts is not None:
+            spoken = without_foreign(spoken, text.scripts)[0]
+        return self._spoken_segments(spoken)
 
     def _spoken_segments(self, text: str) -> Iterator[Segment]:
         return (
@@ -131,9 +145,10 @@ class PreparedSpeech:
         )
 
     def _all_segments(self, text: str) -> Iterator[Segment]:
-        if self.context is Context.DIALOGUE:
+        if self.context is Context.DIALOGUE or self.turn_by_turn:
             return iter_generations(
                 parse_turns(text),
+                one_turn_each=self.turn_by_turn,
                 likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
                 prompt_tokens=self.prompt_tokens,
                 context_tokens=self.context_tokens,
@@ -164,14 +179,42 @@ class PreparedSpeech:
         if self.request.text.normalised:
             text = normalise(text)  # a segment ends with a stop, too
         text = sanitise_text(text)
+        if self.turn_by_turn:
+            return self._one_turn(text)
         room = partial(fits_context, text, context_tokens=self.context_tokens)
         while earlier and not room(prompt_tokens=self._prompt_tokens_with(earlier)):
             earlier = earlier[:-1]
-        return self._plan(text, earlier, self.request.sampling)
+        return self.plan_exactly(text, earlier, self.request.sampling)
 
-    def _plan(
+    def _one_turn(self, text: str) -> GenerationPlan:
+        """The plan of a turn for an engine that reads no dialogue: its speaker's voice alone."""
+        tag = SPEAKER_TAG.match(text)
+        speaker = int(tag[1]) if tag else FIRST_SPEAKER
+        text = SPEAKER_TAG.sub("", text).strip()
+        request = self.request
+        references = tuple(
+            replace(reference, transcript=reference.transcript[found.end() :].strip())
+            for reference in request.references
+            if (found := SPEAKER_TAG.match(reference.transcript)) and int(found[1]) == speaker
+        )
+        place = request.text.speakers.index(speaker) if speaker in request.text.speakers else 0
+        voice = dict(request.speaker_voices).get(speaker)
+        if voice is None:
+            voice = request.voice if place == 0 else None
+        alone = replace(
+            request,
+            voice=None if references else voice or TURN_VOICES[place % len(TURN_VOICES)],
+            system_prompt=None,
+            references=references,
+        )
+        tokens = _prompt_tokens(alone)
+        turn = replace(self, request=alone, prompt_tokens=tokens)
+        return turn.plan_exactly(text, (), request.sampling)
+
+    def plan_exactly(
         self, text: str, earlier: tuple[Reference, ...], sampling: Sampling
     ) -> GenerationPlan:
+        """The plan of a text that is sanitised, with these references and this sampling."""
         request, settings = self.request, self._settings
         prompt_tokens = self._prompt_tokens_with(earlier)
         free = free_tokens(text, context_tokens=self.context_tokens, prompt_tokens=prompt_tokens)
@@ -189,7 +232,7 @@ class PreparedSpeech:
         warmer = None
         if sampling.temperature is not None and sampling.temperature < 1:
             if request.buffered:
-                warmer = self._plan(text, earlier, replace(sampling, temperature=None))
+                warmer = self.plan_exactly(text, earlier, replace(sampling, temperature=None))
             tokens = min(tokens, cold_tokens(text))
         asked = sampling.max_tokens
         bounded_by_client = asked is not None and asked < tokens
@@ -221,8 +264,23 @@ class PreparedSpeech:
         return self.prompt_tokens + sum(map(_reference_tokens, earlier))
 
 
+def needs_of(request: SpeechRequest) -> Needs:
+    """What the first generation of a request needs of an engine."""
+    return Needs(
+        references=len(request.references),
+        scene=request.system_prompt is not None,
+        dialogue=request.text.is_dialogue,
+        scripts=scripts_in(request.text.spoken),
+    )
+
+
 def prepare(
-    request: SpeechRequest, settings: Settings, context_tokens: int = CONTEXT_TOKENS
+    request: SpeechRequest,
+    settings: Settings,
+    context_tokens: int = CONTEXT_TOKENS,
+    *,
+    turn_by_turn: bool = False,
+    keeps_voice: bool = False,
 ) -> PreparedSpeech:
     """Decide how a request is made.
 
@@ -230,6 +288,8 @@ def prepare(
         request: What to say.
         settings: Bounds.
         context_tokens: max_model_len of the engine.
+        turn_by_turn: Its engines read no dialogue: each turn is said alone.
+        keeps_voice: Its engines keep a preset's voice beside a scene.
 
     Raises:
         InvalidRequest: Scene, samples and their texts leave the engine no room: it would only
@@ -242,7 +302,9 @@ def prepare(
             f"The scene and the voice samples take up to {tokens} tokens of the engine's context; "
             f"at most {most_tokens} are allowed. Shorten the prompt, the samples or their texts."
         )
-    return PreparedSpeech(request, _context_of(request), tokens, context_tokens, settings)
+    alone = turn_by_turn or (keeps_voice and request.voice is not None)
+    context = Context.NONE if alone else _context_of(request)
+    return PreparedSpeech(request, context, tokens, context_tokens, settings, turn_by_turn)
 
 
 def _context_of(request: SpeechRequest) -> Context:

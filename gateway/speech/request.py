@@ -29,6 +29,8 @@ class SpeechRequest:
         references: Voice samples, in order.
         sampling: The engine's knobs.
         model: A model that an upstream lists, or None for whatever is served.
+        speaker_voices: Presets of a dialogue's speakers, (speaker, voice); of others, any.
+        directed: The client gave words of its own on scene or voices, which must not be lost.
     """
 
     surface: str
@@ -43,3 +45,5 @@ class SpeechRequest:
     references: tuple[Reference, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     model: str | None = None
+    speaker_voices: tuple[tuple[int, str], ...] = ()
+    directed: bool = False

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from gateway.access.rate_limits import audio_charged
@@ -33,7 +34,7 @@ from gateway.speech.generation import (
     plan_again,
 )
 from gateway.speech.long_text import LookAhead, SegmentedSource
-from gateway.speech.prepare import GenerationPlan, PreparedSpeech, prepare
+from gateway.speech.prepare import GenerationPlan, PreparedSpeech, needs_of, prepare
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
@@ -111,6 +112,7 @@ class SpeechService:
             written,
             most_characters or settings.max_input_characters,
             normalised=settings.normalise_text and normalise,
+            scripts=self._pool.scripts,
         )
         if len(written) < READ_AT_ONCE_CHARACTERS:
             text = read()
@@ -123,10 +125,25 @@ class SpeechService:
         """Decide how a request is made.
 
         Raises:
-            InvalidRequest: It leaves the engine no room.
+            InvalidRequest: It leaves the engine no room, or no engine at hand can do it.
         """
-        context_tokens = self._pool.context_tokens(request.voice, request.model)
-        return prepare(request, self._settings, context_tokens)
+        pool, voice, model = self._pool, request.voice, request.model
+        context_tokens = pool.context_tokens(voice, model)
+        needs = needs_of(request)
+        if request.text.is_dialogue and not pool.able(voice, model, needs):
+            # What reads no dialogue is given one turn after another, each in its speaker's voice.
+            if request.directed:
+                pool.require_able(needs)
+            return prepare(request, self._settings, context_tokens, turn_by_turn=True)
+        undirected = request.voice is not None and not request.directed
+        if undirected and needs.scene and not pool.able(voice, model, needs):
+            # A Chatterbox client's knobs are words about the scene: never an error where an engine
+            # takes none (docs/compatibility.md).
+            request = replace(request, system_prompt=None)
+            needs = needs_of(request)
+        pool.require_able(needs)
+        keeps_voice = pool.keeps_preset_in_scene(voice, model, needs)
+        return prepare(request, self._settings, context_tokens, keeps_voice=keeps_voice)
 
     async def open(self, prepared: PreparedSpeech, arrived: float) -> EncodedStream:
         """Bring a request to its first audio.

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.errors import UnspeakableText
 from gateway.text.dialogue import speakers_of
 from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.markup import readable
 from gateway.text.normalise import normalise
 from gateway.text.sanitise import check_text, sanitise_text
+from gateway.text.scripts import SHOWN_CHARACTERS, foreign_passages, without_foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class SpokenText:
         speakers: Numbers of its `[SPEAKERn]` tags, in the order of their first use.
         silent: Nothing in it is read out.
         likely_seconds: An ordinary reading, at speed 1.
+        scripts: Scripts that the engines at hand can say, or None where no engine tells.
+        left_out: Letters of other scripts that are left out of `spoken`.
     """
 
     written: str = field(repr=False)
@@ -33,6 +37,8 @@ class SpokenText:
     speakers: tuple[int, ...]
     silent: bool
     likely_seconds: float
+    scripts: frozenset[str] | None = None
+    left_out: int = 0
 
     @property
     def is_dialogue(self) -> bool:
@@ -45,19 +51,31 @@ def spoken_form(written: str) -> str:
     return normalise(readable(written))
 
 
-def read_text(written: str, most_characters: int, *, normalised: bool = True) -> SpokenText:
+def read_text(
+    written: str,
+    most_characters: int,
+    *,
+    normalised: bool = True,
+    scripts: frozenset[str] | None = None,
+) -> SpokenText:
     """Check a client's text and compute what is known of it.
 
     Args:
         written: As the client sent it.
         most_characters: Its bound, in code points.
         normalised: Read markup as the rendered page, and write out what a voice could not read.
+        scripts: Scripts that the engines at hand can say, or None where no engine tells.
 
     Raises:
         InvalidRequest: It is empty, blank, too long or not Unicode.
+        UnspeakableText: A passage of five words or 20 letters is in another script.
     """
     check_text(written, most_characters)
     spoken = spoken_form(written) if normalised else written
+    left_out = 0
+    if scripts is not None:
+        check_scripts(spoken, scripts)
+        spoken, left_out = without_foreign(spoken, scripts)
     return SpokenText(
         written,
         spoken,
@@ -65,4 +83,24 @@ def read_text(written: str, most_characters: int, *, normalised: bool = True) ->
         speakers_of(spoken),
         looks_silent(sanitise_text(spoken)),
         speech_seconds(spoken).likely_seconds,
+        scripts,
+        left_out,
     )
+
+
+def check_scripts(text: str, scripts: frozenset[str]) -> None:
+    """Refuse a text with a long passage in a script that no engine at hand can say.
+
+    Raises:
+        UnspeakableText: With the first such passage.
+    """
+    long = next((found for found in foreign_passages(text, scripts) if found.is_long), None)
+    if long is not None:
+        passage = " ".join(text[long.start : long.end].split())
+        if len(passage) > SHOWN_CHARACTERS:
+            passage = passage[:SHOWN_CHARACTERS] + "…"
+        raise UnspeakableText(
+            f"No engine at hand speaks the script of this passage "
+            f"({long.script.capitalize()}): {passage}",
+            param="input",
+        )

@@ -147,13 +147,14 @@ class Needs:
         scene: A scene prompt, which instructions can stand in for.
         dialogue: Turns of several speakers in one text.
         text_characters: Length of the text.
-        context_tokens: Prompt and audio together.
+        scripts: Of its letters.
     """
 
     references: int = 0
     scene: bool = False
     dialogue: bool = False
     text_characters: int = 0
+    scripts: frozenset[str] = frozenset()
 
 
 NO_NEEDS = Needs()
@@ -161,15 +162,24 @@ NO_NEEDS = Needs()
 
 def lacking(capabilities: Capabilities, needs: Needs) -> str | None:
     """What an engine lacks for a generation, in words that end "No engine at hand …", or None."""
-    if needs.references and capabilities.references is ReferenceField.NONE:
-        return "imitates a recorded voice"
-    if needs.references > capabilities.most_references:
-        return f"takes {needs.references} recordings at once"
-    if needs.scene and not (capabilities.scene or capabilities.instructions):
-        return "takes instructions or a scene prompt"
-    if needs.dialogue and not capabilities.dialogue:
-        return "reads a dialogue in several voices"
     longest = capabilities.longest_text_characters
-    if longest is not None and needs.text_characters > longest:
-        return f"takes {needs.text_characters} characters at once"
-    return None
+    other = needs.scripts - (capabilities.scripts or needs.scripts)
+    takes_scene = capabilities.scene or capabilities.instructions
+    lacks = (
+        (
+            needs.references and capabilities.references is ReferenceField.NONE,
+            "imitates a recorded voice",
+        ),
+        (
+            needs.references > capabilities.most_references,
+            f"takes {needs.references} recordings at once",
+        ),
+        (needs.dialogue and not capabilities.dialogue, "reads a dialogue in several voices"),
+        (needs.scene and not takes_scene, "takes instructions or a scene prompt"),
+        (other, f"speaks the script {min(other, default='').capitalize()}"),
+        (
+            longest is not None and needs.text_characters > longest,
+            f"takes {needs.text_characters} characters at once",
+        ),
+    )
+    return next((words for lacking_it, words in lacks if lacking_it), None)

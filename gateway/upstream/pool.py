@@ -201,6 +201,24 @@ class Pool:
         if lacks and all(lacks):
             raise UnsupportedByEngine(f"No engine at hand {lacks[0]}.")
 
+    @property
+    def scripts(self) -> frozenset[str] | None:
+        """The scripts that the engines at hand can say; None where one of them tells none."""
+        told = [u.capabilities.scripts for u in self._spoken]
+        if not told or any(scripts is None for scripts in told):
+            return None
+        return frozenset().union(*(scripts for scripts in told if scripts is not None))
+
+    def able(self, voice: str | None, model: str | None, needs: Needs) -> bool:
+        """Whether an upstream can do this: one that is well, unless none is well at all."""
+        well = [u for u in self._spoken if u.healthy and not u.draining] or self._spoken
+        return any(can_serve(u, voice, model, needs) for u in well)
+
+    def keeps_preset_in_scene(self, voice: str | None, model: str | None, needs: Needs) -> bool:
+        """Whether a preset keeps its voice beside a scene on all upstreams that can do this."""
+        able = [u for u in self._spoken if can_serve(u, voice, model, needs)]
+        return bool(able) and all(u.capabilities.preset_in_scene for u in able)
+
     def knows_everywhere(self, voice: str) -> bool:
         """Whether every upstream that has ever spoken lists this voice."""
         return all(voice in upstream.voices for upstream in self._spoken)

@@ -25,6 +25,7 @@ from gateway.errors import (
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
 from gateway.text.dialogue import is_dialogue
+from gateway.text.scripts import scripts_in
 from gateway.text.tokens import TOKENS_PER_SECOND
 from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
@@ -94,6 +95,15 @@ def fitted(generation: Generation, upstream: Upstream) -> Generation:
     return generation if generation.max_tokens <= room else replace(generation, max_tokens=room)
 
 
+def voice_at(generation: Generation, upstream: Upstream) -> str | None:
+    """The upstream's own name for a generation's voice; None where its prompt decides."""
+    voice = generation.voice
+    if voice is None:
+        fixed = bool(generation.references) or upstream.capabilities.scene
+        return None if fixed else next(iter(upstream.aliases.values()), None)
+    return voice if voice in upstream.voices else upstream.aliases[voice]
+
+
 def needs_of(generation: Generation) -> Needs:
     """What a generation needs of an engine."""
     return Needs(
@@ -101,6 +111,7 @@ def needs_of(generation: Generation) -> Needs:
         scene=generation.system_prompt is not None,
         dialogue=is_dialogue(generation.text),
         text_characters=len(generation.text),
+        scripts=scripts_in(generation.text),
     )
 
 
@@ -283,8 +294,7 @@ class Attempts:
     ) -> PcmStream:
         generation = fitted(generation, upstream)
         model = generation.model or self._model or upstream.models[0]
-        if generation.voice is not None and generation.voice not in upstream.voices:
-            generation = replace(generation, voice=upstream.aliases[generation.voice])
+        generation = replace(generation, voice=voice_at(generation, upstream))
         if not upstream.capabilities.streaming:
             # Nothing comes before all of it is made, in real time at the slowest.
             seconds = timeouts.first_audio_seconds + generation.max_tokens / TOKENS_PER_SECOND

@@ -49,7 +49,7 @@ def resolve_voice(
         further_names: Of voices that are no presets, for the error's list.
 
     A listed preset wins over an alias of the same name. An alias is followed once. The 13 OpenAI
-    names work on every engine, so one whose target is not listed means the first listed preset.
+    names work on every engine: those whose target is not listed mean its presets in turn.
 
     Raises:
         VoiceNotFound: With the list of names that work.
@@ -62,7 +62,7 @@ def resolve_voice(
     if target in presets:
         return presets[target]
     if wanted in OPENAI_VOICES and listed:
-        return listed[0]
+        return listed[list(OPENAI_VOICES).index(wanted) % len(listed)]
     known = ", ".join(sorted({*listed, *aliases, *further_names}))
     raise VoiceNotFound(f"The voice {name[:64]!r} does not exist. Voices: {known}.", param="voice")
 

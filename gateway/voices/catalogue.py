@@ -13,6 +13,7 @@ from functools import partial
 from gateway.errors import VoiceNotFound
 from gateway.text.sanitise import sanitise_text
 from gateway.upstream.dialect import Reference
+from gateway.voices.aliases import fold
 from gateway.voices.library.background import VoiceKeeper
 from gateway.voices.library.config_file import Snapshot
 from gateway.voices.library.library import LibraryVoice, VoiceLibrary
@@ -28,6 +29,7 @@ class VoiceCatalogue:
         presets: Tells the presets that the engines list.
         default: The voice of requests that name none: a preset or an alias.
         aliases: From the settings.
+        everywhere: Whether all engines have a preset.
         library: The voice library.
         threads: Where recordings are read.
     """
@@ -38,6 +40,7 @@ class VoiceCatalogue:
         *,
         default: str,
         aliases: Mapping[str, str],
+        everywhere: Callable[[str], bool] = lambda _: True,
         library: VoiceLibrary,
         threads: Executor,
     ) -> None:
@@ -45,6 +48,7 @@ class VoiceCatalogue:
         self.keeper = VoiceKeeper(library)
         self._presets = presets
         self._aliases = aliases
+        self._everywhere = everywhere
         self._library = library
         self._threads = threads
         self._told = False
@@ -75,7 +79,7 @@ class VoiceCatalogue:
         Raises:
             VoiceNotFound: With the list of names that work.
         """
-        return choose_voice(
+        chosen = choose_voice(
             name,
             default=self.default,
             aliases=self._aliases,
@@ -83,6 +87,12 @@ class VoiceCatalogue:
             library=self.snapshot,
             now=time.time(),
         )
+        wanted = fold(self.default if name is None else name)
+        shared = chosen.preset is None or self._everywhere(chosen.preset)
+        if chosen.recorded is None and not shared and wanted in self._aliases:
+            # Engines with other voices: the name goes along, and each has its own voice for it.
+            return ChosenVoice(wanted)
+        return chosen
 
     def check_default(self) -> None:
         """Log, once, that no engine and no library has the default voice."""

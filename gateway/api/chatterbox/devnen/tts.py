@@ -105,6 +105,7 @@ class DevnenSpeech:
             buffered=not fields.stream or scope.get("http_version") == "1.0",
             system_prompt=cast.system_prompt,
             references=cast.references,
+            speaker_voices=cast.speaker_voices,
             sampling=Sampling(
                 temperature=temperature_within(
                     expression.temperature if temperature is None else temperature

@@ -177,6 +177,7 @@ class TravisvnSpeech:
             buffered=True,
             system_prompt=cast.system_prompt,
             references=cast.references,
+            speaker_voices=cast.speaker_voices,
             sampling=Sampling(temperature=temperature_within(temperature)),
         )
         return request, {FALLBACK_HEADER: "default"} if fell_back else {}

@@ -1,0 +1,97 @@
+"""Parts of a text in scripts that no engine can say: judged on the whole text, not on its cuts.
+
+A passage is a run of letters of such scripts, with whatever stands between them that is no letter.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import lru_cache
+
+MOST_WORDS, MOST_LETTERS = 4, 19  # of a passage that is left out; longer ones are refused
+SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a text that cannot be said.
+
+    Attributes:
+        script: Of its first letter, as Unicode names it ("CYRILLIC").
+        start, end: Its place: from its first letter to behind its last one.
+        letters: How many letters it has.
+        words: How many words.
+    """
+
+    script: str
+    start: int
+    end: int
+    letters: int
+    words: int
+
+    @property
+    def is_long(self) -> bool:
+        """Whether leaving it out would lose what the text says."""
+        return self.words > MOST_WORDS or self.letters > MOST_LETTERS
+
+
+@lru_cache(maxsize=8192)
+def script_of(character: str) -> str | None:
+    """The script of a letter, by the first word of its Unicode name; None for what is no letter."""
+    if not character.isalpha():
+        return None
+    name = unicodedata.name(character, "")
+    for width in ("FULLWIDTH ", "HALFWIDTH ", "MODIFIER LETTER", "MATHEMATICAL"):
+        if name.startswith(width):
+            return None
+    word = name.split(" ", 1)[0]
+    # Signs that stand in texts of every language: º, ª, µ and the like are said as such.
+    return None if word in {"MASCULINE", "FEMININE", "MICRO"} or not word else word
+
+
+def scripts_in(text: str) -> frozenset[str]:
+    """All scripts of a text's letters."""
+    return frozenset(script for character in set(text) if (script := script_of(character)))
+
+
+def foreign_passages(text: str, scripts: AbstractSet[str]) -> Iterator[Passage]:
+    """The passages of a text in other scripts than these, in order."""
+    script, start, end, letters, words, in_word = "", 0, 0, 0, 0, False
+    for place, character in enumerate(text):
+        found = script_of(character)
+        if found is None:
+            # Accents are part of their letter; everything else may stand between two words.
+            in_word = in_word and unicodedata.category(character)[0] == "M"
+            continue
+        if found in scripts:
+            if letters:
+                yield Passage(script, start, end, letters, words)
+            letters = words = 0
+            in_word = False
+            continue
+        if not letters:
+            script, start = found, place
+        words += not in_word
+        in_word = True
+        letters += 1
+        end = place + 1
+    if letters:
+        yield Passage(script, start, end, letters, words)
+
+
+def without_foreign(text: str, scripts: AbstractSet[str]) -> tuple[str, int]:
+    """A text without the letters of other scripts than these, and how many were left out."""
+    if scripts_in(text) <= scripts:
+        return text, 0
+    kept = []
+    left_out = 0
+    for character in text:
+        found = script_of(character)
+        if found is not None and found not in scripts:
+            left_out += 1
+        else:
+            kept.append(character)
+    return "".join(kept), left_out

@@ -155,3 +155,18 @@ def test_nothing_is_made_again_once_the_retry_budget_is_spent(
         assert pair.metric("gateway_retry_budget_exhausted_total") == exhausted + expected
     finally:
         budget._clock, budget._balance = clock, balance
+
+
+def test_five_generations_earn_one_that_is_made_again(pair: Gateway, engine: str) -> None:
+    """A fifth of the load may be made again, and no more."""
+    budget = pair.runtime.service._attempts._budget
+    budget._clock, clock = lambda: budget._filled_at, budget._clock
+    budget._balance, balance = 0.0, budget._balance
+    try:
+        for _ in range(5):
+            assert say(pair).status_code == 200
+        for status in (200, 502):
+            plan_faults(engine, "raise")
+            assert say(pair).status_code == status
+    finally:
+        budget._clock, budget._balance = clock, balance

@@ -271,15 +271,14 @@ async def test_a_first_warm_up_has_more_time_than_a_later_one(
         await client.aclose()
 
 
-async def test_a_warm_up_is_heard_to_its_end(engine: str) -> None:
+async def test_a_warm_up_is_heard_to_its_end() -> None:
     """One that is broken off counts on the engine as a client that left."""
     client = UpstreamClient(None, 4)
-    probed = Probed(engine, client, Admission(1, 0, 5.0))
-    before = engine_state(engine)
+    slow = ("--voice", "simulated", "--tokens-per-second", "100", "--fault", "runaway")
     try:
-        await probed.prober.probe()
-        after = engine_state(engine)
-        assert after["finished"] == before["finished"] + 1
-        assert after["aborted"] == before["aborted"]
+        with running_engine(*slow) as engine:  # half a second between its first chunk and its last
+            await Probed(engine.address, client, Admission(1, 0, 5.0)).prober.probe()
+            after = engine_state(engine.address)
+            assert (after["finished"], after["aborted"]) == (1, 0)
     finally:
         await client.aclose()

@@ -35,7 +35,8 @@ def test_a_limited_key_is_told_when_to_come_back_and_others_go_on(engine: str) -
         assert running.metric("gateway_key_requests_total", key="bob") == 1
 
 
-def test_audio_is_charged_as_it_was_made(engine: str) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_audio_is_charged_as_it_was_made(engine: str, *, stream: bool) -> None:
     """By the engine's audio, not by the text, the tempo or the format."""
     # So little comes in a second that what was taken stays taken for the test's time.
     limit = 0.06
@@ -44,7 +45,7 @@ def test_audio_is_charged_as_it_was_made(engine: str) -> None:
     ) as running:
         answer = httpx.post(
             running.url + "/v1/audio/speech",
-            json={**BODY, "speed": 2.0},
+            json={**BODY, "speed": 2.0, "stream": stream},
             headers={"api-key": KEY},
         )
         assert float(answer.headers["x-ratelimit-remaining-audio-seconds"]) == 0

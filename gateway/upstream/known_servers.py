@@ -116,8 +116,8 @@ DEVNEN = KnownServer(
     sources="devnen/Chatterbox-TTS-Server 68213e7 server.py: voices are file names, no models",
 )
 LITELLM = KnownServer(
-    Capabilities("litellm", instructions=True, preset_in_scene=True),
-    sources="litellm proxy: passes fields and audio through, has no list of voices",
+    Capabilities("litellm", instructions=True, preset_in_scene=True, streaming=False),
+    sources="litellm 1.108.7: passes fields on, sends audio when all is there, lists no voices",
 )
 GATEWAY = KnownServer(
     Capabilities(

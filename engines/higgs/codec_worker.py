@@ -76,6 +76,13 @@ class BatchDecoder:
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._cuda = self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if self._cuda else None
+        # Reused: allocating pinned memory stops the whole device for a moment.
+        self._codes = torch.empty(
+            self._batch_frames * codec.books, dtype=torch.int64, pin_memory=self._cuda
+        )
+        self._samples = torch.empty(
+            self._batch_frames * codec.hop_samples, dtype=torch.int16, pin_memory=self._cuda
+        )
 
     def most_rows(self, frames: int) -> int:
         """Rows of one batch of windows of so many frames."""
@@ -114,10 +121,12 @@ class BatchDecoder:
             codes: [rows, codebooks, frames]; at most `most_rows` rows.
 
         Returns:
-            PCM [rows, samples]; the first sample of a row that is not finite is BROKEN.
+            PCM [rows, samples], overwritten by the next call; the first sample of a row that is
+            not finite is BROKEN.
         """
         rows, _, frames = codes.shape
-        batch = torch.from_numpy(codes.astype(np.int64))
+        batch = self._codes[: codes.size].view(codes.shape)
+        batch.numpy()[:] = codes
         if self._stream is None:
             return self._pcm(batch).numpy()
         with torch.cuda.stream(self._stream):
@@ -127,9 +136,9 @@ class BatchDecoder:
                 pcm = self._pcm(batch.to(self._device))
             else:
                 graph, given, pcm = recorded
-                given[:rows].copy_(batch.pin_memory(), non_blocking=True)
+                given[:rows].copy_(batch, non_blocking=True)
                 graph.replay()
-            result = torch.empty(rows, pcm.shape[1], dtype=pcm.dtype, pin_memory=True)
+            result = self._samples[: rows * pcm.shape[1]].view(rows, -1)
             result.copy_(pcm[:rows], non_blocking=True)
             self._stream.synchronize()
         return result.numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from dataclasses import replace
@@ -90,6 +91,9 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
         OSError,
     ) as error:
         raise ValueError(str(error)) from error
+    # Full collections would walk the million objects of the libraries, and everything waits.
+    gc.collect()
+    gc.freeze()
     show("ready", 1.0)
     options = replace(options, context_tokens=context, count_tokens=voice.count_tokens)
     return create_engine_app(Engine(voice, options))

@@ -42,6 +42,8 @@ def test_little_is_left_out_and_counted(text: str, spoken: str, left_out: int) -
         ("One 二三四五六七八九十一二三四五六七八九十一 two", "Cjk", "二三四五六七八九十"),
         ("مرحبا كيف حالك اليوم يا صديقي", "Arabic", "مرحبا كيف"),
         ("а б в г д", "Cyrillic", "а б в г д"),  # noqa: RUF001
+        ("你好世界", "Cjk", "你好世界"),
+        ("** привет! **", "Cyrillic", "привет"),
         ("а, б; в 1 г - д", "Cyrillic", "а, б"),  # noqa: RUF001
     ],
 )

@@ -20,6 +20,7 @@ from gateway.api.dispatcher import Dispatcher
 from gateway.api.endpoint import BodyReader
 from gateway.api.generate import GenerateSurface
 from gateway.api.jobs import JobsSurface
+from gateway.api.modelless import AsChatterbox, Modelless
 from gateway.api.openai import OpenAISurface
 from gateway.api.openai_voices import CustomVoices
 from gateway.api.openapi import description_routes
@@ -198,21 +199,7 @@ def routes_of(runtime: Runtime) -> list[Route]:
     if "page" in chosen:
         routes = [*WebPage(operations.index, partial(_facts, runtime)).routes(), *routes]
     routes += description_routes(routes)
-    if "openai" in chosen:
-        openai = OpenAISurface(
-            service,
-            outcomes,
-            bodies,
-            catalogue,
-            pool,
-            threads,
-            default_response_format=settings.default_response_format,
-        )
-        jobs = JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
-        voices = CustomVoices(catalogue, bodies)
-        routes += [*openai.routes(), *jobs.routes(), *voices.routes()]
-    if "generate" in chosen:
-        routes += GenerateSurface(service, outcomes, bodies, catalogue, threads).routes()
+    chatterbox: ChatterboxSurface | None = None
     if "chatterbox" in chosen:
         chatterbox = ChatterboxSurface(
             service,
@@ -224,8 +211,30 @@ def routes_of(runtime: Runtime) -> list[Route]:
             runtime.jobs,
             runtime.activity,
             operations.health,
+            model_aliases=settings.model_aliases,
             show_texts=settings.show_texts,
         )
+    if "openai" in chosen:
+        modelless: Modelless | None = None
+        if chatterbox is not None and settings.modelless == "chatterbox":
+            modelless = AsChatterbox(chatterbox.parse_speech)
+        openai = OpenAISurface(
+            service,
+            outcomes,
+            bodies,
+            catalogue,
+            pool,
+            threads,
+            default_response_format=settings.default_response_format,
+            model_aliases=settings.model_aliases,
+            modelless=modelless,
+        )
+        jobs = JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
+        voices = CustomVoices(catalogue, bodies)
+        routes += [*openai.routes(), *jobs.routes(), *voices.routes()]
+    if "generate" in chosen:
+        routes += GenerateSurface(service, outcomes, bodies, catalogue, threads).routes()
+    if chatterbox is not None:
         routes += chatterbox.routes()
     return routes
 

@@ -133,6 +133,11 @@ class Settings(BaseSettings):
     upstream_model: str | None = Field(
         None, description="Model name to ask the upstreams for; default: what they list first."
     )
+    model_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Further model names that clients may send for whatever model is served, "
+        "comma-separated; `*` is any.",
+    )
     voice_aliases: Annotated[Mapping[str, str], NoDecode] = Field(
         OPENAI_VOICES,
         description="Names that clients may use, as alias=voice,alias=voice; adds to the 13 "
@@ -316,6 +321,11 @@ class Settings(BaseSettings):
         "proxy's), chatterbox (both Chatterbox servers'), page (the web page at `/`).",
     )
     grafana_url: str | None = Field(None, description="Address that the page's status links to.")
+    modelless: Literal["chatterbox", "openai"] = Field(
+        "chatterbox",
+        description="Whose client sends `/v1/audio/speech` no `model`: chatterbox (where that "
+        "surface is on) or openai; it decides the answer's shape.",
+    )
     show_texts: bool = Field(
         False,
         description="Show the first 100 characters of texts under /v1/status and its history, as "
@@ -345,7 +355,9 @@ class Settings(BaseSettings):
         description="Show the first 200 characters of each text in the log; off, no text is there.",
     )
 
-    @field_validator("upstreams", "surfaces", "cors_origins", "public_routes", mode="before")
+    @field_validator(
+        "upstreams", "surfaces", "cors_origins", "public_routes", "model_aliases", mode="before"
+    )
     @classmethod
     def _split_lists(cls, value: object) -> object:
         return _split(value)

@@ -59,7 +59,8 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    "gateway": 14800,
+    # 15100: strangers' clients are read by one rule, and two servers share a path.
+    "gateway": 15100,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

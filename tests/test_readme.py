@@ -16,7 +16,8 @@ from tests.running import Gateway
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8888"
-MOST_SETTINGS, MOST_LINES = 40, 200
+# 42: which client sends no model, and further names of models, only an operator can know.
+MOST_SETTINGS, MOST_LINES = 42, 200
 
 
 def _section(name: str) -> str:
@@ -46,7 +47,7 @@ def test_the_tables_are_those_that_the_script_makes() -> None:
     assert made.rstrip() == _section("settings") + "\n\n" + _section("voices")
 
 
-def test_every_documented_setting_stands_in_its_table_and_there_are_at_most_40() -> None:
+def test_every_documented_setting_stands_in_its_table_and_there_are_few() -> None:
     """Name, default and meaning of each, in the order of the class, and no other."""
     rows = _rows(_section("settings"))
     assert set(Settings.model_fields) >= UNDOCUMENTED

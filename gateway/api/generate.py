@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
@@ -24,7 +24,7 @@ from gateway.api.error_bodies import GENERATE, UnprocessableRequest
 from gateway.api.generate_batch import MOST_BATCH_ITEMS, BatchEndpoint
 from gateway.api.routes import AUDIO_TYPES, JSON, Route
 from gateway.api.schemas import TextOptions, parse_json
-from gateway.api.speakers import cast_voices
+from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest
 from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
@@ -43,15 +43,21 @@ DEFAULT_REFERENCE_TEXT = "Please speak naturally."
 class GenerateBody(TextOptions):
     """The body of `POST /generate`."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
     text: str = Field(
         description="The text to speak; may hold [SPEAKERn] turns.",
         json_schema_extra={"pattern": r"\S"},
     )
     system_prompt: str | None = Field(None, max_length=8192, description="Scene prompt.")
-    reference_audio_base64: str | None = Field(None, description="A voice sample to imitate.")
-    reference_text: str = Field(DEFAULT_REFERENCE_TEXT, description="What the sample says.")
+    reference_audio_base64: str | None = Field(
+        None,
+        validation_alias=AliasChoices("reference_audio_base64", "ref_audio"),
+        description="A voice sample to imitate; also as ref_audio.",
+    )
+    reference_text: str = Field(
+        DEFAULT_REFERENCE_TEXT,
+        validation_alias=AliasChoices("reference_text", "ref_text"),
+        description="What the sample says; also as ref_text.",
+    )
     temperature: float = Field(1.0, ge=0.1, le=1.5)
     top_p: float = Field(0.95, ge=0, le=1)
     top_k: int = Field(50, ge=1, le=100)
@@ -166,11 +172,12 @@ class GenerateSurface:
         system_prompt = system_prompt_for(
             text.speakers, voice=None, system_prompt=body.system_prompt
         )
-        if body.voice and not references:
+        named = voice_of_file(self._catalogue, body.audio_prompt_path) or body.voice
+        if named and not references:
             cast = await cast_voices(
                 self._catalogue,
                 text,
-                voice=body.voice,
+                voice=named,
                 voices={},
                 system_prompt=body.system_prompt,
             )

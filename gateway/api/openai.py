@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -22,6 +21,8 @@ from starlette.types import Scope
 from gateway.access.policy import SPEECH, VOICES
 from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
 from gateway.api.error_bodies import OPENAI, openai_error
+from gateway.api.modelless import Modelless, is_modelless
+from gateway.api.models import CHATTERBOX, list_models_of, model_names, model_of, resolve_model
 from gateway.api.multipart import (
     MULTIPART,
     Form,
@@ -32,8 +33,8 @@ from gateway.api.multipart import (
 )
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
 from gateway.api.schemas import SpeechBody, VoiceId, parse_json, validation_error
-from gateway.api.speakers import Cast, cast_voices
-from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
+from gateway.api.speakers import Cast, cast_voices, voice_of_file
+from gateway.errors import GatewayError, InvalidRequest
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
@@ -46,19 +47,6 @@ from gateway.upstream.dialect import Reference, Sampling
 from gateway.upstream.pool import Pool
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import make_reference, reference_of
-
-# Names that clients send although this gateway serves another model; all mean the served one.
-MODEL_ALIASES = (
-    "tts-1",
-    "tts-1-hd",
-    "gpt-4o-mini-tts",
-    "chatterbox",
-    "chatterbox-tts-1",
-    "chatterbox-multilingual",
-    "chatterbox-turbo",
-)
-CHATTERBOX = "chatterbox"  # its servers have a name for every variant, and take any
-_DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
 
 
 class EventFraming:
@@ -92,22 +80,6 @@ def _event(body: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
-def resolve_model(name: str | None, served: tuple[str, ...]) -> str | None:
-    """The model that a name means: one that an upstream lists, or None for whatever is served.
-
-    Raises:
-        ModelNotFound: With the list of names that work.
-    """
-    if name is None or name in served:
-        return name
-    if _DATED.sub("", name).lower() in MODEL_ALIASES or name.lower() in MODEL_ALIASES:
-        return None
-    if name.lower().startswith(CHATTERBOX):
-        return None
-    known = ", ".join([*served, *MODEL_ALIASES])
-    raise ModelNotFound(f"The model {name[:64]!r} does not exist. Models: {known}.", param="model")
-
-
 class OpenAISurface:
     """The routes of OpenAI's speech API.
 
@@ -119,6 +91,8 @@ class OpenAISurface:
         pool: Lists the models.
         threads: Where samples are decoded.
         default_response_format: Of requests that name none.
+        model_aliases: Further names for whatever model is served; `*` is any.
+        modelless: Reads what has no model as another server would; None for as OpenAI.
     """
 
     def __init__(
@@ -131,6 +105,8 @@ class OpenAISurface:
         threads: Executor,
         *,
         default_response_format: str,
+        model_aliases: Sequence[str] = (),
+        modelless: Modelless | None = None,
     ) -> None:
         self._service = service
         self._speech = SpeechEndpoint(service, outcomes, bodies, self.parse, require_json_or_form)
@@ -139,6 +115,8 @@ class OpenAISurface:
         self._pool = pool
         self._threads = threads
         self._default_response_format = default_response_format
+        self._model_aliases = model_aliases
+        self._modelless = modelless
 
     def routes(self) -> list[Route]:
         """What this surface answers."""
@@ -168,18 +146,15 @@ class OpenAISurface:
             InvalidRequest, ModelNotFound, VoiceNotFound, NoHealthyUpstream.
         """
         form = await parse_form(body, scope) if is_form(scope) else None
+        value = form.fields if form else parse_json(body)
+        if self._modelless is not None and not (form and form.files) and is_modelless(value):
+            return await self._modelless(value, scope)
         try:
-            if form is None:
-                fields = SpeechBody.model_validate(parse_json(body))
-            else:  # a form's numbers are text
-                fields = SpeechBody.model_validate(form.fields, strict=False)
+            fields = SpeechBody.model_validate(value)
         except ValidationError as error:
             raise validation_error(error) from None
-        # HTTP/1.0 has no chunks: its end of stream could not be told from an abort.
-        whole = fields.stream is False or scope.get("http_version") == "1.0"
-        speech = await self.understand(
-            fields, form, buffered=whole and fields.stream_format == "audio"
-        )
+        whole = fields.stream is False and fields.stream_format == "audio"
+        speech = await self.understand(fields, form, buffered=whole)
         framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
         return Spoken(speech, headers={}, wrap=framing)
 
@@ -207,7 +182,7 @@ class OpenAISurface:
         text = await self._service.read_text(
             fields.input, most_characters, normalise=fields.normalises
         )
-        model = resolve_model(fields.model, self._pool.models)
+        model = resolve_model(fields.model, self._pool.models, self._model_aliases)
         expression, temperature = _expression(fields), fields.temperature
         if not fields.model or fields.model.lower().startswith(CHATTERBOX):
             temperature = chosen_temperature(temperature)
@@ -245,6 +220,7 @@ class OpenAISurface:
     ) -> Cast:
         """Who speaks: the voices of a request, as the engine is told."""
         named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
+        named = voice_of_file(self._catalogue, fields.audio_prompt_path) or named
         samples: tuple[Reference, ...] = ()
         if fields.references or fields.reference_audio_base64 or files:
             samples = await asyncio.get_running_loop().run_in_executor(
@@ -288,18 +264,19 @@ class OpenAISurface:
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`: the served model first, then the names that mean it."""
         del request
-        return JSONResponse(list_models_of(self._pool.models))
+        return JSONResponse(list_models_of(self._pool.models, self._model_aliases))
 
     async def get_model(self, request: Request) -> Response:
         """`GET /v1/models/{id}`."""
         name = request.path_params["model"]
-        resolve_model(name, self._pool.models)
-        return JSONResponse(_model(name))
+        resolve_model(name, self._pool.models, self._model_aliases)
+        return JSONResponse(model_of(name))
 
     async def list_audio_models(self, request: Request) -> Response:
         """`GET /v1/audio/models`, as Open WebUI reads it."""
         del request
-        return JSONResponse({"models": [{"id": name} for name in model_names(self._pool.models)]})
+        names = model_names(self._pool.models, self._model_aliases)
+        return JSONResponse({"models": [{"id": name} for name in names]})
 
 
 def _expression(fields: SpeechBody) -> Expression:
@@ -307,18 +284,3 @@ def _expression(fields: SpeechBody) -> Expression:
     if fields.system_prompt or fields.instructions:
         return Expression()
     return expression_of(knob_of(fields.exaggeration), knob_of(fields.cfg_weight))
-
-
-def model_names(served: tuple[str, ...]) -> list[str]:
-    """Every model name that works, the served ones first."""
-    return list(dict.fromkeys([*served, *MODEL_ALIASES]))
-
-
-def list_models_of(served: tuple[str, ...]) -> dict[str, Any]:
-    """OpenAI's list of models."""
-    return {"object": "list", "data": [_model(name) for name in model_names(served)]}
-
-
-def _model(name: str) -> dict[str, Any]:
-    # A fixed date: the served model's own release, the same for its other names.
-    return {"id": name, "object": "model", "created": 1753228800, "owned_by": "bosonai"}

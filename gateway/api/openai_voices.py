@@ -116,7 +116,9 @@ class CustomVoices:
             for name in names
         ]
         page, has_more = _page(voices, request)
-        return JSONResponse({"voices": page, "object": "list", "data": page, "has_more": has_more})
+        # Front ends that read `voices` show and store the id; OpenAI's own reads `data`.
+        shown = [{**voice, "id": voice["name"]} for voice in page]
+        return JSONResponse({"voices": shown, "object": "list", "data": page, "has_more": has_more})
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/audio/voices`: a voice from a sample.
@@ -191,10 +193,10 @@ def _page(voices: list[dict[str, Any]], request: Request) -> tuple[list[dict[str
     """A part of a list, as `limit` and `after` ask for, and whether there is more."""
     after, limit = request.query_params.get("after"), request.query_params.get("limit")
     if after is not None:
-        ids = [voice["id"] for voice in voices]
-        if after not in ids:
+        places = [place for place, v in enumerate(voices) if after in {v["id"], v["name"]}]
+        if not places:
             raise InvalidRequest("'after' is no voice's id.", param="after")
-        voices = voices[ids.index(after) + 1 :]
+        voices = voices[places[0] + 1 :]
     if limit is None:
         return voices, False
     if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST_LISTED:

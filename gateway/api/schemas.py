@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
+from gateway.api.field_rules import LenientFields, SpokenFields
 from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import InvalidRequest
@@ -23,29 +24,26 @@ _JSON_MARKS = (b",", b"[", b"{")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class VoiceId(BaseModel):
+class VoiceId(LenientFields):
     """A voice by its id (OpenAI, custom voices)."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
     id: Name
 
 
-class ReferenceBody(BaseModel):
+class ReferenceBody(LenientFields):
     """A voice sample to imitate."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
     audio: str = Field(description="An audio file, base64 or a data URL.")
     text: str = Field("", description="What it says.")
 
 
-class NormalisationOptions(BaseModel):
+class NormalisationOptions(LenientFields):
     """Kokoro's options, of which one counts here."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
     normalize: bool | None = None
 
 
-class TextOptions(BaseModel):
+class TextOptions(SpokenFields):
     """Whether the text is rewritten for speech, on every surface."""
 
     normalize: bool | None = Field(
@@ -64,8 +62,6 @@ class TextOptions(BaseModel):
 
 class SpeechBody(TextOptions):
     """The body of `POST /v1/audio/speech`."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
     input: str = Field(description="The text to speak.")
     model: Name | None = Field(None, description="A listed model; none means the served one.")
@@ -100,9 +96,15 @@ class SpeechBody(TextOptions):
         None, max_length=MOST_REFERENCES, description="Voice samples to imitate, one a speaker."
     )
     reference_audio_base64: str | None = Field(
-        None, description="One voice sample, base64 or a data URL."
+        None,
+        validation_alias=AliasChoices("reference_audio_base64", "ref_audio"),
+        description="One voice sample, base64 or a data URL; also as ref_audio.",
     )
-    reference_text: str = Field("", description="What that sample says.")
+    reference_text: str = Field(
+        "",
+        validation_alias=AliasChoices("reference_text", "ref_text"),
+        description="What that sample says; also as ref_text.",
+    )
     voices: dict[str, Name] | None = Field(
         None,
         description='Speakers of a dialogue: {"SPEAKER0": "belinda", "SPEAKER1": "deep male"}.',
@@ -149,8 +151,15 @@ def parse_json(body: bytes) -> Any:
         raise InvalidRequest("The request's body has too many parts.")
     try:
         return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("The request's body is not JSON.") from None
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} (line {error.lineno}, column {error.colno})"
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is not UTF-8"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError:
+        reason = "a number has too many digits"
+    raise InvalidRequest(f"The request's body is not JSON: {reason}.")
 
 
 def validation_error(error: ValidationError) -> InvalidRequest:

@@ -104,6 +104,24 @@ async def cast_voices(
     )
 
 
+def voice_of_file(catalogue: VoiceCatalogue, path: str | None) -> str | None:
+    """The library's voice whose file a Chatterbox client names; None where it names none.
+
+    Raises:
+        InvalidRequest: No voice of the library has that file. The gateway reads no other.
+    """
+    if path is None:
+        return None
+    name = path.replace("\\", "/").rpartition("/")[2]
+    found = catalogue.snapshot.find(name) or catalogue.snapshot.find(name.rpartition(".")[0])
+    if found is None:
+        raise InvalidRequest(
+            "'audio_prompt_path' names no voice of the library; upload the recording as a voice.",
+            param="audio_prompt_path",
+        )
+    return found.name
+
+
 async def _dialogue(
     catalogue: VoiceCatalogue,
     speakers: Sequence[int],

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import http
 import json
+import socket
+import struct
 from collections import deque
 from functools import partial
 from typing import Any, cast
 
 import httptools
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
@@ -337,10 +339,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application; when it gives up its answer, the client may not hold the connection."""
+        cycle = self._unfinished[0]
+        if is_old := scope["http_version"] == "1.0":
+            send = _unframed(cycle, send)
         try:
             await self._application(scope, receive, send)
         finally:
+            if is_old and cycle.response_started and not cycle.response_complete:
+                self._reset_at_close()
             self.loop.call_soon(self._after_application)
+
+    def _reset_at_close(self) -> None:
+        """Let the close be a reset: HTTP/1.0 has no chunks, so any other end is a whole answer."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            at_once = struct.pack("ii", 1, 0)  # struct linger: on, no seconds
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
 
     def _after_application(self) -> None:
         if self.transport.is_closing():
@@ -370,6 +384,26 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if not self.transport.is_closing():
             self._reader.stop()
+
+
+def _unframed(cycle: RequestResponseCycle, send: Send) -> Send:
+    """What sends to a client of HTTP/1.0, to which uvicorn would send chunks (RFC 9112, 6.1).
+
+    A body without a length ends with the connection.
+    """
+    endless = False
+
+    async def send_unframed(message: Message) -> None:
+        nonlocal endless
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message["headers"]}
+            if endless := b"content-length" not in names:
+                cycle.chunked_encoding = False
+        elif endless:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return send_unframed
 
 
 def _plain_answer(refusal: Refusal) -> bytes:

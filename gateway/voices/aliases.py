@@ -28,6 +28,10 @@ OPENAI_VOICES = {
     "verse": "vex",
 }
 
+DEFAULT = "default"  # what wyoming-openai and RealtimeTTS send where nothing is configured
+# The names that travisvn's server answers with the voice that is set as the default.
+ITS_DEFAULT_NAMES = frozenset({"alloy", "echo", "fable", "onyx", "nova", "shimmer"})
+
 
 def fold(name: str) -> str:
     """What two names have in common when they mean the same voice."""

@@ -6,6 +6,7 @@ same taken for the same: nobody shall take a voice for another by its name.
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ MOST_TEXT_CHARACTERS = 4096
 MOST_LANGUAGE_CHARACTERS = 35  # the longest language tag that RFC 5646 asks programs to hold
 ALPHABET = "letters, digits, spaces and . _ -"
 _PUNCTUATION = frozenset(" ._-")
+_APOSTROPHES = frozenset("'`\u2018\u2019")
 _ENDINGS = (".wav", ".mp3", ".flac", ".ogg", ".m4a")  # people upload files and call them so
 # Alphabets whose letters pass for each other's. Others (kana and kanji) are honestly mixed.
 _ALIKE = frozenset({"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "COPTIC"})
@@ -50,7 +52,7 @@ def clean_name(name: str, *, param: str) -> str:
     foreign = any(
         character not in _PUNCTUATION
         and not character.isalnum()
-        and not (unicodedata.category(character)[0] == "M" and _script(character) in scripts)
+        and not (_is_mark(character) and _script(character) in scripts)
         for character in cleaned
     )
     if not letters or foreign or not cleaned[0].isalnum():
@@ -62,6 +64,33 @@ def clean_name(name: str, *, param: str) -> str:
             "A voice's name mixes letters of alphabets that look alike.", param=param
         )
     return cleaned
+
+
+def name_of_file(filename: str, data: bytes) -> str:
+    """A voice's name made of an uploaded file's: without its path and what no name may hold.
+
+    Args:
+        filename: As hostile as the rest of an upload.
+        data: The file; it names the voice where its own name cannot.
+    """
+    last = unicodedata.normalize("NFKC", printable(filename) or "")
+    kept = _PUNCTUATION | {character for character in last if character.isalnum()}
+    words = "".join(
+        character if character in kept or _is_mark(character) else " "
+        for character in last
+        if character not in _APOSTROPHES
+    )
+    for ending in _ENDINGS:
+        words = words[: -len(ending)] if words.lower().endswith(ending) else words
+    name = " ".join(words.split()).lstrip(" ._-")[:MOST_NAME_CHARACTERS]
+    try:
+        return clean_name(name, param="filename")
+    except InvalidRequest:
+        return f"recording-{hashlib.sha256(data).hexdigest()[:8]}"
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M"
 
 
 def _script(character: str) -> str:

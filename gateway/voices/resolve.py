@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.voices.aliases import OPENAI_VOICES, fold, resolve_voice, voice_names
+from gateway.voices.aliases import (
+    DEFAULT,
+    ITS_DEFAULT_NAMES,
+    OPENAI_VOICES,
+    fold,
+    resolve_voice,
+    voice_names,
+)
 from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.config_file import Snapshot
 
@@ -63,19 +70,39 @@ def choose_voice(
     Raises:
         VoiceNotFound: With the list of names that work.
     """
-    if name is None:
-        chosen = next((voice for voice in library.voices if voice.is_default), None)
+    outside = library.outside(listed)
+    chosen = next((voice for voice in library.voices if voice.is_default), None)
+    if name is None or _means_default(fold(name), aliases, outside, library, is_set=bool(chosen)):
         if chosen is not None:
             return _recorded(chosen, listed, library, now)
         name = default
     found = library.find(name)
-    outside = library.outside(listed)
     if found is None and fold(name) not in map(fold, outside):
         found = _by_alias(fold(name), aliases, outside, library)
     if found is not None:
         return _recorded(found, listed, library, now)
     names = [voice.name for voice in library.voices]
     return ChosenVoice(resolve_voice(name, aliases, outside, further_names=names))
+
+
+def _means_default(
+    name: str,
+    aliases: Mapping[str, str],
+    outside: Sequence[str],
+    library: Snapshot,
+    *,
+    is_set: bool,
+) -> bool:
+    """Whether a name is only a client's word for the default voice.
+
+    A voice of that name is stronger, and so is an operator's alias.
+    """
+    if library.find(name) is not None or name in map(fold, outside):
+        return False
+    target = {fold(alias): voice for alias, voice in aliases.items()}.get(name)
+    if name == DEFAULT:
+        return target is None
+    return is_set and name in ITS_DEFAULT_NAMES and target == OPENAI_VOICES[name]
 
 
 def _by_alias(

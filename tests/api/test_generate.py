@@ -100,7 +100,7 @@ def test_sampling_fields_have_the_proxy_s_ranges(
     step = 1 if isinstance(high, int) and high > 1 else 0.01
     for good in (low, high):
         assert generate(gateway, **{field: good}).status_code == 200
-    for bad in (low - step, high + step, "many", None):
+    for bad in (low - step, high + step, "many", False):
         answer = generate(gateway, **{field: bad})
         assert answer.status_code == 422
         details = answer.json()["detail"]
@@ -134,10 +134,19 @@ def test_unknown_fields_are_ignored(gateway: Gateway) -> None:
         exaggeration=99,
         cfg_weight="x",
         seed=[],
-        audio_prompt_path="/etc/passwd",
     )
     assert answer.status_code == 200
     assert pcm_of(answer.content) == expected_pcm(TEXT, "")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../nobody.wav", "http://example.com/a.wav"])
+def test_a_file_that_is_no_voice_is_refused_and_not_ignored(gateway: Gateway, path: str) -> None:
+    """An ignored recording would give another voice than was asked for."""
+    answer = httpx.post(
+        gateway.url + "/generate", json={"text": "Hi.", "audio_prompt_path": path}, timeout=30
+    )
+    assert answer.status_code == 400
+    assert "audio_prompt_path" in answer.json()["detail"]
 
 
 def test_the_proxy_s_defaults_reach_the_engine(gateway: Gateway, engine: str) -> None:

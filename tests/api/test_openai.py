@@ -6,7 +6,6 @@ import base64
 import io
 import itertools
 import json
-import socket
 import wave
 from typing import Any
 
@@ -60,23 +59,6 @@ def test_a_buffered_wav_has_exact_sizes(gateway: Gateway) -> None:
         frames = file.getnframes()
         assert file.readframes(frames) == speak(gateway).content
     assert float(answer.headers["x-audio-duration-seconds"]) == pytest.approx(frames / 24_000)
-
-
-def test_http_1_0_gets_a_whole_answer_with_its_length(gateway: Gateway) -> None:
-    """HTTP/1.0 has no chunks, and a connection that ends would look like success."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    body = json.dumps({"input": TEXT, "response_format": "wav"}).encode()
-    with socket.create_connection((host, int(port)), 10) as connection:
-        connection.sendall(
-            b"POST /v1/audio/speech HTTP/1.0\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
-        answer = b""
-        while data := connection.recv(65536):
-            answer += data
-    head, _, content = answer.partition(b"\r\n\r\n")
-    assert b"content-length: %d" % len(content) in head.lower()
-    assert content[4:8] == (len(content) - 8).to_bytes(4, "little")
 
 
 def test_the_api_s_default_is_mp3(gateway: Gateway) -> None:

@@ -190,8 +190,10 @@ def test_the_list_shows_them_with_the_rest(gateway: Gateway) -> None:
     url = gateway.url + "/v1/audio/voices"
     made = [create(gateway, name).json() for name in ("Anna", "Ben")]
     body = httpx.get(url).json()
-    assert [voice["id"] for voice in body["voices"]][:3] == [*(m["id"] for m in made), "built_in"]
-    assert body["voices"][0] == made[0]
+    assert [voice["id"] for voice in body["data"]][:3] == [*(m["id"] for m in made), "built_in"]
+    assert body["data"][0] == made[0]
+    # Front ends show the ids of `voices`, and keep them: those are names.
+    assert [v["id"] for v in body["voices"]] == [v["name"] for v in body["data"]]
     assert {"id": "alloy", "name": "alloy", "object": "audio.voice"} in body["data"]
     assert body["has_more"] is False
     names = httpx.get(url, params={"legacy": "true"}).json()["voices"]

@@ -147,3 +147,35 @@ def test_the_librarys_default_is_spoken_where_none_is_named(library: VoiceLibrar
     """It goes before the setting."""
     library.set_default("anna")
     assert choose(library, None, ("en_woman",)).recorded == library.get("anna")
+
+
+def test_default_is_the_default_voice_unless_something_is_called_so(tmp_path: Path) -> None:
+    """wyoming-openai and RealtimeTTS send it where nothing is configured."""
+    library = VoiceLibrary(tmp_path, now=lambda: THEN)
+    presets = ("en_woman", "vex")
+    for name in ("default", "Default", " DEFAULT "):
+        assert choose(library, name, presets).preset == "en_woman"
+    assert choose(library, "default", (*presets, "Default")).preset == "Default"
+    assert choose(library, "default", presets, aliases={"default": "vex"}).preset == "vex"
+    library.add("Anna", SAMPLE)
+    library.set_default("Anna")
+    assert choose(library, "default", presets).recorded == library.get("Anna")
+
+
+def test_a_default_that_a_client_set_answers_to_the_six_names_of_its_server(
+    tmp_path: Path,
+) -> None:
+    """An operator's alias and a voice of that name are stronger; OpenAI's other seven stay."""
+    library = VoiceLibrary(tmp_path, now=lambda: THEN)
+    library.add("Anna", SAMPLE)
+    presets = ("en_woman", "vex", "chadwick", "mabel")
+    assert choose(library, "onyx", presets).preset == "chadwick"
+    library.set_default("Anna")
+    for name in ("alloy", "echo", "fable", "onyx", "nova", "shimmer", "Nova"):
+        assert choose(library, name, presets).recorded == library.get("Anna"), name
+    assert choose(library, "cedar", presets).preset == "chadwick"
+    moved = {**OPENAI_VOICES, "onyx": "vex"}
+    assert choose(library, "onyx", presets, aliases=moved).preset == "vex"
+    assert choose(library, "onyx", (*presets, "Onyx")).preset == "Onyx"
+    library.add("Nova", SAMPLE)
+    assert choose(library, "nova", presets).recorded == library.get("Nova")

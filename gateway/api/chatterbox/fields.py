@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -25,12 +25,6 @@ JSON_TYPES = {"application/json", "text/json"}
 _TRUE, _FALSE = {"1", "true", "yes", "on", "t", "y"}, {"0", "false", "no", "off", "f", "n", ""}
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class Fields(BaseModel):
-    """A body of these clients: unknown keys are ignored, numbers may stand as text."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 def form_bodies(model: type[BaseModel], *files: str) -> dict[str, BodySchema]:

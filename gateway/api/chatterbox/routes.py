@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
 from starlette.requests import Request
@@ -41,7 +41,11 @@ class ChatterboxSurface:
         jobs: Long texts in the background.
         activity: What is spoken and was.
         health: Answers `/health` for all surfaces, under Chatterbox's other names for it, too.
+        model_aliases: Further names of models.
         show_texts: Show the texts of jobs.
+
+    Attributes:
+        parse_speech: Reads fields and files as travisvn's `/audio/speech` does.
     """
 
     def __init__(
@@ -56,9 +60,11 @@ class ChatterboxSurface:
         activity: Activity,
         health: Callable[[Request], Awaitable[Response]],
         *,
+        model_aliases: Sequence[str],
         show_texts: bool,
     ) -> None:
         speech = TravisvnSpeech(service, outcomes, bodies, catalogue, threads)
+        self.parse_speech = speech.parse_fields
         devnen = DevnenSpeech(service, catalogue)
         self._parts = (
             TtsEndpoint(
@@ -68,7 +74,7 @@ class ChatterboxSurface:
             TravisvnLong(service, jobs, speech, bodies, show_texts=show_texts),
             TravisvnVoices(catalogue, bodies),
             TravisvnStatus(activity),
-            TravisvnAbout(pool, catalogue.default),
+            TravisvnAbout(pool, catalogue.default, model_aliases),
             DevnenServer(catalogue, pool, bodies),
         )
         self._health = health

@@ -56,6 +56,29 @@ def test_the_mode_says_which_field_names_the_voice(client: httpx.Client, bob: st
     assert say(client, predefined_voice_id="Bob.mp3").content == cloned.content
 
 
+def test_a_path_of_chatterbox_means_the_library_s_voice_of_that_file(
+    client: httpx.Client, bob: str
+) -> None:
+    """On every surface; what else it may name is refused, in the surface's shape."""
+    clone = {"voice_mode": "clone", "predefined_voice_id": None}
+    cloned = say(client, **clone, reference_audio_filename=f"{bob}.wav").content
+    pcm = cloned[44:]
+    path = "/app/voices/Bob.wav"
+    assert say(client, audio_prompt_path=path).content[44:] == pcm
+    answer = client.post("/audio/speech", json={"input": TEXT, "audio_prompt_path": path})
+    assert answer.content[44:] == pcm
+    fields = {"input": TEXT, "model": "tts-1", "response_format": "pcm"}
+    answer = client.post("/v1/audio/speech", json={**fields, "audio_prompt_path": path})
+    assert answer.content == pcm
+    answer = client.post("/generate", json={"text": TEXT, "audio_prompt_path": "bob.mp3"})
+    assert answer.content[44:] == pcm
+    for path, body in (("/audio/speech", {"input": TEXT}), ("/v1/audio/speech", fields)):
+        for field in ("audio_prompt_path", "reference_audio_url"):
+            answer = client.post(path, json={**body, field: "https://example.com/x.wav"})
+            assert answer.status_code in {400, 422}, (path, field)
+            assert field in answer.text
+
+
 def test_a_mode_without_its_field_is_told_which(client: httpx.Client) -> None:
     """400 and a sentence."""
     answer = say(client, predefined_voice_id=None)
@@ -142,19 +165,20 @@ def test_speed_factor_changes_the_length(client: httpx.Client) -> None:
 
 def test_uploads_become_voices_and_say_which_did_not(client: httpx.Client) -> None:
     """A part of them is a success; none is 400, with the reason for each."""
-    files = [
+    files: list[tuple[str, tuple[str, bytes]]] = [
         ("files", ("Gianna.wav", RECORDING)),
-        ("files", ("../../evil.wav", RECORDING)),
-        ("files", ("notes.txt", b"hello")),
+        ("files", ("../../O'Brien (1).wav", RECORDING)),
+        ("files", ("broken.wav", b"hello")),
     ]
     answer = client.post("/upload_reference", files=files)
     assert answer.status_code == 200
     body = answer.json()
-    assert body["uploaded_files"] == ["Gianna.wav"]
-    assert body["all_reference_files"] == ["Gianna.wav"]
-    assert [error["filename"] for error in body["errors"]] == ["evil.wav", "notes.txt"]
+    assert body["uploaded_files"] == ["Gianna.wav", "OBrien 1.wav"]
+    assert body["all_reference_files"] == ["Gianna.wav", "OBrien 1.wav"]
+    assert [error["filename"] for error in body["errors"]] == ["broken.wav"]
     assert all(error["error"] for error in body["errors"])
-    answer = client.post("/upload_predefined_voice", files=files[1:])
+    notes = ("files", ("notes.txt", b"hello"))
+    answer = client.post("/upload_predefined_voice", files=[files[2], notes])
     assert answer.status_code == 400
     assert answer.json()["uploaded_files"] == []
 
@@ -168,6 +192,23 @@ def test_an_upload_of_a_known_name_leaves_the_voice_as_it_is(client: httpx.Clien
     assert client.get("/voices").json()["count"] == 1
     listed = answer.json()["all_predefined_voices"]
     assert {"display_name": "Gianna", "filename": "Gianna.wav"} in listed
+
+
+def test_two_files_whose_names_are_cleaned_to_one_are_not_taken_for_one(
+    client: httpx.Client,
+) -> None:
+    """The second is refused with the reason; the first again is the voice that it is."""
+
+    def upload(name: str) -> dict[str, Any]:
+        answer = client.post("/upload_reference", files={"files": (name, RECORDING)})
+        body: dict[str, Any] = answer.json()
+        return body
+
+    assert upload("Anna (1).wav")["uploaded_files"] == ["Anna 1.wav"]
+    assert upload("Anna (1).wav")["uploaded_files"] == ["Anna 1.wav"]
+    refused = upload("Anna [1].wav")
+    assert refused["uploaded_files"] == []
+    assert "Anna 1" in refused["errors"][0]["error"]
 
 
 def test_settings_stay_as_they_are(client: httpx.Client) -> None:

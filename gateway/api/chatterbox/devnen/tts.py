@@ -13,7 +13,6 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import (
-    Fields,
     check,
     form_bodies,
     parse_fields,
@@ -29,7 +28,7 @@ from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
 from gateway.api.error_bodies import DEVNEN, TRAVISVN
 from gateway.api.routes import AUDIO_TYPES, Route
 from gateway.api.schemas import TextOptions
-from gateway.api.speakers import cast_voices
+from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.speech.request import SpeechRequest
 from gateway.speech.service import SpeechService
@@ -43,7 +42,7 @@ LARGEST_SEED = 2**63 - 1
 ENDINGS = (".wav", ".mp3")
 
 
-class DevnenBody(Fields, TextOptions):
+class DevnenBody(TextOptions):
     """The body of devnen's `POST /tts`."""
 
     text: Annotated[str, StringConstraints(min_length=1)]
@@ -75,7 +74,7 @@ class DevnenSpeech:
         self._service = service
         self._catalogue = catalogue
 
-    async def parse_fields(self, value: Any, scope: Scope) -> Spoken:
+    async def parse_fields(self, value: Any) -> Spoken:
         """What to say, from a body that is read already.
 
         Raises:
@@ -89,7 +88,7 @@ class DevnenSpeech:
         cast = await cast_voices(
             self._catalogue,
             text,
-            voice=self._voice(fields),
+            voice=voice_of_file(self._catalogue, fields.audio_prompt_path) or self._voice(fields),
             voices={},
             instructions=expression.scene,
         )
@@ -102,7 +101,7 @@ class DevnenSpeech:
             voice_label=cast.label,
             response_format=ending,
             speed=speed_within(fields.speed_factor),
-            buffered=not fields.stream or scope.get("http_version") == "1.0",
+            buffered=not fields.stream,
             system_prompt=cast.system_prompt,
             references=cast.references,
             speaker_voices=cast.speaker_voices,
@@ -200,4 +199,4 @@ class TtsEndpoint:
         if isinstance(value, dict) and "input" in value and "text" not in value:
             scope["surface"] = TRAVISVN
             return await self._travisvn.parse_fields(value, form)
-        return await self._devnen.parse_fields(value, scope)
+        return await self._devnen.parse_fields(value)

@@ -26,7 +26,7 @@ from gateway.errors import GatewayError, UnsupportedContentType, VoiceExists
 from gateway.text.normalise import EVENT_TAGS
 from gateway.upstream.pool import Pool
 from gateway.voices.catalogue import VoiceCatalogue
-from gateway.voices.name_rules import printable
+from gateway.voices.name_rules import name_of_file, printable
 from gateway.voices.samples.loudness import LONGEST_SECONDS, UPLOAD_LIMITS
 
 MOST_FILES = 3  # in one upload: each is decoded at once, and may be 10 MiB
@@ -161,7 +161,7 @@ class DevnenServer:
         library, keeper = self._catalogue.library
         if not filename.lower().endswith(ENDINGS):
             raise UnsupportedContentType("Invalid file type. Only .wav and .mp3 are allowed.")
-        name = without_ending(filename)
+        name = name_of_file(filename, data)
         try:
             voice = await keeper.change(
                 partial(
@@ -174,7 +174,10 @@ class DevnenServer:
             )
         except VoiceExists:
             found = library.find(name)
-            if found is None:
+            # Of two files whose names are cleaned to the same, the second is not the first.
+            if found is None or (
+                name != without_ending(filename) and printable(filename) != found.original_name
+            ):
                 raise
             return f"{found.name}.wav"
         return f"{voice.name}.wav"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from gateway.api.chatterbox.travisvn.memory import CONFIG as MEMORY_CONFIG
 from gateway.api.chatterbox.travisvn.paths import ALIASES, routes
 from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS
 from gateway.api.chatterbox.travisvn.status import API_NAME
-from gateway.api.openai import list_models_of
+from gateway.api.models import list_models_of
 from gateway.api.routes import Route
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.upstream.pool import Pool
@@ -47,10 +48,12 @@ class TravisvnAbout:
     Args:
         pool: Lists the models.
         default_voice: From the settings.
+        model_aliases: Likewise.
     """
 
-    def __init__(self, pool: Pool, default_voice: str) -> None:
+    def __init__(self, pool: Pool, default_voice: str, model_aliases: Sequence[str]) -> None:
         self._pool = pool
+        self._model_aliases = model_aliases
         self._default_voice = default_voice
 
     def routes(self) -> list[Route]:
@@ -79,7 +82,7 @@ class TravisvnAbout:
     async def models(self, request: Request) -> Response:
         """`GET /models`: the same list as `/v1/models`."""
         del request
-        return JSONResponse(list_models_of(self._pool.models))
+        return JSONResponse(list_models_of(self._pool.models, self._model_aliases))
 
     async def config(self, request: Request) -> Response:
         """`GET /config`: what their clients show; nothing of the inner network."""

@@ -110,6 +110,9 @@ class TravisvnLong:
             exaggeration=body.exaggeration,
             cfg_weight=body.cfg_weight,
             temperature=body.temperature,
+            audio_prompt_path=body.audio_prompt_path,
+            normalize=body.normalize,
+            normalization_options=body.normalization_options,
         )
         understood, _ = await self._speech.understand(fields, Form({}, ()))
         asked = (body.response_format or "mp3").lower()

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from gateway.api.chatterbox.fields import Fields
 from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS, VoiceName
+from gateway.api.field_rules import LenientFields
+from gateway.api.schemas import TextOptions
 from gateway.speech.activity import HIDDEN, PREVIEW_CHARACTERS
 from gateway.speech.jobs.job import ACTIVE, Job, State
 
@@ -20,7 +21,7 @@ ShortText = Annotated[str, StringConstraints(max_length=200)]
 Tag = Annotated[str, StringConstraints(max_length=50, strip_whitespace=True)]
 
 
-class LongBody(Fields):
+class LongBody(TextOptions):
     """The body of `POST /audio/speech/long`."""
 
     input: Annotated[
@@ -37,7 +38,7 @@ class LongBody(Fields):
     session_id: ShortText | None = None
 
 
-class Update(Fields):
+class Update(LenientFields):
     """The body of `PATCH`."""
 
     display_name: ShortText | None = None
@@ -45,7 +46,7 @@ class Update(Fields):
     tags: Annotated[list[Tag], Field(max_length=20)] | None = None
 
 
-class ListQuery(Fields):
+class ListQuery(LenientFields):
     """The query of `GET /audio/speech/long`."""
 
     session_id: ShortText | None = None
@@ -66,7 +67,7 @@ SORT_KEYS: dict[str, Callable[[Job], Any]] = {
 }
 
 
-class HistoryQuery(Fields):
+class HistoryQuery(LenientFields):
     """The query of `GET /audio/speech/long-history`, as that server filters and sorts."""
 
     session_id: ShortText | None = None  # that server takes it and does not filter by it
@@ -105,7 +106,7 @@ def _aware(when: dt.datetime | None) -> dt.datetime | None:
     return when if when is None or when.tzinfo else when.replace(tzinfo=dt.UTC)
 
 
-class Bulk(Fields):
+class Bulk(LenientFields):
     """The body of `POST …/bulk`."""
 
     job_ids: Annotated[list[ShortText], Field(min_length=1, max_length=100)]

@@ -17,7 +17,6 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import (
-    Fields,
     check,
     form_bodies,
     parse_fields,
@@ -30,7 +29,7 @@ from gateway.api.error_bodies import TRAVISVN
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import TextOptions
-from gateway.api.speakers import Cast, cast_voices
+from gateway.api.speakers import Cast, cast_voices, voice_of_file
 from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import VoiceNotFound
@@ -40,7 +39,6 @@ from gateway.telemetry.outcomes import Outcomes
 from gateway.text.expression import chosen_temperature, expression_of
 from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Reference, Sampling
-from gateway.voices.aliases import fold
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.config_entry import NEUTRAL_TRANSCRIPT
 from gateway.voices.references import reference_of
@@ -48,14 +46,13 @@ from gateway.voices.references import reference_of
 MOST_CHARACTERS = 3000
 # Chatterbox allows 5; above this the engine no longer speaks (and the legacy proxy allowed 1.5).
 HIGHEST_TEMPERATURE = 1.5
-ITS_DEFAULT_VOICE = "alloy"  # what its clients send when they mean none in particular
 VOICE_FILE = "voice_file"
 FALLBACK_HEADER = "X-Voice-Fallback"
 
 VoiceName = Annotated[str, StringConstraints(max_length=256)]
 
 
-class TravisvnBody(Fields, TextOptions):
+class TravisvnBody(TextOptions):
     """The body of `POST /audio/speech`."""
 
     input: Annotated[
@@ -205,21 +202,13 @@ class TravisvnSpeech:
             samples=samples,
             instructions=scene,
         )
-        named = fields.voice or None
-        if named is not None and self._means_default(named):
-            named = None
+        named = voice_of_file(self._catalogue, fields.audio_prompt_path) or fields.voice
         try:
             return await cast(voice=named), False
         except VoiceNotFound:
             if named is None:
                 raise
             return await cast(voice=None), True
-
-    def _means_default(self, name: str) -> bool:
-        """Whether a name is only its clients' word for the voice that is set as the default."""
-        library = self._catalogue.snapshot
-        has_default = any(voice.is_default for voice in library.voices)
-        return has_default and fold(name) == ITS_DEFAULT_VOICE and library.find(name) is None
 
 
 def speed_within(speed: float | None) -> float:

@@ -16,9 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import RECORDINGS, SPEECH, VOICE_CHANGES, VOICES
-from gateway.api.chatterbox.fields import Fields, form_bodies, read_form, wrong
+from gateway.api.byte_ranges import file_response
+from gateway.api.chatterbox.fields import form_bodies, read_form, wrong
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import BodyReader
+from gateway.api.field_rules import LenientFields
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
 from gateway.api.routes import Route
 from gateway.voices.catalogue import VoiceCatalogue
@@ -33,7 +35,7 @@ LATEST_DATE = 253_402_300_799  # the end of the year 9999: dates written by hand
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
-class Upload(Fields):
+class Upload(LenientFields):
     """The form of a new voice."""
 
     voice_name: Name
@@ -41,19 +43,19 @@ class Upload(Fields):
     transcript: str | None = None  # the gateway's own: what the recording says
 
 
-class Chosen(Fields):
+class Chosen(LenientFields):
     """The form that names a voice."""
 
     voice_name: Name
 
 
-class Renamed(Fields):
+class Renamed(LenientFields):
     """The form of a new name."""
 
     new_name: Name
 
 
-class Alias(Fields):
+class Alias(LenientFields):
     """The form of a further name."""
 
     alias: Name
@@ -194,11 +196,8 @@ class TravisvnVoices:
         voice = library.get(request.path_params["voice_name"])
         wav = await self._catalogue.read_audio(voice)
         filename = f"filename*=utf-8''{quote(voice.name)}.wav"
-        return Response(
-            wav,
-            media_type="audio/wav",
-            headers={"Content-Disposition": f"attachment; {filename}"},
-        )
+        disposition = {"Content-Disposition": f"attachment; {filename}"}
+        return file_response(request, wav, "audio/wav", disposition)
 
     async def rename(self, request: Request) -> Response:
         """`PUT /voices/{name}`."""

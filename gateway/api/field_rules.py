@@ -1,0 +1,104 @@
+"""How fields of a speech request are read, on every surface: one rule for what is unset or odd.
+
+Clients in typed languages send `null` or an empty text for what they leave out, forms and shell
+scripts send numbers as text, and menus send `MP3`.
+"""
+
+from __future__ import annotations
+
+import types
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
+
+# Fields of other servers that fetch a recording or read a file of the server's machine.
+ADDRESSES = (
+    *("reference_audio_url", "ref_audio_url", "reference_url", "audio_url", "voice_url"),
+    *("audio_prompt_url", "prompt_audio_url", "speaker_wav_url", "reference_audio_path"),
+)
+
+
+def _refuse_address(_: object) -> None:
+    raise PydanticCustomError(
+        "address",
+        "the gateway fetches no recordings; send it as reference_audio_base64, or upload a voice",
+    )
+
+
+class LenientFields(BaseModel):
+    """Fields as clients send them.
+
+    `null` is "not given", and so is blank text in every field but a required one; numbers and
+    truths may stand as text; words of a closed list are read in any case. A truth is no number.
+    """
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_unset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None
+            and not (isinstance(value, str) and name not in required and not value.strip())
+        }
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_text(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds, words = _accepted(cls, info.field_name or "")
+        if isinstance(value, str) and words:
+            return words.get(value.strip().lower(), value)
+        if isinstance(value, str) and str not in kinds and kinds & {int, float, bool}:
+            return value.strip()
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise PydanticCustomError("number_type", "Input should be a number, not true or false")
+        return value
+
+
+class SpokenFields(LenientFields):
+    """What every surface's speech request may hold besides its own fields."""
+
+    audio_prompt_path: str | None = Field(
+        None,
+        max_length=1024,
+        description="Chatterbox's: the file of a library voice; another file is refused.",
+    )
+    fetched: SkipJsonSchema[Annotated[None, BeforeValidator(_refuse_address)]] = Field(
+        None, validation_alias=AliasChoices(*ADDRESSES)
+    )
+
+
+@cache
+def _accepted(model: type[BaseModel], name: str) -> tuple[frozenset[Any], dict[str, Any]]:
+    """The types that a field takes, and its closed list of words by their text."""
+    kinds: set[Any] = set()
+    words: dict[str, Any] = {}
+    parts = [model.model_fields[name].annotation]
+    while parts:
+        part = parts.pop()
+        if get_origin(part) is Literal:
+            words |= {str(word).lower(): word for word in get_args(part)}
+        elif get_origin(part) in {Union, types.UnionType}:
+            parts += get_args(part)
+        elif get_origin(part) is Annotated:
+            parts.append(get_args(part)[0])
+        else:
+            kinds.add(part)
+    return frozenset(kinds), words

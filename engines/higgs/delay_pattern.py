@@ -1,6 +1,6 @@
 """The delay pattern: codebook k of a frame stands k rows later, between BOS and EOS codes.
 
-As `build_delay_pattern` and `revert_delay_pattern` of transformers' HiggsAudioV2Processor.
+As `build_delay_pattern` of transformers' HiggsAudioV2Processor; `Generation.add_rows` undoes it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,3 @@ def delay(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:
         rows[: book + 1, book] = STREAM_BOS
         rows[book + 1 : book + 1 + frames, book] = codes[book]
     return rows
-
-
-def undelay(rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:
-    """Return the codes of delayed rows: int [frames + 9, 8] to int16 [8, frames]."""
-    frames = rows.shape[0] - CODEBOOKS - 1
-    return np.stack([rows[book + 1 : book + 1 + frames, book] for book in range(CODEBOOKS)]).astype(
-        np.int16
-    )

@@ -110,7 +110,6 @@ class Generation:
         ready: Complete frames; only grows.
         end: None while it runs; once set, `ready` is final.
         error: A sentence where `end` is FAILED.
-        queued_seconds: Wait for a slot, once it has one.
         notify: Tells the reader that something changed.
         slot: Where it runs, for the loop alone.
     """
@@ -124,7 +123,6 @@ class Generation:
         self.ready = 0
         self.end: EndReason | None = None
         self.error: str | None = None
-        self.queued_seconds: float | None = None
         self.wanted_end: EndReason | None = None
         self.notify = notify
         self.slot = -1

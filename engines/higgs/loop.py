@@ -94,7 +94,6 @@ class LoopStats:
     prefix_misses_total: int
     ended_total: dict[EndReason, int] = field(default_factory=dict)
     heartbeat_age_seconds: float = 0.0
-    used_positions: int = 0
 
 
 class GenerationLoop:
@@ -126,7 +125,7 @@ class GenerationLoop:
             coalesce=not options.deterministic,
         )
         self._wake = threading.Condition()
-        self._waiting: deque[tuple[float, Generation]] = deque()
+        self._waiting: deque[Generation] = deque()
         self._free = list(range(options.slots))[::-1]
         self._running: dict[int, Generation] = {}
         self._rows: list[Generation | None] | None = None  # None: to be made of those that run
@@ -189,16 +188,14 @@ class GenerationLoop:
                 raise LoopDeadError(self._failure or "the engine is stopping")
             if len(self._waiting) >= self._options.queue_size + len(self._free):
                 raise QueueFullError
-            self._waiting.append((time.monotonic(), generation))
+            self._waiting.append(generation)
             self._wake.notify()
         return generation
 
     def stats(self) -> LoopStats:
         """Return the figures of this moment."""
-        running = [*self._running.values()]
-        prefilling = len(self._prefiller.jobs)
         return LoopStats(
-            running=len(running) + prefilling,
+            running=len(self._running) + len(self._prefiller.jobs),
             waiting=len(self._waiting),
             frames_total=self._frames_total,
             steps_total=self._steps_total,
@@ -207,7 +204,6 @@ class GenerationLoop:
             prefix_misses_total=self._prefixes.misses_total,
             ended_total=dict(self._ended),
             heartbeat_age_seconds=time.monotonic() - self._beat,
-            used_positions=sum(len(g.request.prompt.token_ids) + g.ready for g in running),
         )
 
     def alive(self) -> bool:
@@ -256,14 +252,13 @@ class GenerationLoop:
 
     def _admit(self) -> None:
         for _ in range(len(self._waiting)):
-            queued_at, generation = self._waiting.popleft()
+            generation = self._waiting.popleft()
             if generation.wanted_end is not None:
                 self._finish(generation, generation.wanted_end)
             elif self._free:
-                generation.queued_seconds = time.monotonic() - queued_at
                 self._prefiller.add(generation, self._free.pop())
             else:
-                self._waiting.append((queued_at, generation))
+                self._waiting.append(generation)
 
     def _drop_stopped(self) -> None:
         for generation in [*self._running.values()]:
@@ -389,7 +384,7 @@ class GenerationLoop:
             everybody = [
                 *self._running.values(),
                 *(job.generation for job in self._prefiller.jobs),
-                *(generation for _, generation in self._waiting),
+                *self._waiting,
             ]
             self._running.clear()
             self._prefiller.jobs.clear()

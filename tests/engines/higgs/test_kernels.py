@@ -198,9 +198,7 @@ def test_norm_and_rotation_sum_the_parts_of_a_projection() -> None:
     [
         Sampling(temperature=0.0),
         Sampling(),
-        Sampling(temperature=0.7, top_k=0, top_p=1.0),
         Sampling(temperature=1.3, top_k=5, top_p=0.3, repetition_window=3, repetition_limit=1),
-        Sampling(top_k=1026, top_p=0.01, repetition_window=0),
     ],
 )
 def test_the_sampler_draws_what_its_twin_draws(sampling: Sampling) -> None:

@@ -19,7 +19,6 @@ from tests.engines.higgs.tiny import (
 
 torch = pytest.importorskip("torch", reason="the extra `gpu` is not installed")
 
-from engines.higgs.delay_pattern import undelay  # noqa: E402
 from engines.higgs.generation import (  # noqa: E402
     EndReason,
     Generation,
@@ -113,7 +112,8 @@ def test_greedy_codes_equal_generate_of_transformers(
         assert generation.end is EndReason.LENGTH
         assert generation.ready == 200
     padded = np.concatenate((rows, np.full((9, 8), 1025)))
-    wanted = undelay(padded).T[: generation.ready]
+    at = np.arange(generation.ready)[:, None] + 1 + np.arange(8)
+    wanted = padded[at, np.arange(8)]
     assert codes_of(generation) == np.minimum(wanted, 1023).tolist()
 
 
@@ -148,6 +148,18 @@ def test_in_a_fixed_batch_codes_do_not_depend_on_the_neighbours(
     reader.until(lambda: beside.end is not None)
     assert codes_of(beside) == codes_of(alone)
     assert alone.ready > 20
+
+
+def test_many_at_once_give_what_they_give_alone(decoder: Decoder, build: Build) -> None:
+    """From 16 rows on, steps are read several at a time; answers end between and within them."""
+    requests = [request(decoder, n, frames=9 + n) for n in range(18)]
+    loop = build(slots=18, deterministic=True)
+    together = finished(loop, *requests)
+    for asked, generation in list(zip(requests, together, strict=True))[::9]:
+        (alone,) = finished(loop, asked)
+        assert codes_of(generation) == codes_of(alone)
+        assert (generation.end, generation.ready) == (alone.end, alone.ready)
+    assert {generation.end for generation in together} >= {EndReason.LENGTH}
 
 
 def test_a_seed_repeats_and_another_does_not(decoder: Decoder, build: Build) -> None:

@@ -184,18 +184,18 @@ def prefill_attention_twin(
     queries: Tensor, keys: Tensor, values: Tensor, places: Tensor, tiles: Tensor, out: Tensor
 ) -> Tensor:
     """Plain PyTorch of `prefill_attention`, tile by tile."""
-    group = queries.shape[1] // keys.shape[1]
+    group, scale = queries.shape[1] // keys.shape[1], queries.shape[2] ** -0.5
     for first, count, slot, start in tiles.tolist():
         rows = places[first : first + count].long()
-        seen = [
-            part[slot, :, : start + count].repeat_interleave(group, 0) for part in (keys, values)
-        ]
-        at = torch.arange(start, start + count, device=queries.device)[:, None]
-        mask = torch.arange(start + count, device=queries.device)[None, :] <= at
-        attended = torch.nn.functional.scaled_dot_product_attention(
-            queries[rows].transpose(0, 1)[None], seen[0][None], seen[1][None], attn_mask=mask
+        key, value = (
+            part[slot, :, : start + count].float().repeat_interleave(group, 0)
+            for part in (keys, values)
         )
-        out[rows] = attended[0].transpose(0, 1).reshape(count, -1)
+        scores = queries[rows].float().transpose(0, 1) @ key.transpose(1, 2) * scale
+        at = torch.arange(start, start + count, device=queries.device)[:, None]
+        later = torch.arange(start + count, device=queries.device)[None, :] > at
+        attended = scores.masked_fill(later, -torch.inf).softmax(-1) @ value
+        out[rows] = attended.transpose(0, 1).reshape(count, -1).to(out.dtype)
     return out
 
 

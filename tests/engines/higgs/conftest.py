@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
 
 MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+
+if not MISSING:
+    import torch
+
+    if not torch.cuda.is_available():
+        # Read by Triton when a kernel's module is imported, so here, before any test's module.
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.hookimpl(tryfirst=True)

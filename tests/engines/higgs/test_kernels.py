@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-os.environ.setdefault("TRITON_INTERPRET", "1")
 torch = pytest.importorskip("torch", reason="the extra `gpu` is not installed")
 pytest.importorskip("triton", reason="the extra `gpu` is not installed")
 pytest.importorskip("transformers", reason="the extra `gpu` is not installed")

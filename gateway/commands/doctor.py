@@ -272,7 +272,9 @@ def write_html(report: Report, samples: dict[str, bytes], path: Path) -> None:
 async def examine(arguments: argparse.Namespace) -> tuple[Report, dict[str, bytes]]:
     """Ask everything, printing as it goes."""
     headers = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
-    limits = httpx.Limits(max_connections=None)
+    # No connection is kept: httpx looks at every idle one for each request, which at 128 streams
+    # would measure the client.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(
         base_url=arguments.url, headers=headers, timeout=TIMEOUT_SECONDS, limits=limits
     ) as client:

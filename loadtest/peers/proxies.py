@@ -145,7 +145,7 @@ def _listens(port: int) -> bool:
 
 
 def _gateway(engine: int, stack: ExitStack) -> Running:
-    log = stack.enter_context(tempfile.TemporaryFile())
+    log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (the stack closes it)
     serve = stack.enter_context(
         running_serve(
             stderr=log,

@@ -44,8 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_voices_arguments(add("voices", "keep the voice library"))
     add_doctor_arguments(add("doctor", "check, measure and hear an engine; writes a report"))
     add_settings_arguments(add("settings", "show every setting, secrets masked"))
-    for entry in sorted(entry_points(group=COMMANDS_GROUP), key=lambda entry: entry.name):
-        entry.load()(commands.add_parser)
+    # By name: an installation under the distribution's earlier name has the same entries again.
+    entries = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
+    for name in sorted(entries):
+        entries[name].load()(commands.add_parser)
     return parser
 
 

@@ -104,10 +104,12 @@ class CustomVoices:
         ]
 
     async def list_voices(self, request: Request) -> Response:
-        """`GET /v1/audio/voices`: objects, or plain strings with `?legacy=true` (Kokoro)."""
+        """`GET /v1/audio/voices`: objects, or strings with `?legacy=true` or `?model=`."""
         names = self._catalogue.names
-        if request.query_params.get("legacy", "").lower() in {"true", "1"}:
-            return JSONResponse({"voices": names})
+        query = request.query_params
+        # llama-swap and KoboldCpp name a model, and read devnen's list.
+        if query.get("legacy", "").lower() in {"true", "1"} or "model" in query:
+            return JSONResponse({"status": "ok", "voices": names})
         own = {voice.name: voice for voice in self._catalogue.snapshot.voices}
         voices = [
             _described(own[name])

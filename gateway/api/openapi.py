@@ -55,7 +55,10 @@ def description_routes(routes: Sequence[Route]) -> list[Route]:
     description, show = Description(routes), partial(Route, "GET", surface=OPERATIONS, group=DOCS)
     return [
         show("/openapi.json", description.openapi, summary="This description"),
-        show("/docs", description.docs, summary="The same for people", produces=("text/html",)),
+        *(
+            show(path, description.docs, summary="The same for people", produces=("text/html",))
+            for path in ("/docs", "/redoc")  # FastAPI's two pages, which its servers' users know
+        ),
     ]
 
 

@@ -5,6 +5,7 @@ Pure and table-tested; the wording follows the model's official examples.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from gateway.text.sanitise import (
@@ -24,6 +25,9 @@ DIALOGUE_INTRODUCTION = (
     "If no speaker tag is present, select a suitable voice on your own."
 )
 MOST_DESCRIPTION_CHARACTERS = 500
+_DESCRIBED = re.compile(
+    r"\bSPEAKER[ _]?(\d{1,3})\b\]?\s*(?:[:=]|-\s|(?:is|has|sounds|speaks)\b)", re.IGNORECASE
+)
 
 
 def scene_prompt(description: str) -> str:
@@ -56,9 +60,14 @@ _DESCRIPTIONS = {
 
 def instructed_prompt(instructions: str, voice: str | None) -> str:
     """The scene prompt for OpenAI's `instructions`, with the preset's own character added."""
-    description = _DESCRIPTIONS.get(voice or "")
     scene = instructions.strip()
+    description = None if 0 in speakers_in(scene) else _DESCRIPTIONS.get(voice or "")
     return scene_prompt(f"{scene}\nSPEAKER0: {description}" if description else scene)
+
+
+def speakers_in(scene: str) -> set[int]:
+    """The speakers that a scene describes itself, as `SPEAKER0: deep male`."""
+    return {int(number) for number in _DESCRIBED.findall(scene)}
 
 
 def dialogue_prompt(
@@ -80,11 +89,14 @@ def dialogue_prompt(
             None for a quiet room.
         recorded: Speakers whose recording is in the prompt: words would contradict it.
     """
+    given = scene_of(scene or "") or QUIET_ROOM
+    # Two descriptions of one speaker would contradict each other.
+    own = speakers_in(given) - set(descriptions)
     lines = "\n".join(
         f"SPEAKER{speaker}: {_description(speaker, descriptions)}"
-        for speaker in sorted(set(speakers) - set(recorded))
+        for speaker in sorted(set(speakers) - set(recorded) - own)
     )
-    described = f"{scene_of(scene or '') or QUIET_ROOM}\n\n{lines}".rstrip()
+    described = f"{given}\n\n{lines}".rstrip()
     return _prompt(DIALOGUE_INTRODUCTION, described)
 
 

@@ -28,6 +28,10 @@ def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
     }
 
 
+def _seed_field(sampling: Sampling, *, takes_seed: bool) -> dict[str, int]:
+    return {"seed": sampling.seed} if takes_seed and sampling.seed is not None else {}
+
+
 def _chunk_fields(generation: Generation) -> dict[str, int]:
     return {
         "audio_chunk_size": generation.chunking.size_tokens,
@@ -58,7 +62,14 @@ def needs_chat(generation: Generation) -> bool:
 
 
 class HiggsDialect:
-    """Builds calls for `bosonai/higgs-audio-vllm` and engines that honour its contract."""
+    """Builds calls for `bosonai/higgs-audio-vllm` and engines that honour its contract.
+
+    Args:
+        takes_seed: The engine has one; the container warns of every field that it does not know.
+    """
+
+    def __init__(self, *, takes_seed: bool = False) -> None:
+        self._takes_seed = takes_seed
 
     def call(self, generation: Generation, model: str) -> Call:
         """Choose the route that can say this generation and build its request."""
@@ -74,6 +85,7 @@ class HiggsDialect:
             "response_format": "pcm",
             "max_tokens": generation.max_tokens,
             **_sampling_fields(generation.sampling),
+            **_seed_field(generation.sampling, takes_seed=self._takes_seed),
             **_chunk_fields(generation),
         }
         return Call("/v1/audio/speech", json.dumps(body).encode(), SpeechParser())
@@ -89,6 +101,7 @@ class HiggsDialect:
             "stop": list(STOP),
             "stream": True,
             **_sampling_fields(generation.sampling),
+            **_seed_field(generation.sampling, takes_seed=self._takes_seed),
         }
         return Call("/v1/chat/completions", json.dumps(body).encode(), ChatParser())
 

@@ -324,7 +324,9 @@ class Prober:
             logger.info("upstream %s is taken for %s: %s", upstream.address, name, found.why)
         self._server, upstream.capabilities = found.server, found.capabilities
         upstream.dialect = (
-            OpenAIDialect(found.server, self._decode) if found.server else HiggsDialect()
+            OpenAIDialect(found.server, self._decode)
+            if found.server
+            else HiggsDialect(takes_seed=found.capabilities.seed)
         )
 
     async def _json(self, path: str) -> Any:

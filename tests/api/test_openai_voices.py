@@ -198,6 +198,9 @@ def test_the_list_shows_them_with_the_rest(gateway: Gateway) -> None:
     assert body["has_more"] is False
     names = httpx.get(url, params={"legacy": "true"}).json()["voices"]
     assert names == ["Anna", "Ben", "built_in", *sorted(OPENAI_VOICES)]
+    # llama-swap asks for a model's voices, and reads names.
+    swap = httpx.get(url, params={"model": "tts"}).json()
+    assert swap == {"status": "ok", "voices": names}
     first = httpx.get(url, params={"limit": 1}).json()
     assert (first["data"], first["has_more"]) == ([made[0]], True)
     second = httpx.get(url, params={"limit": 1, "after": made[0]["id"]}).json()

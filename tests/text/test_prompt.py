@@ -173,6 +173,27 @@ def test_a_preset_is_described_in_a_clients_own_scene() -> None:
 
 
 @pytest.mark.parametrize(
+    "scene",
+    [
+        "SPEAKER0: deep male", "A hall.\nSPEAKER0 : hoarse", "[SPEAKER0]: old", "speaker0: a child",
+        "SPEAKER 0 is an old man.", "SPEAKER0 sounds tired", "SPEAKER0 - calm", "SPEAKER_0 = calm",
+    ],
+)  # fmt: skip
+def test_a_speaker_that_the_client_describes_gets_no_second_description(scene: str) -> None:
+    """Alone or in a dialogue; the others are described as ever."""
+    assert instructed_prompt(scene, "belinda") == scene_prompt(scene)
+    prompt = dialogue_prompt([0, 1], {}, scene)
+    assert f"{scene}\n\nSPEAKER1: masculine\n" in prompt
+    assert "SPEAKER0: feminine" not in prompt
+
+
+@pytest.mark.parametrize("scene", ["SPEAKER01: x", "SPEAKER10: x", "SPEAKER0 and SPEAKER1 meet."])
+def test_a_speaker_that_is_only_mentioned_is_described(scene: str) -> None:
+    """Nor is another speaker taken for it."""
+    assert instructed_prompt(scene.replace("01", "1"), "belinda").count("SPEAKER0: feminine") == 1
+
+
+@pytest.mark.parametrize(
     ("text", "given", "instructions", "expected"),
     [
         ("Hello.", None, None, None),  # the engine's own

@@ -18,7 +18,7 @@ from gateway.api.error_bodies import UnprocessableRequest
 from gateway.api.multipart import MOST_FIELDS, MULTIPART, Form, form_schema, is_form, parse_form
 from gateway.api.routes import JSON, BodySchema
 from gateway.api.schemas import parse_json
-from gateway.errors import InvalidRequest, UnsupportedContentType
+from gateway.errors import InvalidRequest
 
 URLENCODED = "application/x-www-form-urlencoded"
 JSON_TYPES = {"application/json", "text/json"}
@@ -37,19 +37,20 @@ def require_fields(scope: Scope) -> None:
     """Refuse a body that is neither JSON nor a form.
 
     Raises:
-        UnsupportedContentType: With what is understood.
+        UnprocessableRequest: FastAPI takes it for a text, which has no fields.
     """
     if media_type(scope) not in {*JSON_TYPES, MULTIPART, URLENCODED}:
-        raise UnsupportedContentType(
-            f"The request's content type must be application/json, {MULTIPART} or {URLENCODED}."
-        )
+        types = f"application/json, {MULTIPART} or {URLENCODED}"
+        message = f"Input should be an object; the request's content type must be {types}"
+        raise UnprocessableRequest([{"type": "dict_type", "loc": ["body"], "msg": message}])
 
 
 async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, Form]:
     """A body's fields, and its files where it is a form.
 
     Raises:
-        InvalidRequest: It cannot be read.
+        UnprocessableRequest: It is not JSON.
+        InvalidRequest: It is not the form that it says.
     """
     if is_form(scope):
         form = await parse_form(body, scope)
@@ -60,7 +61,11 @@ async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, Form]:
         except ValueError:
             raise InvalidRequest("The request's body is not a form.") from None
         return _given(dict(pairs)), Form({}, ())
-    return parse_json(body), Form({}, ())
+    try:
+        return parse_json(body), Form({}, ())
+    except InvalidRequest as error:
+        detail = {"type": "json_invalid", "loc": ["body"], "msg": error.message}
+        raise UnprocessableRequest([detail]) from None
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

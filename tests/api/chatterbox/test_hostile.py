@@ -70,6 +70,27 @@ def check_refused(answer: httpx.Response) -> None:
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b'{"input": "Hi.",}'),
+        ("application/json", b""),
+        ("application/json", b"[]"),
+        ("text/plain", b'{"input": "Hi."}'),
+    ],
+)
+@pytest.mark.parametrize("path", ["/audio/speech", "/v1/audio/speech/stream", "/tts"])
+def test_a_body_that_is_no_object_is_422_as_with_fastapi(
+    client: httpx.Client, path: str, content_type: str, body: bytes
+) -> None:
+    """Broken JSON is told its place."""
+    answer = client.post(path, content=body, headers={"Content-Type": content_type})
+    assert answer.status_code == 422
+    (detail,) = answer.json()["detail"]
+    assert detail["loc"] == ["body"]
+    assert ("line 1" in detail["msg"]) is body.endswith(b",}")
+
+
 @pytest.mark.parametrize("path", [*SPEECH, *FORMS])
 def test_a_body_that_makes_no_sense_is_refused(client: httpx.Client, path: str) -> None:
     """Whatever it says it is."""

@@ -43,6 +43,10 @@ def test_chatterbox_alone_is_a_whole_server(address: str) -> None:
         answer = client.post("/v1/audio/speech", json=said)
         assert answer.headers["content-type"] == "audio/wav"
         assert client.get("/v1/models").json()["data"]
+        assert client.get("/redoc").text == client.get("/docs").text
+        listed = client.get("/v1/audio/voices", params={"model": "x"}).json()
+        assert listed["status"] == "ok"
+        assert "belinda.wav" in listed["voices"]
         assert client.get("/health").json()["status"] == "healthy"
 
 

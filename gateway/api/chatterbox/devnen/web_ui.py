@@ -74,6 +74,7 @@ class DevnenServer:
                 group=VOICES,
                 summary="List the voice library",
             ),
+            show("/v1/audio/voices", self.names, group=VOICES, summary="List voices' names"),
             upload("/upload_reference", self.upload_reference, summary="Make voices"),
             upload("/upload_predefined_voice", self.upload_predefined, summary="Make voices"),
             show(
@@ -102,6 +103,11 @@ class DevnenServer:
         """`GET /get_predefined_voices`: the engines' presets and the library's voices."""
         del request
         return JSONResponse(self._predefined())
+
+    async def names(self, request: Request) -> Response:
+        """`GET /v1/audio/voices`, where OpenAI's surface does not answer it: for llama-swap."""
+        del request
+        return JSONResponse({"status": "ok", "voices": [v["filename"] for v in self._predefined()]})
 
     async def reference_files(self, request: Request) -> Response:
         """`GET /get_reference_files`: the library's voices."""

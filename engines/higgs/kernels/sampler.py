@@ -186,8 +186,10 @@ def sample_rows_twin(
     looked_at = (back < fields[:, Field.WINDOW, None])[..., None]
     counted = (past == drawn[:, None]) & (past != stream_bos) & (past != stream_eos) & looked_at
     again = (counted.sum(1) >= fields[:, Field.REPEAT_LIMIT, None]) & looked_at[:, 0]
-    redrawn = (raw + gumbel_twin(seeds, stream + _RAW_DRAW, size)).argmax(-1).int()
-    return torch.where(broken, -1, torch.where(again, redrawn, drawn)).int()
+    if again.any():
+        redrawn = (raw + gumbel_twin(seeds, stream + _RAW_DRAW, size)).argmax(-1).int()
+        drawn = torch.where(again, redrawn, drawn)
+    return torch.where(broken, -1, drawn).int()
 
 
 def gumbel_twin(seeds: Tensor, stream: Tensor, size: int) -> Tensor:
@@ -202,17 +204,16 @@ def gumbel_twin(seeds: Tensor, stream: Tensor, size: int) -> Tensor:
         size: Codes of a codebook.
     """
     word = 0xFFFFFFFF
-    counter = [stream.long()[..., None] * _NOISE_STRIDE + torch.arange(size, device=stream.device)]
-    counter[0] = counter[0] & word
-    counter += [torch.zeros_like(counter[0])] * 3
+    first = stream.long()[..., None] * _NOISE_STRIDE + torch.arange(size, device=stream.device)
+    counter = [first, *[torch.zeros_like(first)] * 3]
     low, high = seeds[:, 0, None, None], seeds[:, 1, None, None]
     for _ in range(10):
         a, b = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
         counter = [
-            ((b >> 32) & word) ^ counter[1] ^ low,
-            b & word,
-            ((a >> 32) & word) ^ counter[3] ^ high,
-            a & word,
+            (b >> 32).bitwise_xor_(counter[1]).bitwise_xor_(low).bitwise_and_(word),
+            b.bitwise_and_(word),
+            (a >> 32).bitwise_xor_(counter[3]).bitwise_xor_(high).bitwise_and_(word),
+            a.bitwise_and_(word),
         ]
         low, high = (low + 0x9E3779B9) & word, (high + 0xBB67AE85) & word
     signed = counter[0].int()

@@ -12,6 +12,7 @@ MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spe
 if not MISSING:
     import torch
 
+    torch.set_num_threads(1)  # tiny tensors: a second thread only waits, for long on a busy machine
     if not torch.cuda.is_available():
         # Read by Triton when a kernel's module is imported, so here, before any test's module.
         os.environ.setdefault("TRITON_INTERPRET", "1")

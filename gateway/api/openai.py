@@ -132,7 +132,8 @@ class OpenAISurface:
                 bodies={JSON: SpeechBody, MULTIPART: partial(form_schema, SpeechBody)},
                 produces=(*AUDIO_TYPES, EVENTS_TYPE),
                 description="Streams audio as it is made. A failure after the first audio aborts "
-                "the connection: a clean end means complete audio.",
+                "the connection: a clean end means complete audio."
+                + (" Without `model`, Chatterbox's server answers." if self._modelless else ""),
             ),
             listed("/v1/models", self.list_models, summary="List the models"),
             listed("/v1/models/{model:path}", self.get_model, summary="Show a model"),

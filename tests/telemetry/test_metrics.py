@@ -31,7 +31,7 @@ TEXTS = (
 # Label names that may stand in the exposition: closed sets, never a client's text.
 LABELS = {
     "surface", "outcome", "reason", "response_format", "voice", "upstream", "version", "python",
-    "le", "key", "state",
+    "le", "key", "state", "result",
 }  # fmt: skip
 
 

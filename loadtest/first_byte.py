@@ -38,7 +38,7 @@ def beside_a_job(calls: int) -> None:
     text = " ".join(f"Sentence number {number} of a long text." for number in range(20_000))
     taken: dict[str, list[float]] = {"alone": [], "beside a job": []}
     with (
-        running_engine("--voice", "simulated", "--profile", "a100-40gb") as engine,
+        running_engine("--voice", "simulated", "--total-tokens-per-second", "1500") as engine,
         running_serve(upstreams=engine.address) as serve,
         httpx.Client(base_url=serve.url, timeout=60) as client,
     ):

@@ -253,7 +253,8 @@ def test_no_route_is_missing_from_the_tables(gateway: Gateway) -> None:
     called |= {
         (method, prefix + BASE + path) for method, path, *_ in LONG for prefix in ("", "/v1")
     }
-    for route in gateway.routes:
+    first = {(route.method, route.path): route for route in reversed(gateway.routes)}
+    for route in first.values():  # of two with one path, the first holds
         if route.surface.name != "chatterbox":
             continue
         path = route.path.replace("{voice_name}", "anna").replace("{alias}", "ann")

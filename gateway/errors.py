@@ -109,7 +109,7 @@ class VoiceExists(GatewayError):
 
 
 class JobNotFound(GatewayError):
-    """No such job, or somebody else's."""
+    """No such job, or one of another caller."""
 
     status = 404
     code = "job_not_found"
@@ -192,7 +192,7 @@ class UnsupportedContentType(GatewayError):
 
 
 class QueueFull(GatewayError):
-    """The queue has no place left, or (subclasses) waiting in it is in vain."""
+    """The queue has no place left, or (subclasses) the wait would be too long."""
 
     status = 429
     code = "queue_full"
@@ -206,7 +206,7 @@ class QueueTimeout(QueueFull):
 
 
 class QueueTooSlow(QueueFull):
-    """The queue moves too slowly for its deadline: waiting would be in vain."""
+    """The estimated wait exceeds the deadline."""
 
     code = "queue_too_slow"
 

@@ -111,7 +111,7 @@ def _sentence(plan: ContainerPlan, said: str) -> str:
 
 
 def port_taken(port: int) -> str:
-    """What to say about a port that somebody else has."""
+    """The error message for a port that is in use."""
     return (
         f"Port {port} of this machine is taken by another process: stop that, or set HIGGS_PORT "
         "to a free one."

@@ -1,4 +1,4 @@
-"""Routes for whoever runs the upstreams: how each is doing, and keeping new work off one.
+"""Routes for operators of the upstreams: the state of each, and draining one.
 
 Who may call them is the door's business (access.py). Here, and only here, addresses are told.
 """

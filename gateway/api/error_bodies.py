@@ -1,7 +1,7 @@
 """Errors in the shapes of the surfaces: one renderer a family of clients.
 
 A surface is a name in metrics and the log, and the renderer of everything that is refused on its
-routes, whoever refuses it.
+routes, whichever layer refuses it.
 """
 
 from __future__ import annotations

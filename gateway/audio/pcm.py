@@ -1,6 +1,6 @@
 """Raw audio as it travels through the gateway: 16-bit little-endian mono samples in bytes.
 
-Chunks may be cut anywhere by whoever delivers them; an `Aligner` gives whole samples back.
+Chunks may be cut anywhere on their way; an `Aligner` gives whole samples back.
 """
 
 from __future__ import annotations

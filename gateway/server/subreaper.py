@@ -63,7 +63,7 @@ class Keeper:
 
     @staticmethod
     def _reap(process: subprocess.Popen[bytes]) -> int | None:
-        """Take leave of all that has ended, orphans included; the command's status, if it has."""
+        """Reap all that has ended, orphans included; the command's status, if it has."""
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == process.pid:

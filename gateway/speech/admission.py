@@ -20,7 +20,7 @@ FEWEST_RELEASES = 8  # below that, and below the slots, the estimate is a lower 
 SHORTEST_WINDOW = 64
 LONGEST_WINDOW = 512
 LONGEST_RETRY_AFTER_SECONDS = 60.0  # clients give up above 120 s (OpenAI's SDKs)
-# Who would wait longer than this share of the deadline is refused at once: the rest of it is for
+# A request whose estimated wait exceeds this share of the deadline is refused: the rest is for
 # the first audio, and for what the estimate is wrong by.
 DEADLINE_SHARE = 0.7
 

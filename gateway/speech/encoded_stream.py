@@ -28,7 +28,7 @@ SLICE_BYTES = 48_000  # 1 s: a few milliseconds of a thread for the slowest code
 
 
 class EncodedStream:
-    """One answer; closed by whoever sends it.
+    """One answer; closed by its sender.
 
     Args:
         request: What is answered.

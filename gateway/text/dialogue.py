@@ -1,7 +1,7 @@
 """Dialogue: `[SPEAKERn]` turns, put together into generations that never lose track of the speaker.
 
 A dialogue that fits is one generation, as the model likes it; a longer one is cut between turns,
-and every generation begins with the tag of whoever speaks.
+and every generation begins with its speaker's tag.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def dialogue_prompt(
 
     The scene comes first, then one line a speaker: `SPEAKER1: deep male`. Who is not described is
     feminine with an even number and masculine with an odd one, so a speaker sounds the same in
-    every part of a dialogue, whoever else is in it.
+    every part of a dialogue, whichever voices are beside it.
 
     Args:
         speakers: Numbers of the tags; all of the whole dialogue, in every part of it.

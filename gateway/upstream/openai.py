@@ -60,7 +60,7 @@ class OpenAIDialect:
     def _references(self, generation: Generation) -> dict[str, Any]:
         """The recordings, where this server takes them.
 
-        They travel as data alone: an address would be fetched by the server, whoever wrote it.
+        They travel as data alone: an address would be fetched by the server.
         """
         if not generation.references:
             return {}

@@ -250,7 +250,7 @@ class Store:
             )
 
     def enter(self, job_id: str, state: State, among: frozenset[State]) -> Job:
-        """Put a job into another state; whoever works on it loses it.
+        """Put a job into another state; its holder loses it.
 
         Args:
             job_id: Its id.

@@ -1,7 +1,7 @@
 """The library's folder on disk: one lock, files that appear whole or not at all, no way out of it.
 
 Every access goes by a plain name relative to the opened folder and follows no symbolic link, so
-neither a name in config.json nor a link that somebody put there leads anywhere else.
+neither a name in config.json nor a link in the folder leads anywhere else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """devnen/Chatterbox-TTS-Server around `/tts`: voices, uploads, and what its user interface asks.
 
 Its files are the voice library's voices, named with `.wav`; its settings are the operator's here,
-so the routes that change them answer politely and change nothing.
+so the routes that change them answer with success and change nothing.
 """
 
 from __future__ import annotations

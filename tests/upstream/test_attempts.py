@@ -61,6 +61,7 @@ def test_a_retry_goes_to_the_upstream_that_has_not_failed(
 
 def test_each_attempt_is_counted_once(pair: Gateway, engine: str, other: str) -> None:
     """Failures before the first audio, behind it, and generations that ended well."""
+    wait_until(lambda: all(u.healthy for u in pair.runtime.pool.upstreams), "both are ready")
     code = "upstream_protocol_error"
     before = attempts(pair, engine, code), attempts(pair, engine, "ok"), attempts(pair, other, "ok")
     plan_faults(engine, "raise", "cut-960000")

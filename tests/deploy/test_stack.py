@@ -280,15 +280,23 @@ def test_the_presets_of_the_image_are_seeded_once_and_given_to_the_gateway(gpu: 
     read = ("exec", "-T", "gateway", "python3", "-c")
     seeded = sorted(["config.json", *(f"{name}.wav" for name in PRESETS)])
     assert gpu.compose(*read, listing).split() == [*seeded, "10001"]
+    before = gpu.compose(*read, "print(open('/voices/config.json').read())")
     change = "open('/voices/config.json', 'w').write('{}')"
     gpu.compose(*read, change)
     gpu.compose("run", "--rm", "-T", "voices-seed")
     assert gpu.compose(*read, "print(open('/voices/config.json').read())") == "{}"
+    gpu.compose(*read, f"open('/voices/config.json', 'w').write({before!r})")
 
 
 def test_the_gateway_speaks_through_the_gpu_service(gpu: GpuStack) -> None:
     """It finds the engine by the name that both profiles give it."""
     wait_until(gpu.ready, "the gateway is ready")
+
+    def lists_presets() -> bool:
+        listed = httpx.get(f"{gpu.url}/v1/audio/voices", timeout=10).json()["voices"]
+        return set(PRESETS) <= {voice["name"] for voice in listed}
+
+    wait_until(lists_presets, "the presets are listed again")
     body = {"model": "tts-1", "voice": "alloy", "input": "Hello.", "response_format": "pcm"}
     answer = httpx.post(f"{gpu.url}/v1/audio/speech", json=body, timeout=30)
     assert answer.status_code == 200, answer.text

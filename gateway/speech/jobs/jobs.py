@@ -93,7 +93,6 @@ class Jobs:
         self._retention_seconds = retention_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
         self._opened: Store | None = None
-        self._reason = "the gateway is starting"
         self._runner: Runner | None = None
 
     async def run(self, runner_of: Callable[[Store], Runner]) -> None:
@@ -105,7 +104,6 @@ class Jobs:
         try:
             self._opened = await self.in_store(lambda: Store(self._folder, self._most_bytes))
         except (OSError, sqlite3.Error) as error:
-            self._reason = f"the folder of jobs cannot be used ({error})"
             logger.warning("no jobs: %s: %s", self._folder, error)
             return
         self._runner = runner_of(self._opened)

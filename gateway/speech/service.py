@@ -272,12 +272,14 @@ class SpeechService:
 
         Args:
             prepared: The job's request, which is buffered.
-            text: What the segment says.
+            text: What the segment says; nothing is a short silence.
             earlier: Audio of earlier segments that goes along.
 
         Raises:
             GatewayError: It was not made.
         """
+        if not text:
+            return silence(SILENT_TEXT_SECONDS)
         self._pool.require_ready()
         with self._metrics.slots_in_use.track_inprogress():
             try:

@@ -38,18 +38,23 @@ class Passage:
         return self.words > MOST_WORDS or self.letters > MOST_LETTERS
 
 
+# Letters that stand in texts of every language, such as µ and º, are said as such.
+_OF_ALL_SCRIPTS = frozenset({"", "MASCULINE", "FEMININE", "MICRO", "MATHEMATICAL", "MODIFIER"})
+_LETTERLIKE = range(0x2100, 0x2150)  # the signs of kelvin, litre
+_IDEOGRAPHS = {"IDEOGRAPHIC": "CJK"}  # 々 repeats one
+
+
 @lru_cache(maxsize=8192)
 def script_of(character: str) -> str | None:
     """The script of a letter, by the first word of its Unicode name; None for what is no letter."""
-    if not character.isalpha():
+    if not character.isalpha() or ord(character) in _LETTERLIKE:
         return None
     name = unicodedata.name(character, "")
-    for width in ("FULLWIDTH ", "HALFWIDTH ", "MODIFIER LETTER", "MATHEMATICAL"):
-        if name.startswith(width):
-            return None
-    word = name.split(" ", 1)[0]
-    # Signs that stand in texts of every language: º, ª, µ and the like are said as such.
-    return None if word in {"MASCULINE", "FEMININE", "MICRO"} or not word else word
+    for width in ("FULLWIDTH ", "HALFWIDTH "):
+        name = name.removeprefix(width)
+    # The mark that lengthens a sound of either Japanese script is "KATAKANA-HIRAGANA …".
+    word = name.split(" ", 1)[0].split("-")[0]
+    return None if word in _OF_ALL_SCRIPTS else _IDEOGRAPHS.get(word, word)
 
 
 def scripts_in(text: str) -> frozenset[str]:
@@ -83,15 +88,22 @@ def foreign_passages(text: str, scripts: AbstractSet[str]) -> Iterator[Passage]:
 
 
 def without_foreign(text: str, scripts: AbstractSet[str]) -> tuple[str, int]:
-    """A text without the letters of other scripts than these, and how many were left out."""
+    """A text without the letters of other scripts than these, and how many were left out.
+
+    Their accents and vowel signs go with them.
+    """
     if scripts_in(text) <= scripts:
         return text, 0
     kept = []
     left_out = 0
+    after_foreign = False
     for character in text:
         found = script_of(character)
-        if found is not None and found not in scripts:
-            left_out += 1
-        else:
+        if found is not None:
+            after_foreign = found not in scripts
+            left_out += after_foreign
+        elif unicodedata.category(character)[0] != "M":
+            after_foreign = False
+        if not after_foreign:
             kept.append(character)
     return "".join(kept), left_out

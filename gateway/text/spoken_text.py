@@ -68,16 +68,14 @@ def read_text(
 
     Raises:
         InvalidRequest: It is empty, blank, too long or not Unicode.
-        UnspeakableText: A passage of five words or 20 letters, or all there is to say, is in
-            another script.
+        UnspeakableText: A passage of five words or 20 letters is in another script.
     """
     check_text(written, most_characters)
     spoken = spoken_form(written) if normalised else written
     left_out = 0
     if scripts is not None:
-        speakable, left_out = without_foreign(spoken, scripts)
-        check_scripts(spoken, scripts, whole=looks_silent(sanitise_text(speakable)))
-        spoken = speakable
+        check_scripts(spoken, scripts)
+        spoken, left_out = without_foreign(spoken, scripts)
     return SpokenText(
         written,
         spoken,
@@ -90,19 +88,17 @@ def read_text(
     )
 
 
-def check_scripts(text: str, scripts: frozenset[str], *, whole: bool) -> None:
+def check_scripts(text: str, scripts: frozenset[str]) -> None:
     """Refuse a text with a long passage in a script that no engine at hand can say.
 
     Args:
         text: What is said.
         scripts: Scripts that the engines at hand can say.
-        whole: Nothing else is in the text: a passage of any length is refused.
 
     Raises:
         UnspeakableText: With the first such passage.
     """
-    passages = foreign_passages(text, scripts)
-    first = next((found for found in passages if whole or found.is_long), None)
+    first = next((found for found in foreign_passages(text, scripts) if found.is_long), None)
     if first is not None:
         passage = " ".join(text[first.start : first.end].split())
         if len(passage) > SHOWN_CHARACTERS:

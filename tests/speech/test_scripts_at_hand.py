@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from loadtest.prose import prose
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 RUSSIAN = "Это очень важное сообщение для вас."
 
@@ -42,3 +42,52 @@ def test_a_word_is_left_out_and_counted(gateway: Gateway) -> None:
     assert answer.status_code == 200
     assert answer.headers["x-unspoken-letters"] == "6"
     assert "x-unspoken-letters" not in speak(gateway, "The word is English.").headers
+
+
+@pytest.mark.parametrize("text", ["Привет", "你好世界", "नमस्ते!"])
+@pytest.mark.parametrize(
+    ("path", "field", "more"),
+    [
+        ("/v1/audio/speech", "input", {"model": "tts-1"}),
+        ("/v1/audio/speech", "input", {}),
+        ("/audio/speech/stream", "input", {}),
+        ("/generate", "text", {}),
+        ("/tts", "text", {"predefined_voice_id": "alloy.wav"}),
+    ],
+)
+def test_a_word_alone_is_a_short_silence_on_every_surface(
+    gateway: Gateway, path: str, field: str, more: dict[str, str], text: str
+) -> None:
+    """What a client cut from a longer text is judged as it is within it."""
+    body = {field: text, "response_format": "wav", **more}
+    answer = httpx.post(gateway.url + path, json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert int(answer.headers["x-unspoken-letters"]) >= 4
+    assert not any(answer.content[44:])
+    assert 0.1 < len(answer.content[44:]) / 48_000 < 1
+
+
+def made(gateway: Gateway, text: str) -> bytes:
+    """The samples of a job."""
+    url = gateway.url + "/v1/audio/jobs"
+    job = httpx.post(url, json={"input": text, "response_format": "pcm"}, timeout=60).json()
+    path = f"{url}/{job['id']}"
+    state = wait_until(
+        lambda: (found := httpx.get(path).json()["state"]) in {"completed", "failed"} and found,
+        "the job is over",
+    )
+    assert state == "completed"
+    return httpx.get(path + "/download").content
+
+
+@pytest.mark.parametrize("text", ["Привет", "\N{PARTY POPPER}", "# \N{BLACK STAR}\n\n---"])
+def test_a_job_with_nothing_to_say_is_a_short_silence(gateway: Gateway, text: str) -> None:
+    """It is over at once, with a file."""
+    audio = made(gateway, text)
+    assert not any(audio)
+    assert 0.1 < len(audio) / 48_000 < 1
+
+
+def test_a_job_leaves_a_word_out_too(gateway: Gateway) -> None:
+    """It judges the text as it was judged when it came."""
+    assert len(made(gateway, "The word привет is Russian.")) > 48_000

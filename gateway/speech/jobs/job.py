@@ -156,6 +156,7 @@ def request_fields(request: SpeechRequest) -> dict[str, Any]:
     fields = {each.name: getattr(request, each.name) for each in dataclasses.fields(request)}
     del fields["text"], fields["references"]
     fields["normalised"] = request.text.normalised
+    fields["scripts"] = request.text.scripts and sorted(request.text.scripts)
     fields["sampling"] = dataclasses.asdict(request.sampling)
     fields["transcripts"] = [reference.transcript for reference in request.references]
     return fields
@@ -178,5 +179,11 @@ def request_of(fields: dict[str, Any], text: str, references: Sequence[bytes]) -
     samples = tuple(
         Reference(wav, transcript) for wav, transcript in zip(references, transcripts, strict=True)
     )
-    spoken = read_text(text, len(text), normalised=known.pop("normalised", True))
+    scripts = known.pop("scripts", None)
+    spoken = read_text(
+        text,
+        len(text),
+        normalised=known.pop("normalised", True),
+        scripts=scripts and frozenset(scripts),
+    )
     return SpeechRequest(text=spoken, references=samples, **known)

@@ -18,7 +18,6 @@ from gateway.access.rate_limits import CALLER, audio_charged
 from gateway.audio.join import PAUSES_SECONDS
 from gateway.errors import (
     GatewayError,
-    InvalidRequest,
     JobNotFound,
     NoJobs,
     QueueFull,
@@ -69,7 +68,8 @@ def plan_segments(
                 records.append(SegmentRecord(len(records), segment.text, before))
                 before = Boundary.SENTENCE
             before = max(before, Boundary.PARAGRAPH)
-    return tuple(records), tuple(chapters)
+    # A text with nothing to say is a short silence, as for every request.
+    return tuple(records) or (SegmentRecord(0, "", Boundary.CHAPTER),), tuple(chapters)
 
 
 class Jobs:
@@ -172,8 +172,6 @@ class Jobs:
         segments, chapters = await self.in_store(
             lambda: plan_segments(parts, prepared.segments_of, every_paragraph=every_paragraph)
         )
-        if not segments:
-            raise InvalidRequest("There is nothing to say in the text.", param="input")
         new = NewJob(
             _caller(),
             prepared.request,

@@ -29,6 +29,9 @@ ADDRESSES = (
     *("audio_prompt_url", "prompt_audio_url", "speaker_wav_url", "reference_audio_path"),
 )
 
+# What clients write for a value that they do not have; Home Assistant sends instructions "None".
+UNSET = frozenset({"", "None", "null", "undefined"})
+
 
 def _refuse_address(_: object) -> None:
     raise PydanticCustomError(
@@ -40,8 +43,9 @@ def _refuse_address(_: object) -> None:
 class LenientFields(BaseModel):
     """Fields as clients send them.
 
-    `null` is "not given", and so is blank text in every field but a required one; numbers and
-    truths may stand as text; words of a closed list are read in any case. A truth is no number.
+    `null` is "not given", and so is blank text, or one of UNSET, in every field but a required one;
+    numbers and truths may stand as text; words of a closed list are read in any case. A truth is
+    no number.
     """
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -56,7 +60,7 @@ class LenientFields(BaseModel):
             name: value
             for name, value in given.items()
             if value is not None
-            and not (isinstance(value, str) and name not in required and not value.strip())
+            and not (isinstance(value, str) and name not in required and value.strip() in UNSET)
         }
 
     @field_validator("*", mode="before")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AliasChoices, Field, ValidationError
 from starlette.types import Scope
@@ -23,7 +23,7 @@ from gateway.api.endpoint import (
 from gateway.api.error_bodies import GENERATE, UnprocessableRequest
 from gateway.api.generate_batch import MOST_BATCH_ITEMS, BatchEndpoint
 from gateway.api.routes import AUDIO_TYPES, JSON, Route
-from gateway.api.schemas import TextOptions, parse_json
+from gateway.api.schemas import ResponseFormat, TextOptions, parse_json
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest
 from gateway.speech.request import SpeechRequest
@@ -63,7 +63,7 @@ class GenerateBody(TextOptions):
     top_k: int = Field(50, ge=1, le=100)
     max_tokens: int = Field(2048, ge=256, le=8192)
     voice: str | None = Field(None, max_length=256, description="A listed voice.")
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "wav"
+    response_format: ResponseFormat = "wav"
     stream: bool = Field(False, description="Send the audio as it is made.")
 
 

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from gateway.access.policy import JOBS
 from gateway.api.endpoint import STREAM_HEADERS, BodyReader
 from gateway.api.error_bodies import OPENAI
+from gateway.api.field_rules import LenientFields
 from gateway.api.multipart import (
     MULTIPART,
     Form,
@@ -24,7 +25,14 @@ from gateway.api.multipart import (
 )
 from gateway.api.openai import OpenAISurface
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
-from gateway.api.schemas import Name, SpeechBody, parse_json, validation_error
+from gateway.api.schemas import (
+    Name,
+    ResponseFormat,
+    SpeechBody,
+    parse_json,
+    read_query,
+    validation_error,
+)
 from gateway.audio.encoders import ENCODERS
 from gateway.audio.join import MOST_PAUSE_SECONDS, PAUSES_SECONDS
 from gateway.errors import InvalidRequest, JobNotFound
@@ -37,18 +45,6 @@ BASE = "/v1/audio/jobs"
 LISTED, MOST_LISTED = 20, 100
 TEXT_FILE = "file"  # the part of a form that holds a text file instead of `input`
 PING_EVERY = 15  # looks, about seconds: proxies close a stream that is silent for long
-
-
-_FORMAT = {"type": "string", "enum": list(ENCODERS)}
-_LIST_PARAMETERS = (
-    {"name": "state", "in": "query", "schema": {"type": "string", "enum": list(State)}},
-    {"name": "after", "in": "query", "schema": {"type": "string"}},
-    {
-        "name": "limit",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED},
-    },
-)
 
 
 class JobBody(SpeechBody):
@@ -71,6 +67,20 @@ class JobBody(SpeechBody):
         le=MOST_PAUSE_SECONDS,
         description="Pause at every chapter.",
     )
+
+
+class JobsQuery(LenientFields):
+    """The query of a list of jobs."""
+
+    state: State | None = None
+    after: str | None = None
+    limit: int = Field(LISTED, ge=1, le=MOST_LISTED)
+
+
+class DownloadQuery(LenientFields):
+    """The query of a job's audio."""
+
+    response_format: ResponseFormat | None = None
 
 
 class JobsSurface:
@@ -103,7 +113,7 @@ class JobsSurface:
                 summary="Begin a job",
                 bodies={JSON: JobBody, MULTIPART: partial(form_schema, JobBody, TEXT_FILE)},
             ),
-            show(BASE, self.list_jobs, summary="List the jobs", query=_LIST_PARAMETERS),
+            show(BASE, self.list_jobs, summary="List the jobs", query=JobsQuery),
             show(one, self.show, summary="Show a job"),
             Route("DELETE", one, self.delete, OPENAI, JOBS, "Delete a job and its audio"),
             show(f"{one}/events", self.events, summary="Watch a job", produces=(EVENTS_TYPE,)),
@@ -111,7 +121,7 @@ class JobsSurface:
                 f"{one}/download",
                 self.download,
                 summary="Fetch a job's audio",
-                query=({"name": "response_format", "in": "query", "schema": _FORMAT},),
+                query=DownloadQuery,
                 produces=AUDIO_TYPES,
             ),
             change(f"{one}/pause", self.pause, summary="Pause a job; what it made stays"),
@@ -139,21 +149,16 @@ class JobsSurface:
 
     async def list_jobs(self, request: Request) -> Response:
         """`GET`: the newest first; `limit`, `after` (an id) and `state` choose."""
-        jobs = await self._jobs.owned()
-        state, after = (request.query_params.get(name) for name in ("state", "after"))
-        if state is not None:
-            if state not in list(State):
-                raise InvalidRequest(f"'state' is one of {', '.join(State)}.", param="state")
-            jobs = [job for job in jobs if job.state == state]
-        if after is not None:
+        query = read_query(request, JobsQuery)
+        jobs = [job for job in await self._jobs.owned() if query.state in {None, job.state}]
+        if query.after is not None:
             ids = [job.id for job in jobs]
-            jobs = jobs[ids.index(after) + 1 :] if after in ids else []
-        limit = _limit(request.query_params.get("limit", str(LISTED)))
+            jobs = jobs[ids.index(query.after) + 1 :] if query.after in ids else []
         return JSONResponse(
             {
                 "object": "list",
-                "data": [self._shown(job) for job in jobs[:limit]],
-                "has_more": len(jobs) > limit,
+                "data": [self._shown(job) for job in jobs[: query.limit]],
+                "has_more": len(jobs) > query.limit,
             }
         )
 
@@ -192,11 +197,7 @@ class JobsSurface:
         With `response_format`, the stored audio in another format, encoded while it is sent.
         """
         job = await self._job(request)
-        wanted = request.query_params.get("response_format", job.response_format).lower()
-        if wanted not in ENCODERS:
-            raise InvalidRequest(
-                f"'response_format' is one of {', '.join(ENCODERS)}.", param="response_format"
-            )
+        wanted = read_query(request, DownloadQuery).response_format or job.response_format
         name = f"{job.notes.display_name or job.id}.{wanted}"
         if wanted == job.response_format:
             path = await self._jobs.audio(job)
@@ -280,9 +281,3 @@ async def _read(body: bytes, request: Request) -> tuple[JobBody, Form]:
         raise InvalidRequest("The text file is not UTF-8.", param=TEXT_FILE) from None
     except ValidationError as error:
         raise validation_error(error) from None
-
-
-def _limit(given: str) -> int:
-    if not (given.isascii() and given.isdecimal()) or not 1 <= int(given[:9]) <= MOST_LISTED:
-        raise InvalidRequest(f"'limit' is a whole number from 1 to {MOST_LISTED}.", param="limit")
-    return int(given)

@@ -52,10 +52,14 @@ def form_schema(model: type[BaseModel], *files: str) -> dict[str, Any]:
         files: Names of the fields that hold a file.
     """
     schema = model.model_json_schema(ref_template=REFERENCE)
-    schema.pop("$defs", None)
+    named = schema.pop("$defs", {})
     fields: dict[str, Any] = {}
     for name, field in schema["properties"].items():
-        choices = [choice for choice in field.get("anyOf", [field]) if choice != {"type": "null"}]
+        choices = [
+            named[choice["$ref"].rsplit("/", 1)[-1]] if "$ref" in choice else choice
+            for choice in field.get("anyOf", [field])
+            if choice != {"type": "null"}
+        ]
         told = {key: field[key] for key in ("title", "description") if key in field}
         if name in JSON_FIELDS:
             said = f"{told.get('description', '')} It may hold JSON.".strip()

@@ -9,14 +9,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import VOICE_CHANGES, VOICES
 from gateway.api.endpoint import BodyReader
 from gateway.api.error_bodies import OPENAI
+from gateway.api.field_rules import LenientFields
 from gateway.api.multipart import MULTIPART, Form, is_form, parse_form
 from gateway.api.routes import Route
+from gateway.api.schemas import read_query
 from gateway.errors import InvalidRequest, UnsupportedContentType
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import LibraryVoice
@@ -42,20 +45,17 @@ _VOICE_FORM = {
         "consent": {"type": "string", "description": "Stored with the voice, and not judged."},
     },
 }
-_PAGE_PARAMETERS = (
-    {
-        "name": "legacy",
-        "in": "query",
-        "description": "`true` or `1` lists plain names; anything else is ignored.",
-        "schema": {},
-    },
-    {
-        "name": "limit",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED},
-    },
-    {"name": "after", "in": "query", "schema": {"type": "string"}},
-)
+
+
+class VoicesQuery(LenientFields):
+    """The query of the list of voices."""
+
+    legacy: str | None = Field(
+        None, description="`true` or `1` lists plain names; anything else is ignored."
+    )
+    model: str | None = Field(None, description="A list of names for llama-swap and KoboldCpp.")
+    limit: int | None = Field(None, ge=1, le=MOST_LISTED)
+    after: str | None = Field(None, description="An id or name; the list begins behind it.")
 
 
 class CustomVoices:
@@ -80,7 +80,7 @@ class CustomVoices:
                 OPENAI,
                 VOICES,
                 "List the voices",
-                query=_PAGE_PARAMETERS,
+                query=VoicesQuery,
             ),
             Route(
                 "POST",
@@ -106,9 +106,9 @@ class CustomVoices:
     async def list_voices(self, request: Request) -> Response:
         """`GET /v1/audio/voices`: objects, or strings with `?legacy=true` or `?model=`."""
         names = self._catalogue.names
-        query = request.query_params
+        query = read_query(request, VoicesQuery)
         # llama-swap and KoboldCpp name a model, and read devnen's list.
-        if query.get("legacy", "").lower() in {"true", "1"} or "model" in query:
+        if (query.legacy or "").lower() in {"true", "1"} or query.model:
             return JSONResponse({"status": "ok", "voices": names})
         own = {voice.name: voice for voice in self._catalogue.snapshot.voices}
         voices = [
@@ -117,9 +117,15 @@ class CustomVoices:
             else {"id": name, "name": name, "object": "audio.voice"}
             for name in names
         ]
-        page, has_more = _page(voices, request)
+        if query.after is not None:
+            places = [n for n, v in enumerate(voices) if query.after in {v["id"], v["name"]}]
+            if not places:
+                raise InvalidRequest("'after' is no voice's id.", param="after")
+            voices = voices[places[0] + 1 :]
+        page = voices[: query.limit]
         # Front ends that read `voices` show and store the id; OpenAI's own reads `data`.
         shown = [{**voice, "id": voice["name"]} for voice in page]
+        has_more = len(page) < len(voices)
         return JSONResponse({"voices": shown, "object": "list", "data": page, "has_more": has_more})
 
     async def create(self, request: Request) -> Response:
@@ -189,18 +195,3 @@ def _described(voice: LibraryVoice) -> dict[str, Any]:
         "prompt_transcript": voice.prompt_transcript,
         "default": voice.is_default,
     }
-
-
-def _page(voices: list[dict[str, Any]], request: Request) -> tuple[list[dict[str, Any]], bool]:
-    """A part of a list, as `limit` and `after` ask for, and whether there is more."""
-    after, limit = request.query_params.get("after"), request.query_params.get("limit")
-    if after is not None:
-        places = [place for place, v in enumerate(voices) if after in {v["id"], v["name"]}]
-        if not places:
-            raise InvalidRequest("'after' is no voice's id.", param="after")
-        voices = voices[places[0] + 1 :]
-    if limit is None:
-        return voices, False
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST_LISTED:
-        raise InvalidRequest(f"'limit' is a number from 1 to {MOST_LISTED}.", param="limit")
-    return voices[: int(limit)], len(voices) > int(limit)

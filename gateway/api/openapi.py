@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from gateway import __version__
 from gateway.access.policy import DOCS
 from gateway.api.error_bodies import ERROR_SCHEMAS, OPERATIONS
+from gateway.api.multipart import form_schema
 from gateway.api.routes import EVENTS_TYPE, JSON, REFERENCE, BodySchema, Route
 
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
@@ -98,7 +99,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
                 }
                 for name in _PARAMETER.findall(route.path)
             ),
-            *route.query,
+            *_query_parameters(route.query),
         ],
         "responses": {
             "2XX": {
@@ -121,6 +122,11 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             },
         }
     return operation
+
+
+def _query_parameters(model: type[BaseModel] | None) -> list[dict[str, Any]]:
+    fields = form_schema(model)["properties"] if model else {}
+    return [{"name": name, "in": "query", "schema": field} for name, field in fields.items()]
 
 
 def _answer_schema(kind: str) -> dict[str, Any]:

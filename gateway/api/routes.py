@@ -50,7 +50,7 @@ class Route:
         group: What a client must be allowed to do; see `gateway.access.policy`.
         summary: For the OpenAPI document.
         bodies: What it reads, by content type: a model, a schema, or what makes a schema.
-        query: OpenAPI parameters of its query.
+        query: What its query may hold, or None.
         produces: Content types of a good answer.
         description: More for the OpenAPI document.
     """
@@ -62,7 +62,7 @@ class Route:
     group: str
     summary: str
     bodies: Mapping[str, BodySchema] = field(default_factory=dict)
-    query: tuple[Mapping[str, Any], ...] = ()
+    query: type[BaseModel] | None = None
     produces: tuple[str, ...] = (JSON,)
     description: str = ""
 

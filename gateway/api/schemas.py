@@ -6,9 +6,10 @@ The same models make the OpenAPI document, so what is checked and what is told c
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, StringConstraints, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, StringConstraints, ValidationError
+from starlette.requests import Request
 
 from gateway.api.field_rules import LenientFields, SpokenFields
 from gateway.audio.encoders import RESPONSE_FORMATS
@@ -22,6 +23,8 @@ MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len
 MOST_JSON_MARKS = 200_000
 _JSON_MARKS = (b",", b"[", b"{")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class VoiceId(LenientFields):
@@ -74,9 +77,7 @@ class SpeechBody(TextOptions):
         description="The scene: who speaks, where and how. It replaces the preset's own "
         "recording, so the voice is then described rather than copied.",
     )
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = Field(
-        None, description="Format of the audio."
-    )
+    response_format: ResponseFormat | None = Field(None, description="Format of the audio.")
     speed: float = Field(
         1.0, ge=SPEED_RANGE[0], le=SPEED_RANGE[1], description="Tempo; the pitch stays."
     )
@@ -160,6 +161,18 @@ def parse_json(body: bytes) -> Any:
     except ValueError:
         reason = "a number has too many digits"
     raise InvalidRequest(f"The request's body is not JSON: {reason}.")
+
+
+def read_query(request: Request, model: type[Model]) -> Model:
+    """Check a request's query.
+
+    Raises:
+        InvalidRequest: The first thing that is wrong.
+    """
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise validation_error(error) from None
 
 
 def validation_error(error: ValidationError) -> InvalidRequest:

@@ -8,11 +8,13 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from gateway.api.chatterbox.devnen.tts import DevnenBody
-from gateway.api.chatterbox.travisvn.long_text_schemas import LongBody
+from gateway.api.chatterbox.travisvn.long_text_schemas import HistoryQuery, ListQuery, LongBody
 from gateway.api.chatterbox.travisvn.speech import TravisvnBody
+from gateway.api.chatterbox.travisvn.status import StatusQuery
 from gateway.api.field_rules import ADDRESSES
 from gateway.api.generate import GenerateBody
-from gateway.api.jobs import JobBody
+from gateway.api.jobs import JobBody, JobsQuery
+from gateway.api.openai_voices import VoicesQuery
 from gateway.api.schemas import SpeechBody, parse_json, validation_error
 from gateway.errors import InvalidRequest
 
@@ -34,7 +36,7 @@ def read(model: type[BaseModel], /, **fields: Any) -> Any:
 
 
 @SURFACES
-@pytest.mark.parametrize("unset", [None, "", "  "])
+@pytest.mark.parametrize("unset", [None, "", "  ", "None", "null", "undefined"])
 def test_null_and_blank_text_are_not_given(model: type[BaseModel], unset: str | None) -> None:
     """In every field but the text itself: the body equals one that leaves it out."""
     bare = read(model)
@@ -67,6 +69,9 @@ def test_the_text_itself_is_required(model: type[BaseModel]) -> None:
         (SpeechBody, {"sample_rate": "16000"}, {"sample_rate": 16000}),
         (SpeechBody, {"response_format": "MP3"}, {"response_format": "mp3"}),
         (SpeechBody, {"response_format": " Wav "}, {"response_format": "wav"}),
+        (SpeechBody, {"response_format": "WAV ", "speed": "1.0 "},
+         {"response_format": "wav", "speed": 1.0}),
+        (SpeechBody, {"stream": "yes", "speed": "1e0"}, {"stream": True, "speed": 1.0}),
         (SpeechBody, {"stream_format": "SSE"}, {"stream_format": "sse"}),
         (SpeechBody, {"normalize": "0"}, {"normalize": False}),
         (SpeechBody, {"ref_audio": "UklG", "ref_text": "Hi."},
@@ -116,6 +121,29 @@ def test_what_text_cannot_be_is_refused(model: type[BaseModel], field: str, valu
     with pytest.raises(ValidationError) as refused:
         read(model, **{field: value})
     assert validation_error(refused.value).param == field
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "most"),
+    [
+        (JobsQuery, "limit", 100),
+        (VoicesQuery, "limit", 1000),
+        (StatusQuery, "limit", 50),
+        (StatusQuery, "history_limit", 20),
+        (ListQuery, "limit", 100),
+        (HistoryQuery, "limit", 100),
+    ],
+)
+def test_every_limit_of_a_list_is_read_alike(model: type[BaseModel], field: str, most: int) -> None:
+    """A whole number within bounds, however it is written; unset, it is the default."""
+    default = model.model_validate({})
+    for unset in ("", " ", "null"):
+        assert model.model_validate({field: unset}) == default
+    for good in ("1", f"{most}", f" {most} ", f"000000000000{most}"):
+        assert getattr(model.model_validate({field: good}), field) == int(good)
+    for wrong in ("0", f"{most + 1}", f"0000000{most}9", "-1", "x", "²", "1.5", "true", "9" * 5000):
+        with pytest.raises(ValidationError):
+            model.model_validate({field: wrong})
 
 
 @SURFACES

@@ -22,7 +22,6 @@ from gateway.errors import InvalidRequest
 
 URLENCODED = "application/x-www-form-urlencoded"
 JSON_TYPES = {"application/json", "text/json"}
-_TRUE, _FALSE = {"1", "true", "yes", "on", "t", "y"}, {"0", "false", "no", "off", "f", "n", ""}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -118,30 +117,4 @@ def read_query(request: Request, model: type[Model]) -> Model:
     Raises:
         UnprocessableRequest: With everything that is wrong.
     """
-    return check(model, _given(dict(request.query_params)), "query")
-
-
-def query_number(request: Request, name: str, default: int, lowest: int, highest: int) -> int:
-    """A whole number of the query.
-
-    Raises:
-        UnprocessableRequest: It is none, or out of range.
-    """
-    given = request.query_params.get(name)
-    if given is None:
-        return default
-    if not (given.isascii() and given.isdecimal()) or not lowest <= int(given[:9]) <= highest:
-        raise wrong("query", name, f"Input should be a whole number from {lowest} to {highest}")
-    return int(given)
-
-
-def query_flag(request: Request, name: str) -> bool:
-    """A truth of the query, false where it is not there.
-
-    Raises:
-        UnprocessableRequest: It is neither true nor false.
-    """
-    given = request.query_params.get(name, "").lower()
-    if given not in _TRUE | _FALSE:
-        raise wrong("query", name, "Input should be a valid boolean")
-    return given in _TRUE
+    return check(model, dict(request.query_params), "query")

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from gateway.access.policy import JOBS
-from gateway.api.chatterbox.fields import form_bodies, read_form, read_query, wrong
+from gateway.api.chatterbox.fields import form_bodies, read_form, read_query
 from gateway.api.chatterbox.travisvn.long_text_schemas import (
     Bulk,
+    EndQuery,
     HistoryQuery,
     ListQuery,
     LongBody,
@@ -76,15 +77,20 @@ class TravisvnLong:
         change = partial(routes, group=JOBS)
         return [
             *change("POST", long, self.create, summary="Begin a job", bodies=form_bodies(LongBody)),
-            *show(long, self.list_jobs, summary="List the jobs"),
+            *show(long, self.list_jobs, summary="List the jobs", query=ListQuery),
             *change(
                 "POST", f"{long}/bulk", self.bulk, summary="Change jobs", bodies=form_bodies(Bulk)
             ),
-            *show(f"{long}-history", self.history, summary="List the jobs that are over"),
+            *show(
+                f"{long}-history",
+                self.history,
+                summary="List the jobs that are over",
+                query=HistoryQuery,
+            ),
             *show(f"{long}-history/stats", self.history_stats, summary="How jobs ended"),
             *show(JOB, self.status, summary="Show a job"),
             *change("PATCH", JOB, self.update, summary="Note on a job", bodies=form_bodies(Update)),
-            *change("DELETE", JOB, self.end, summary="Cancel or delete a job"),
+            *change("DELETE", JOB, self.end, summary="Cancel or delete a job", query=EndQuery),
             *show(
                 f"{JOB}/download",
                 self.download,
@@ -192,14 +198,11 @@ class TravisvnLong:
     async def end(self, request: Request) -> Response:
         """`DELETE …/{id}`: `action=cancel` (or nothing) ends it, `action=delete` forgets it."""
         job = await self._job(request)
-        action = request.query_params.get("action", "cancel")
-        if action == "cancel":
+        if read_query(request, EndQuery).action == "cancel":
             job = await self._jobs.cancel(job)
             return JSONResponse(done(job, f"Job {job.id} cancelled successfully"))
-        if action == "delete":
-            await self._jobs.delete(job)
-            return JSONResponse(done(job, f"Job {job.id} deleted successfully"))
-        raise wrong("query", "action", "Input should be 'cancel' or 'delete'")
+        await self._jobs.delete(job)
+        return JSONResponse(done(job, f"Job {job.id} deleted successfully"))
 
     async def pause(self, request: Request) -> Response:
         """`PUT …/{id}/pause`: what it made stays."""

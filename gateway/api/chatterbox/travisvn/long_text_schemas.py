@@ -106,6 +106,12 @@ def _aware(when: dt.datetime | None) -> dt.datetime | None:
     return when if when is None or when.tzinfo else when.replace(tzinfo=dt.UTC)
 
 
+class EndQuery(LenientFields):
+    """The query of `DELETE /audio/speech/long/{job_id}`."""
+
+    action: Literal["cancel", "delete"] = "cancel"
+
+
 class Bulk(LenientFields):
     """The body of `POST …/bulk`."""
 

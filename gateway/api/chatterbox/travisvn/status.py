@@ -8,13 +8,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway import __version__
 from gateway.access.policy import SPEECH, VOICE_CHANGES
-from gateway.api.chatterbox.fields import query_flag, query_number
+from gateway.api.chatterbox.fields import read_query
 from gateway.api.chatterbox.travisvn.paths import routes
+from gateway.api.field_rules import LenientFields
 from gateway.api.routes import Route
 from gateway.speech.activity import Activity, RequestProgress, Step
 from gateway.telemetry.metrics import Totals
@@ -34,6 +36,22 @@ _STATUS = {
     Step.CANCELLED: "error",
     Step.FAILED: "error",
 }
+
+
+class StatusQuery(LenientFields):
+    """The query of `GET /v1/status`, and of what shows a part of it."""
+
+    include_memory: bool = False
+    include_history: bool = False
+    include_stats: bool = False
+    history_limit: int = Field(LISTED_IN_STATUS, ge=1, le=MOST_IN_STATUS)
+    limit: int = Field(LISTED, ge=1, le=MOST_LISTED)
+
+
+class ClearQuery(LenientFields):
+    """The query of `POST /status/history/clear`."""
+
+    confirm: bool = False
 
 
 def progress_of(entry: RequestProgress) -> dict[str, Any]:
@@ -134,26 +152,32 @@ class TravisvnStatus:
     def routes(self) -> list[Route]:
         """Under all their names."""
         show = partial(routes, "GET", group=SPEECH)
+        asked = partial(show, query=StatusQuery)
         return [
-            *show("/v1/status", self.status, summary="The latest request that runs"),
+            *asked("/v1/status", self.status, summary="The latest request that runs"),
             *show("/status/progress", self.progress, summary="How far it is"),
-            *show("/status/history", self.history, summary="The latest requests"),
-            *show("/status/statistics", self.statistics, summary="How they ended"),
+            *asked("/status/history", self.history, summary="The latest requests"),
+            *asked("/status/statistics", self.statistics, summary="How they ended"),
             *routes(
-                "POST", "/status/history/clear", self.clear, VOICE_CHANGES, "Forget the history"
+                "POST",
+                "/status/history/clear",
+                self.clear,
+                VOICE_CHANGES,
+                "Forget the history",
+                query=ClearQuery,
             ),
             *show("/info", self.info, summary="All of the status in one answer"),
         ]
 
     async def status(self, request: Request) -> Response:
         """`GET /v1/status`, with what `include_memory` and the like ask for."""
-        limit = query_number(request, "history_limit", LISTED_IN_STATUS, 1, MOST_IN_STATUS)
+        query = read_query(request, StatusQuery)
         body = status_of(self._activity)
-        if query_flag(request, "include_memory"):
+        if query.include_memory:
             body["memory_info"] = body["memory_usage"] = memory_info()
-        if query_flag(request, "include_history"):
-            body["request_history"] = self._history(limit)
-        if query_flag(request, "include_stats"):
+        if query.include_history:
+            body["request_history"] = self._history(query.history_limit)
+        if query.include_stats:
             body["statistics"] = statistics_of(self._activity)
         return JSONResponse(body)
 
@@ -177,7 +201,7 @@ class TravisvnStatus:
 
     async def history(self, request: Request) -> Response:
         """`GET /status/history`: the latest first."""
-        limit = query_number(request, "limit", LISTED, 1, MOST_LISTED)
+        limit = read_query(request, StatusQuery).limit
         records = self._history(limit)
         return JSONResponse(
             {"request_history": records, "total_records": len(records), "limit": limit}
@@ -189,13 +213,13 @@ class TravisvnStatus:
     async def statistics(self, request: Request) -> Response:
         """`GET /status/statistics`."""
         body = statistics_of(self._activity)
-        if query_flag(request, "include_memory"):
+        if read_query(request, StatusQuery).include_memory:
             body["current_memory"] = memory_info()
         return JSONResponse(body)
 
     async def clear(self, request: Request) -> Response:
         """`POST /status/history/clear?confirm=true`; what runs stays."""
-        if not query_flag(request, "confirm"):
+        if not read_query(request, ClearQuery).confirm:
             return JSONResponse(
                 {
                     "message": "History clear requires confirmation. Set confirm=true to proceed.",

@@ -244,6 +244,10 @@ class UpstreamRouteUnknown(UpstreamProtocolError):
     """The upstream does not know the model or the route that it was asked for."""
 
 
+class UpstreamBusy(UpstreamProtocolError):
+    """The upstream answered 408, 429 or 5xx: what it was asked stays open."""
+
+
 class UpstreamRejected(UpstreamProtocolError):
     """The upstream refused this very request (4xx): no other attempt can do better.
 

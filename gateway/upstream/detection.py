@@ -43,7 +43,6 @@ class Answers:
     capabilities: Any = None
     models: Any = None
     voices: Any = None
-    library: Any = None
     index: Any = None
     alive: Any = None
 
@@ -94,11 +93,13 @@ def identify(address: str, named: DialectName | None, answers: Answers) -> Found
     if named != "openai":
         if ours:
             return Found(None, told_capabilities(told), "it tells its capabilities")
-        if isinstance(answers.voices, list) and answers.voices:
+        if isinstance(answers.voices, list):
             return Found(None, HIGGS, "its list of voices is a bare array")
         if named == "higgs":
             return Found(None, HIGGS, "the settings say so")
     server, why = _server_of(address, answers)
+    if server is known.VLLM_OMNI and named != "openai" and not isinstance(answers.voices, dict):
+        return None  # the container and a vLLM without speech name the same owner
     if server is None and (named == "openai" or _has(answers.models) or _has(answers.voices)):
         server, why = known.GENERIC, "it speaks OpenAI's API and is no server that is known"
     return Found(server, server.capabilities, why) if server else None

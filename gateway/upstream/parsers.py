@@ -17,6 +17,7 @@ from gateway.audio.wraparound import WraparoundRepair
 from gateway.errors import (
     GatewayError,
     UnspeakableText,
+    UpstreamBusy,
     UpstreamProtocolError,
     UpstreamRejected,
     UpstreamRouteUnknown,
@@ -44,10 +45,10 @@ _ERROR_TYPE = re.compile(r"[A-Za-z]{1,40}")
 # Another upstream, or the same one later, may answer otherwise: key, model and route are matters
 # of its configuration, 408 and 429 of its load (or of a proxy before it).
 _RETRYABLE_REFUSALS = {
-    401: "The upstream refused the gateway's API key.",
-    403: "The upstream refused the gateway's API key.",
-    408: "The upstream waited too long for its request.",
-    429: "The upstream is overloaded.",
+    401: (UpstreamProtocolError, "The upstream refused the gateway's API key."),
+    403: (UpstreamProtocolError, "The upstream refused the gateway's API key."),
+    408: (UpstreamBusy, "The upstream waited too long for its request."),
+    429: (UpstreamBusy, "The upstream is overloaded."),
 }
 
 
@@ -296,13 +297,15 @@ def parse_error_body(status: int, body: bytes) -> GatewayError:
             "The upstream does not know the model or the route that it was asked for."
         )
     if status in _RETRYABLE_REFUSALS:
-        return UpstreamProtocolError(_RETRYABLE_REFUSALS[status])
-    kind = str(envelope.get("type") or "")
-    name = f"{status} {kind}" if _ERROR_TYPE.fullmatch(kind) else str(status)
+        kind, sentence = _RETRYABLE_REFUSALS[status]
+        return kind(sentence)
+    word = str(envelope.get("type") or "")
+    name = f"{status} {word}" if _ERROR_TYPE.fullmatch(word) else str(status)
     if 400 <= status < 500:  # noqa: PLR2004
         sentence = str(envelope.get("message") or envelope.get("detail") or "")
         return UpstreamRejected(f"The upstream refused the request ({name}).", sentence)
-    return UpstreamProtocolError(f"The upstream failed ({name}).")
+    failed = UpstreamBusy if status >= 500 else UpstreamProtocolError  # noqa: PLR2004
+    return failed(f"The upstream failed ({name}).")
 
 
 def _flat_envelope(body: bytes) -> dict[str, Any]:

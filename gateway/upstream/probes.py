@@ -19,6 +19,7 @@ from gateway.errors import (
     GatewayError,
     QueueFull,
     ShuttingDown,
+    UpstreamBusy,
     UpstreamProtocolError,
     UpstreamRejected,
     UpstreamRouteUnknown,
@@ -330,19 +331,23 @@ class Prober:
         )
 
     async def _json(self, path: str) -> Any:
-        """An answer's JSON, or None where there is none.
+        """An answer's JSON, or None where there is no such route.
 
         Raises:
-            UpstreamError: It cannot be reached, or one of the lists fails.
+            UpstreamError: The question stays open: nothing may be concluded from its silence.
         """
+        is_list = path in {MODELS_PATH, VOICES_PATH}
         try:
             return json.loads(await self._client.get(self._upstream.address, path, PROBE_SECONDS))
-        except (UpstreamRouteUnknown, UpstreamRejected, ValueError, RecursionError):
+        except (UpstreamRouteUnknown, UpstreamRejected):
             return None
-        except UpstreamProtocolError:
-            if path in {MODELS_PATH, VOICES_PATH}:
+        except UpstreamProtocolError as error:
+            if is_list or isinstance(error, UpstreamBusy):
                 raise
-            return None
+        except (ValueError, RecursionError) as error:
+            if is_list:
+                raise UpstreamProtocolError(NO_ENGINE) from error
+        return None
 
     async def _warm_up(self) -> None:
         upstream = self._upstream

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engines.simulator.waveform import expected_pcm
 from engines.voice import PRESETS
@@ -28,6 +30,18 @@ from gateway.audio.encoders.wav import header
 from gateway.text.sanitise import sanitise_text
 from tests.engines.serving import serving
 
+# Kinds, and what the gateway calls their engines.
+ENGINES = {
+    "higgs": "higgs-audio-vllm",  # its lists alone
+    "travisvn": "chatterbox-tts-api",
+    "devnen": "chatterbox-tts-server",
+    "kokoro": "kokoro-fastapi",
+    "vllm-omni": "vllm-omni",
+    "sglang-omni": "sglang-omni",
+    "litellm": "litellm",
+    "unknown": "openai-compatible",
+    "mp3": "openai-compatible",
+}
 PIECE_BYTES = 9_600
 FAILING = "explode"  # what a text says to make the model fail
 # Sizes that stand in the headers of streams, and say nothing.
@@ -50,6 +64,7 @@ class SpeechServer:
         pause_seconds: Between two pieces of a stream.
         asked: Bodies of the speech requests that came.
         left: Clients that went away before the end.
+        failing: A path and how its GET fails: late, page or a status; None where all is well.
     """
 
     kind: str
@@ -58,11 +73,13 @@ class SpeechServer:
     pause_seconds: float = 0.0
     asked: list[dict[str, Any]] = field(default_factory=list)
     left: int = 0
+    failing: tuple[str, str] | None = None
 
     def models(self, request: Request) -> Response:
         """`/v1/models`; devnen's server has none."""
         del request
         owners = {
+            "higgs": ("higgs-audio", "vllm"),
             "travisvn": ("chatterbox-tts-1", "resemble-ai"),
             "kokoro": ("kokoro", "kokoro"),
             "vllm-omni": ("higgs-v3", "vllm"),
@@ -80,6 +97,8 @@ class SpeechServer:
         del request
         names: list[Any] = list(self.voices)
         match self.kind:
+            case "higgs":
+                return JSONResponse(names)
             case "kokoro":
                 return JSONResponse({"voices": [{"id": n, "name": n} for n in names]})
             case "devnen":
@@ -175,7 +194,26 @@ class SpeechServer:
         else:
             listed = "/voices" if self.kind == "travisvn" else "/v1/audio/voices"
             routes.append(Route(listed, self.list_voices))
-        return Starlette(routes=routes)
+        return Starlette(routes=routes, middleware=[Middleware(_Failing, server=self)])
+
+
+class _Failing:
+    """Fails one question of a server as its `failing` says."""
+
+    def __init__(self, app: ASGIApp, server: SpeechServer) -> None:
+        self._app = app
+        self._server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, how = self._server.failing or (None, "")
+        if scope["type"] != "http" or scope["path"] != path:
+            await self._app(scope, receive, send)
+        elif how == "late":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        else:
+            answer = PlainTextResponse("<html>", 200 if how == "page" else int(how))
+            await answer(scope, receive, send)
 
 
 @contextmanager

@@ -11,25 +11,16 @@ import pytest
 
 from gateway.upstream.detection import Answers, identify, may_charge, split_address, spread
 from tests.running import Gateway, running_gateway, wait_until
-from tests.upstream.speech_servers import SpeechServer, pcm_of, running_server
+from tests.upstream.speech_servers import ENGINES, SpeechServer, pcm_of, running_server
 from tests.voices.recordings import tone, wav
 
-ENGINES = {
-    "travisvn": "chatterbox-tts-api",
-    "devnen": "chatterbox-tts-server",
-    "kokoro": "kokoro-fastapi",
-    "vllm-omni": "vllm-omni",
-    "sglang-omni": "sglang-omni",
-    "litellm": "litellm",
-    "unknown": "openai-compatible",
-    "mp3": "openai-compatible",
-}
+KINDS = tuple(kind for kind in ENGINES if kind != "higgs")
 TEXT = "Hello there, how are you today?"
 RECORDING = base64.b64encode(wav(tone(4.0, 24_000))).decode()
 Pair = tuple[Gateway, SpeechServer]
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=KINDS)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """A gateway in front of one server."""
     with (
@@ -186,15 +177,25 @@ def test_entries_may_name_a_dialect() -> None:
 
 
 def test_the_container_is_known_by_its_bare_list() -> None:
-    """vLLM-Omni, which names the same owner, answers an object."""
+    """vLLM-Omni, which names the same owner, answers an object; a bare list may be empty."""
     models = {"data": [{"id": "x", "owned_by": "vllm"}]}
-    container = identify("http://a", None, Answers(models=models, voices=["belinda"]))
+    for voices in (["belinda"], []):
+        container = identify("http://a", None, Answers(models=models, voices=voices))
+        assert container is not None
+        assert container.server is None
     omni = identify("http://a", None, Answers(models=models, voices={"voices": []}))
-    assert container is not None
-    assert container.server is None
     assert omni is not None
     assert omni.capabilities.engine == "vllm-omni"
     assert identify("http://a", None, Answers()) is None
+
+
+def test_the_owner_vllm_alone_tells_nothing() -> None:
+    """The container, vLLM-Omni and a vLLM without speech name it: without voices it stays open."""
+    alone = Answers(models={"data": [{"id": "x", "owned_by": "vllm"}]})
+    assert identify("http://a", None, alone) is None
+    told = identify("http://a", "openai", alone)
+    assert told is not None
+    assert told.capabilities.engine == "vllm-omni"
 
 
 def test_names_are_spread_and_settings_come_first() -> None:

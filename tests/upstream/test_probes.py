@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from gateway.voices.samples.decode import decode_pcm
 from loadtest.processes import engine_state
 from tests.asking import plan_faults
 from tests.running import running_engine
+from tests.upstream.speech_servers import ENGINES, running_server
 
 pytestmark = pytest.mark.anyio
 
@@ -280,5 +282,43 @@ async def test_a_warm_up_is_heard_to_its_end() -> None:
             await Probed(engine.address, client, Admission(1, 0, 5.0)).prober.probe()
             after = engine_state(engine.address)
             assert (after["finished"], after["aborted"]) == (1, 0)
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_a_question_without_an_answer_leaves_an_upstream_unidentified(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken for nothing else meanwhile, and for what it is once it answers."""
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.2)
+    client = UpstreamClient(None, 4)
+    asked = ("/capabilities", "/v1/models", "/v1/audio/voices", "/", "/health/liveliness")
+    try:
+        with running_server(kind) as (address, server):
+            for server.failing in itertools.product(asked, ("late", "500", "503", "429")):
+                probed = Probed(address, client, Admission(1, 0, 5.0))
+                await probed.prober.probe()
+                assert not probed.upstream.spoken, server.failing
+                assert (probed.upstream.models, server.asked) == ((), []), server.failing
+            server.failing = None
+            monkeypatch.setattr(probes, "PROBE_SECONDS", 5.0)
+            await probed.prober.probe()
+            assert probed.upstream.capabilities.engine == ENGINES[kind]
+            assert probed.upstream.models
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/voices"])
+async def test_a_list_that_is_no_json_is_no_answer(path: str) -> None:
+    """A page of a proxy in its place says nothing of the engine behind it."""
+    client = UpstreamClient(None, 4)
+    try:
+        for kind in ("higgs", "vllm-omni", "devnen"):
+            with running_server(kind, failing=(path, "page")) as (address, server):
+                probed = Probed(address, client, Admission(1, 0, 5.0))
+                await probed.prober.probe()
+                assert (probed.upstream.models, server.asked) == ((), []), kind
     finally:
         await client.aclose()

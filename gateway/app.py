@@ -15,12 +15,13 @@ from starlette.types import Receive, Scope, Send
 from gateway import __version__
 from gateway.access.control import AccessControl
 from gateway.api.admin import AdminSurface
-from gateway.api.chatterbox import ChatterboxSurface
+from gateway.api.chatterbox.routes import chatterbox_routes
+from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.dispatcher import Dispatcher
 from gateway.api.endpoint import BodyReader
 from gateway.api.generate import GenerateSurface
 from gateway.api.jobs import JobsSurface
-from gateway.api.modelless import AsChatterbox, Modelless
+from gateway.api.modelless import AsChatterbox
 from gateway.api.openai import OpenAISurface
 from gateway.api.openai_voices import CustomVoices
 from gateway.api.openapi import description_routes
@@ -184,8 +185,8 @@ class Runtime:
 
 def routes_of(runtime: Runtime) -> list[Route]:
     """Every route that is mounted; of two with one method and path, the first holds."""
-    service, outcomes, bodies = runtime.service, runtime.outcomes, runtime.bodies
-    catalogue, pool, threads = runtime.catalogue, runtime.pool, runtime.executor
+    pool, catalogue, bodies = runtime.pool, runtime.catalogue, runtime.bodies
+    parts = (runtime.service, runtime.outcomes, bodies, catalogue, runtime.executor)
     settings, chosen = runtime.settings, runtime.settings.surfaces
     operations = OperationsSurface(
         pool,
@@ -199,43 +200,31 @@ def routes_of(runtime: Runtime) -> list[Route]:
     if "page" in chosen:
         routes = [*WebPage(operations.index, partial(_facts, runtime)).routes(), *routes]
     routes += description_routes(routes)
-    chatterbox: ChatterboxSurface | None = None
-    if "chatterbox" in chosen:
-        chatterbox = ChatterboxSurface(
-            service,
-            outcomes,
-            bodies,
-            catalogue,
+    travisvn = TravisvnSpeech(*parts)
+    if "openai" in chosen:
+        as_chatterbox = "chatterbox" in chosen and settings.modelless == "chatterbox"
+        openai = OpenAISurface(
+            *parts,
             pool,
-            threads,
+            default_response_format=settings.default_response_format,
+            model_aliases=settings.model_aliases,
+            modelless=AsChatterbox(travisvn.parse_fields) if as_chatterbox else None,
+        )
+        jobs = JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
+        voices = CustomVoices(catalogue, bodies)
+        routes += [*openai.routes(), *jobs.routes(), *voices.routes()]
+    if "generate" in chosen:
+        routes += GenerateSurface(*parts).routes()
+    if "chatterbox" in chosen:
+        routes += chatterbox_routes(
+            travisvn,
+            pool,
             runtime.jobs,
             runtime.activity,
             operations.health,
             model_aliases=settings.model_aliases,
             show_texts=settings.show_texts,
         )
-    if "openai" in chosen:
-        modelless: Modelless | None = None
-        if chatterbox is not None and settings.modelless == "chatterbox":
-            modelless = AsChatterbox(chatterbox.parse_speech)
-        openai = OpenAISurface(
-            service,
-            outcomes,
-            bodies,
-            catalogue,
-            pool,
-            threads,
-            default_response_format=settings.default_response_format,
-            model_aliases=settings.model_aliases,
-            modelless=modelless,
-        )
-        jobs = JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
-        voices = CustomVoices(catalogue, bodies)
-        routes += [*openai.routes(), *jobs.routes(), *voices.routes()]
-    if "generate" in chosen:
-        routes += GenerateSurface(service, outcomes, bodies, catalogue, threads).routes()
-    if chatterbox is not None:
-        routes += chatterbox.routes()
     return routes
 
 

@@ -6,6 +6,7 @@ Who may call them is the door's business (access.py). Here, and only here, addre
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -46,12 +47,12 @@ def describe(upstream: Upstream) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
 class AdminSurface:
     """The routes below /admin."""
 
-    def __init__(self, pool: Pool, bodies: BodyReader) -> None:
-        self._bodies = bodies
-        self._pool = pool
+    pool: Pool
+    bodies: BodyReader
 
     def routes(self) -> list[Route]:
         """What this surface answers."""
@@ -64,10 +65,9 @@ class AdminSurface:
             change("/admin/upstreams/resume", self.resume, summary="Let an upstream take part"),
         ]
 
-    async def upstreams(self, request: Request) -> Response:
+    async def upstreams(self, _: Request) -> Response:
         """`GET /admin/upstreams`: the state of each, in the order of the settings."""
-        del request
-        return JSONResponse({"upstreams": [describe(u) for u in self._pool.upstreams]})
+        return JSONResponse({"upstreams": [describe(u) for u in self.pool.upstreams]})
 
     async def drain(self, request: Request) -> Response:
         """`POST /admin/upstreams/drain`: nothing new begins there; what runs goes on to its end."""
@@ -79,15 +79,15 @@ class AdminSurface:
 
     async def _set(self, request: Request, *, drain: bool) -> Response:
         require_json(request.scope)
-        body = await self._bodies.read(request.scope, request.receive, LONGEST_BODY_BYTES)
+        body = await self.bodies.read(request.scope, request.receive, LONGEST_BODY_BYTES)
         try:
             named = _Named.model_validate(parse_json(body))
         except ValidationError as error:
             raise validation_error(error) from None
-        upstream = self._pool.find(named.upstream)
+        upstream = self.pool.find(named.upstream)
         if upstream is None:
-            known = ", ".join(u.address for u in self._pool.upstreams)
+            known = ", ".join(u.address for u in self.pool.upstreams)
             message = f"There is no such upstream. Upstreams: {known}."
             raise InvalidRequest(message, param="upstream")
-        self._pool.drain(upstream, drain=drain)
+        self.pool.drain(upstream, drain=drain)
         return JSONResponse(describe(upstream))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -29,23 +30,25 @@ from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.service import SpeechService
 from gateway.telemetry.outcomes import Outcomes
 from gateway.telemetry.request_record import current_record
+from gateway.voices.catalogue import VoiceCatalogue
 
 LEAST_BODY_BYTES_PER_SECOND = 8192  # a modem's pace: slower is a slow attack, not a slow client
 # Every stream says so: reverse proxies would otherwise gather it before passing it on.
+Result = TypeVar("Result")
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
+@dataclass(frozen=True, slots=True)
 class BodyReader:
     """Reads requests' bodies, bounded in size and in time.
 
-    Args:
+    Attributes:
         most_bytes: The longest body of a speech request.
         pause_seconds: The longest time in which nothing of it comes.
     """
 
-    def __init__(self, most_bytes: int, pause_seconds: float) -> None:
-        self.most_bytes = most_bytes
-        self._pause_seconds = pause_seconds
+    most_bytes: int
+    pause_seconds: float
 
     async def read(self, scope: Scope, receive: Receive, limit_bytes: int | None = None) -> bytes:
         """Read a request's body.
@@ -66,13 +69,13 @@ class BodyReader:
             raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
         body = bytearray()
         now = asyncio.get_running_loop().time
-        latest = now() + self._pause_seconds  # and more with every byte
+        latest = now() + self.pause_seconds  # and more with every byte
         try:
             async with asyncio.timeout(None) as deadline:
                 more = True
                 while more:
                     slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
-                    deadline.reschedule(min(now() + self._pause_seconds, slowest))
+                    deadline.reschedule(min(now() + self.pause_seconds, slowest))
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
@@ -120,6 +123,9 @@ class Spoken:
     wrap: Framing | None = None
 
 
+Parse = Callable[[bytes, Scope], Awaitable[Spoken]]
+
+
 class Framing(Protocol):
     """A framing around the audio bytes of a streamed answer."""
 
@@ -135,10 +141,11 @@ class Framing(Protocol):
         """What tells the client of a failure before the connection is aborted."""
 
 
+@dataclass(frozen=True, slots=True)
 class SpeechEndpoint:
     """An ASGI endpoint that answers with speech; its errors are raised, not answered.
 
-    Args:
+    Attributes:
         service: The straight line.
         outcomes: Counts how requests end.
         bodies: Reads them.
@@ -146,19 +153,11 @@ class SpeechEndpoint:
         check: Looks at the scope before the body is read; raises GatewayError.
     """
 
-    def __init__(
-        self,
-        service: SpeechService,
-        outcomes: Outcomes,
-        bodies: BodyReader,
-        parse: Callable[[bytes, Scope], Awaitable[Spoken]],
-        check: Callable[[Scope], None] = require_json,
-    ) -> None:
-        self._service = service
-        self._outcomes = outcomes
-        self._bodies = bodies
-        self._parse = parse
-        self._check = check
+    service: SpeechService
+    outcomes: Outcomes
+    bodies: BodyReader
+    parse: Parse
+    check: Callable[[Scope], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
@@ -168,30 +167,57 @@ class SpeechEndpoint:
             ClientGone: The client left.
         """
         arrived = time.monotonic()
-        with self._outcomes.counted(scope["surface"].name, current_record()) as held:
-            self._check(scope)
-            body = await self._bodies.read(scope, receive)
+        with self.outcomes.counted(scope["surface"].name, current_record()) as held:
+            self.check(scope)
+            body = await self.bodies.read(scope, receive)
             async with watch_disconnect(receive) as watch:
-                spoken = await self._parse(body, scope)
+                spoken = await self.parse(body, scope)
                 del body  # an answer may take minutes: what it was read from need not
-                held.answer = answer = await self._service.open(spoken.speech, arrived)
+                held.answer = answer = await self.service.open(spoken.speech, arrived)
                 await _Exchange(answer, spoken, send, arrived).run(watch)
 
 
+@dataclass(frozen=True, slots=True)
+class SpeechSurface:
+    """The parts that every surface of speech has.
+
+    Attributes:
+        service: The straight line.
+        outcomes: Counts how requests end.
+        bodies: Reads requests.
+        catalogue: All voices.
+        threads: Where voice samples are decoded.
+    """
+
+    service: SpeechService
+    outcomes: Outcomes
+    bodies: BodyReader
+    catalogue: VoiceCatalogue
+    threads: Executor
+
+    def endpoint(self, parse: Parse, check: Callable[[Scope], None]) -> SpeechEndpoint:
+        """The endpoint of a route; the arguments are those of `SpeechEndpoint`."""
+        return SpeechEndpoint(self.service, self.outcomes, self.bodies, parse, check)
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Decode voice samples: work of up to a second."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+
+@dataclass(frozen=True, slots=True)
 class _Exchange:
     """The sending of one answer."""
 
-    def __init__(self, answer: EncodedStream, spoken: Spoken, send: Send, arrived: float) -> None:
-        self._answer = answer
-        self._spoken = spoken
-        self._send = send
-        self._arrived = arrived
+    answer: EncodedStream
+    spoken: Spoken
+    send: Send
+    arrived: float
 
     async def run(self, watch: Disconnect) -> None:
         """Send the answer, or as much of it as there is."""
-        wrap = self._spoken.wrap
+        wrap = self.spoken.wrap
         try:
-            if self._spoken.speech.request.buffered:
+            if self.spoken.speech.request.buffered:
                 await self._send_whole(watch)
             else:
                 await self._send_stream(watch)
@@ -201,7 +227,7 @@ class _Exchange:
             raise
 
     async def _send_whole(self, watch: Disconnect) -> None:
-        answer = self._answer
+        answer = self.answer
         body = await answer.read_all()
         await self._start(
             {
@@ -215,7 +241,7 @@ class _Exchange:
         await self._body(body, more=False)
 
     async def _send_stream(self, watch: Disconnect) -> None:
-        answer, wrap = self._answer, self._spoken.wrap
+        answer, wrap = self.answer, self.spoken.wrap
         data = await answer.read()  # whatever fails before this is an honest status
         content_type = wrap.content_type if wrap else answer.content_type
         await self._start({"Content-Type": content_type, **STREAM_HEADERS})
@@ -228,15 +254,15 @@ class _Exchange:
     async def _start(self, headers: Mapping[str, str]) -> None:
         pairs = {
             **headers,
-            **self._spoken.headers,
-            "X-Queue-Wait-Seconds": f"{self._answer.queue_wait_seconds:.3f}",
+            **self.spoken.headers,
+            "X-Queue-Wait-Seconds": f"{self.answer.queue_wait_seconds:.3f}",
         }
-        if self._spoken.speech.request.text.left_out:
-            pairs["X-Unspoken-Letters"] = str(self._spoken.speech.request.text.left_out)
-        if self._spoken.duration_header:
-            seconds = time.monotonic() - self._arrived
-            pairs[self._spoken.duration_header] = f"{seconds:.3f}"
-        await self._send(
+        if self.spoken.speech.request.text.left_out:
+            pairs["X-Unspoken-Letters"] = str(self.spoken.speech.request.text.left_out)
+        if self.spoken.duration_header:
+            seconds = time.monotonic() - self.arrived
+            pairs[self.spoken.duration_header] = f"{seconds:.3f}"
+        await self.send(
             {
                 "type": "http.response.start",
                 "status": 200,
@@ -245,5 +271,5 @@ class _Exchange:
         )
 
     async def _body(self, data: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        self._answer.count_delivered(len(data))
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        self.answer.count_delivered(len(data))

@@ -6,8 +6,6 @@ notice nothing but speed.
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
@@ -15,11 +13,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
-from gateway.api.endpoint import (
-    BodyReader,
-    SpeechEndpoint,
-    Spoken,
-)
+from gateway.api.endpoint import SpeechSurface, Spoken, require_json
 from gateway.api.error_bodies import GENERATE, UnprocessableRequest
 from gateway.api.generate_batch import MOST_BATCH_ITEMS, BatchEndpoint
 from gateway.api.routes import AUDIO_TYPES, JSON, Route
@@ -27,12 +21,9 @@ from gateway.api.schemas import ResponseFormat, TextOptions, parse_json
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest
 from gateway.speech.request import SpeechRequest
-from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Totals
-from gateway.telemetry.outcomes import Outcomes
 from gateway.text.prompt import system_prompt_for
 from gateway.upstream.dialect import Reference, Sampling
-from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import make_reference
 from gateway.voices.resolve import LIBRARY_LABEL
 
@@ -107,54 +98,31 @@ def statistics(totals: Totals) -> dict[str, float]:
     }
 
 
-class GenerateSurface:
-    """The routes of the legacy proxy.
-
-    Args:
-        service: The straight line.
-        outcomes: Counts how requests end.
-        bodies: Reads requests.
-        catalogue: All voices.
-        threads: Where samples are decoded.
-    """
-
-    def __init__(
-        self,
-        service: SpeechService,
-        outcomes: Outcomes,
-        bodies: BodyReader,
-        catalogue: VoiceCatalogue,
-        threads: Executor,
-    ) -> None:
-        self._service = service
-        self._outcomes = outcomes
-        self._bodies = bodies
-        self._catalogue = catalogue
-        self._threads = threads
+class GenerateSurface(SpeechSurface):
+    """The routes of the legacy proxy."""
 
     def routes(self) -> list[Route]:
         """What this surface answers."""
-        service, outcomes, bodies = self._service, self._outcomes, self._bodies
         speak = partial(Route, "POST", surface=GENERATE, group=SPEECH)
+        batch = BatchEndpoint(self.service, self.outcomes, self.bodies, self.understand)
         return [
             speak(
                 "/generate",
-                SpeechEndpoint(service, outcomes, bodies, self.parse),
+                self.endpoint(self.parse, require_json),
                 summary="Speak a text (legacy proxy)",
                 bodies={JSON: GenerateBody},
                 produces=AUDIO_TYPES,
             ),
             speak(
                 "/generate/batch",
-                BatchEndpoint(service, outcomes, bodies, self.understand),
+                batch,
                 summary="Speak many texts (legacy proxy)",
                 bodies={JSON: _BATCH},
             ),
         ]
 
-    async def parse(self, body: bytes, scope: Scope) -> Spoken:
+    async def parse(self, body: bytes, _: Scope) -> Spoken:
         """Read a `/generate` request."""
-        del scope
         return await self.understand(parse_json(body))
 
     async def understand(self, value: Any) -> Spoken:
@@ -164,7 +132,7 @@ class GenerateSurface:
             InvalidRequest, UnprocessableRequest, VoiceNotFound, RequestTooLarge.
         """
         body = _parse(value)
-        text = await self._service.read_text(body.text, normalise=body.normalises)
+        text = await self.service.read_text(body.text, normalise=body.normalises)
         references: tuple[Reference, ...] = ()
         if body.reference_audio_base64:
             references = (await self._reference(body),)
@@ -172,10 +140,10 @@ class GenerateSurface:
         system_prompt = system_prompt_for(
             text.speakers, voice=None, system_prompt=body.system_prompt
         )
-        named = voice_of_file(self._catalogue, body.audio_prompt_path) or body.voice
+        named = voice_of_file(self.catalogue, body.audio_prompt_path) or body.voice
         if named and not references:
             cast = await cast_voices(
-                self._catalogue,
+                self.catalogue,
                 text,
                 voice=named,
                 voices={},
@@ -206,20 +174,19 @@ class GenerateSurface:
             "X-Sample-Rate": str(request.sample_rate_hz),
             "X-Mode": "multi-speaker" if text.is_dialogue else "single",
             # This request has no slot yet, and counts as the proxy counted it.
-            "X-Concurrent-Requests": str(self._service.in_flight + 1),
+            "X-Concurrent-Requests": str(self.service.in_flight + 1),
         }
-        speech = self._service.prepare(request)
+        speech = self.service.prepare(request)
         if text.is_dialogue:
             headers["X-Chunks"] = str(sum(1 for _ in speech.segments()))
         return Spoken(speech, headers, duration_header="X-Generation-Time")
 
     async def _reference(self, body: GenerateBody) -> Reference:
-        limit = self._bodies.most_bytes
-        encoded = body.reference_audio_base64 or ""
-
-        def prepare() -> Reference:
-            return make_reference(
-                encoded, body.reference_text, limit_bytes=limit, param="reference_audio_base64"
-            )
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
+        prepare = partial(
+            make_reference,
+            body.reference_audio_base64 or "",
+            body.reference_text,
+            limit_bytes=self.bodies.most_bytes,
+            param="reference_audio_base64",
+        )
+        return await self.in_thread(prepare)

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -25,27 +26,21 @@ MOST_BATCH_ITEMS = 64  # each answer is held in memory until the last one is the
 BATCH_CONCURRENCY = 8
 
 
+@dataclass(frozen=True, slots=True)
 class BatchEndpoint:
     """`POST /generate/batch`: many texts at once, answered together and in order.
 
-    Args:
+    Attributes:
         service: The straight line.
         outcomes: Counts how items end.
         bodies: Reads requests.
         understand: Reads an item into what to say; raises GatewayError.
     """
 
-    def __init__(
-        self,
-        service: SpeechService,
-        outcomes: Outcomes,
-        bodies: BodyReader,
-        understand: Callable[[Any], Awaitable[Spoken]],
-    ) -> None:
-        self._service = service
-        self._outcomes = outcomes
-        self._bodies = bodies
-        self._understand = understand
+    service: SpeechService
+    outcomes: Outcomes
+    bodies: BodyReader
+    understand: Callable[[Any], Awaitable[Spoken]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one batch; a client that leaves stops all of it.
@@ -57,7 +52,7 @@ class BatchEndpoint:
         try:
             items = await self._read(scope, receive)
         except GatewayError as error:
-            self._outcomes.count(GENERATE.name, outcome_of(error))
+            self.outcomes.count(GENERATE.name, outcome_of(error))
             raise
         charge_more_requests(len(items) - 1)  # one is charged already
         async with watch_disconnect(receive) as watch:
@@ -67,7 +62,7 @@ class BatchEndpoint:
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Any]:
         require_json(scope)
-        items = parse_json(await self._bodies.read(scope, receive))
+        items = parse_json(await self.bodies.read(scope, receive))
         if not isinstance(items, list):
             raise InvalidRequest("The request's body must be a JSON list.")
         if not 0 < len(items) <= MOST_BATCH_ITEMS:
@@ -89,9 +84,9 @@ class BatchEndpoint:
         async with limit:
             arrived = time.monotonic()
             try:
-                with self._outcomes.counted(GENERATE.name) as held:
-                    spoken = await self._understand(item)
-                    held.answer = answer = await self._service.open(spoken.speech, arrived)
+                with self.outcomes.counted(GENERATE.name) as held:
+                    spoken = await self.understand(item)
+                    held.answer = answer = await self.service.open(spoken.speech, arrived)
                     audio = await answer.read_all()
                     answer.count_delivered(len(audio))
             except GatewayError as error:

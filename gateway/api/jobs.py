@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -83,23 +84,21 @@ class DownloadQuery(LenientFields):
     response_format: ResponseFormat | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class JobsSurface:
     """The routes below /v1/audio/jobs.
 
-    Args:
+    Attributes:
         jobs: The jobs.
         speech: Reads what is to be said.
         bodies: Reads requests.
         show_texts: Show the beginnings of texts.
     """
 
-    def __init__(
-        self, jobs: Jobs, speech: OpenAISurface, bodies: BodyReader, *, show_texts: bool
-    ) -> None:
-        self._jobs = jobs
-        self._speech = speech
-        self._bodies = bodies
-        self._show_texts = show_texts
+    jobs: Jobs
+    speech: OpenAISurface
+    bodies: BodyReader
+    show_texts: bool
 
     def routes(self) -> list[Route]:
         """What this surface answers."""
@@ -133,12 +132,12 @@ class JobsSurface:
     async def submit(self, request: Request) -> Response:
         """`POST`: a new job, 202; as JSON, or as a form whose part `file` is the text."""
         require_json_or_form(request.scope)
-        body = await self._bodies.read(request.scope, request.receive)
+        body = await self.bodies.read(request.scope, request.receive)
         fields, samples = await _read(body, request)
-        understood = await self._speech.understand(fields, samples, MOST_CHARACTERS)
+        understood = await self.speech.understand(fields, samples, MOST_CHARACTERS)
         parts = split_chapters(fields.input, markdown=fields.input_format == "markdown")
         voice = fields.voice if isinstance(fields.voice, str) else None
-        job = await self._jobs.submit(
+        job = await self.jobs.submit(
             understood,
             parts,
             Notes(voice_name=voice, display_name=fields.title),
@@ -150,7 +149,7 @@ class JobsSurface:
     async def list_jobs(self, request: Request) -> Response:
         """`GET`: the newest first; `limit`, `after` (an id) and `state` choose."""
         query = read_query(request, JobsQuery)
-        jobs = [job for job in await self._jobs.owned() if query.state in {None, job.state}]
+        jobs = [job for job in await self.jobs.owned() if query.state in {None, job.state}]
         if query.after is not None:
             ids = [job.id for job in jobs]
             jobs = jobs[ids.index(query.after) + 1 :] if query.after in ids else []
@@ -163,7 +162,7 @@ class JobsSurface:
         )
 
     async def _job(self, request: Request) -> Job:
-        return await self._jobs.get(request.path_params["job_id"])
+        return await self.jobs.get(request.path_params["job_id"])
 
     async def show(self, request: Request) -> Response:
         """`GET /{id}`."""
@@ -172,24 +171,24 @@ class JobsSurface:
     async def delete(self, request: Request) -> Response:
         """`DELETE /{id}`: the job and its audio, whatever it does."""
         job = await self._job(request)
-        await self._jobs.delete(job)
+        await self.jobs.delete(job)
         return JSONResponse({"id": job.id, "object": "audio.job.deleted", "deleted": True})
 
     async def pause(self, request: Request) -> Response:
         """`POST /{id}/pause`: what it made stays."""
-        return JSONResponse(self._shown(await self._jobs.pause(await self._job(request))))
+        return JSONResponse(self._shown(await self.jobs.pause(await self._job(request))))
 
     async def resume(self, request: Request) -> Response:
         """`POST /{id}/resume`: go on with a paused job."""
-        return JSONResponse(self._shown(await self._jobs.resume(await self._job(request))))
+        return JSONResponse(self._shown(await self.jobs.resume(await self._job(request))))
 
     async def cancel(self, request: Request) -> Response:
         """`POST /{id}/cancel`: end it; retry can still go on with what it made."""
-        return JSONResponse(self._shown(await self._jobs.cancel(await self._job(request))))
+        return JSONResponse(self._shown(await self.jobs.cancel(await self._job(request))))
 
     async def retry(self, request: Request) -> Response:
         """`POST /{id}/retry`: go on with a failed or cancelled job where it ended."""
-        return JSONResponse(self._shown(await self._jobs.retry(await self._job(request))))
+        return JSONResponse(self._shown(await self.jobs.retry(await self._job(request))))
 
     async def download(self, request: Request) -> Response:
         """`GET /{id}/download`: the file, or ranges of it; 409 before the job is complete.
@@ -200,10 +199,10 @@ class JobsSurface:
         wanted = read_query(request, DownloadQuery).response_format or job.response_format
         name = f"{job.notes.display_name or job.id}.{wanted}"
         if wanted == job.response_format:
-            path = await self._jobs.audio(job)
+            path = await self.jobs.audio(job)
             media_type = ENCODERS[wanted].content_type
             return FileResponse(path, media_type=media_type, filename=name)
-        pieces = await self._jobs.encoded(job, wanted)
+        pieces = await self.jobs.encoded(job, wanted)
         return StreamingResponse(pieces, media_type=ENCODERS[wanted].content_type)
 
     async def events(self, request: Request) -> Response:
@@ -217,7 +216,7 @@ class JobsSurface:
     async def _events(self, job: Job) -> AsyncIterator[bytes]:
         version, silent = -1, 0
         try:
-            async for seen in self._jobs.watch(job):
+            async for seen in self.jobs.watch(job):
                 silent += 1
                 if seen.version != version or seen.state in FINAL:
                     version, silent = seen.version, 0
@@ -243,7 +242,7 @@ class JobsSurface:
             "ended_at": job.ended and round(job.ended),
             "voice": job.notes.voice_name,
             "response_format": job.response_format,
-            "text_preview": job.preview if self._show_texts else None,
+            "text_preview": job.preview if self.show_texts else None,
             "text_characters": job.text_characters,
             "segments": job.segments,
             "segments_made": job.segments_made,

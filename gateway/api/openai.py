@@ -5,11 +5,10 @@ Fields, errors and streams follow OpenAI's API reference; engine fields travel a
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from gateway.access.policy import SPEECH, VOICES
-from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
+from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import OPENAI, openai_error
 from gateway.api.modelless import Modelless, is_modelless
 from gateway.api.models import CHATTERBOX, list_models_of, model_names, model_of, resolve_model
@@ -38,14 +37,11 @@ from gateway.errors import GatewayError, InvalidRequest
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
-from gateway.speech.service import SpeechService
-from gateway.telemetry.outcomes import Outcomes
 from gateway.text.expression import Expression, chosen_temperature, expression_of, knob_of
 from gateway.text.spoken_text import SpokenText
 from gateway.text.tokens import estimate_input_tokens
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.upstream.pool import Pool
-from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import make_reference, reference_of
 
 
@@ -80,43 +76,21 @@ def _event(body: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
-class OpenAISurface:
+@dataclass(frozen=True, slots=True)
+class OpenAISurface(SpeechSurface):
     """The routes of OpenAI's speech API.
 
-    Args:
-        service: The straight line.
-        outcomes: Counts how requests end.
-        bodies: Reads requests.
-        catalogue: All voices.
+    Attributes:
         pool: Lists the models.
-        threads: Where samples are decoded.
         default_response_format: Of requests that name none.
         model_aliases: Further names for whatever model is served; `*` is any.
         modelless: Reads what has no model as another server would; None for as OpenAI.
     """
 
-    def __init__(
-        self,
-        service: SpeechService,
-        outcomes: Outcomes,
-        bodies: BodyReader,
-        catalogue: VoiceCatalogue,
-        pool: Pool,
-        threads: Executor,
-        *,
-        default_response_format: str,
-        model_aliases: Sequence[str] = (),
-        modelless: Modelless | None = None,
-    ) -> None:
-        self._service = service
-        self._speech = SpeechEndpoint(service, outcomes, bodies, self.parse, require_json_or_form)
-        self._bodies = bodies
-        self._catalogue = catalogue
-        self._pool = pool
-        self._threads = threads
-        self._default_response_format = default_response_format
-        self._model_aliases = model_aliases
-        self._modelless = modelless
+    pool: Pool
+    default_response_format: str
+    model_aliases: Sequence[str]
+    modelless: Modelless | None
 
     def routes(self) -> list[Route]:
         """What this surface answers."""
@@ -125,7 +99,7 @@ class OpenAISurface:
             Route(
                 "POST",
                 "/v1/audio/speech",
-                self._speech,
+                self.endpoint(self.parse, require_json_or_form),
                 OPENAI,
                 SPEECH,
                 "Speak a text",
@@ -133,7 +107,7 @@ class OpenAISurface:
                 produces=(*AUDIO_TYPES, EVENTS_TYPE),
                 description="Streams audio as it is made. A failure after the first audio aborts "
                 "the connection: a clean end means complete audio."
-                + (" Without `model`, Chatterbox's server answers." if self._modelless else ""),
+                + (" Without `model`, Chatterbox's server answers." if self.modelless else ""),
             ),
             listed("/v1/models", self.list_models, summary="List the models"),
             listed("/v1/models/{model:path}", self.get_model, summary="Show a model"),
@@ -148,8 +122,8 @@ class OpenAISurface:
         """
         form = await parse_form(body, scope) if is_form(scope) else None
         value = form.fields if form else parse_json(body)
-        if self._modelless is not None and not (form and form.files) and is_modelless(value):
-            return await self._modelless(value, scope)
+        if self.modelless is not None and not (form and form.files) and is_modelless(value):
+            return await self.modelless(value, scope)
         try:
             fields = SpeechBody.model_validate(value)
         except ValidationError as error:
@@ -180,10 +154,10 @@ class OpenAISurface:
         """
         if not fields.input.strip():
             raise InvalidRequest("'input' must not be empty.", param="input")
-        text = await self._service.read_text(
+        text = await self.service.read_text(
             fields.input, most_characters, normalise=fields.normalises
         )
-        model = resolve_model(fields.model, self._pool.models, self._model_aliases)
+        model = resolve_model(fields.model, self.pool.models, self.model_aliases)
         expression, temperature = _expression(fields), fields.temperature
         if not fields.model or fields.model.lower().startswith(CHATTERBOX):
             temperature = chosen_temperature(temperature)
@@ -193,7 +167,7 @@ class OpenAISurface:
             text=text,
             voice=cast.preset,
             voice_label=cast.label,
-            response_format=fields.response_format or self._default_response_format,
+            response_format=fields.response_format or self.default_response_format,
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,
             buffered=buffered,
@@ -210,7 +184,7 @@ class OpenAISurface:
             ),
             model=model,
         )
-        return self._service.prepare(request)
+        return self.service.prepare(request)
 
     async def _cast(
         self,
@@ -221,14 +195,12 @@ class OpenAISurface:
     ) -> Cast:
         """Who speaks: the voices of a request, as the engine is told."""
         named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
-        named = voice_of_file(self._catalogue, fields.audio_prompt_path) or named
+        named = voice_of_file(self.catalogue, fields.audio_prompt_path) or named
         samples: tuple[Reference, ...] = ()
         if fields.references or fields.reference_audio_base64 or files:
-            samples = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._samples, fields, files
-            )
+            samples = await self.in_thread(partial(self._samples, fields, files))
         return await cast_voices(
-            self._catalogue,
+            self.catalogue,
             text,
             voice=named,
             voices=fields.voices or {},
@@ -241,7 +213,7 @@ class OpenAISurface:
         self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...]
     ) -> tuple[Reference, ...]:
         """The voice samples of a request; runs in a thread."""
-        limit = self._bodies.most_bytes
+        limit = self.bodies.most_bytes
         found = [
             make_reference(r.audio, r.text, limit_bytes=limit, param="references")
             for r in fields.references or ()
@@ -262,21 +234,19 @@ class OpenAISurface:
         ]
         return tuple(found)
 
-    async def list_models(self, request: Request) -> Response:
+    async def list_models(self, _: Request) -> Response:
         """`GET /v1/models`: the served model first, then the names that mean it."""
-        del request
-        return JSONResponse(list_models_of(self._pool.models, self._model_aliases))
+        return JSONResponse(list_models_of(self.pool.models, self.model_aliases))
 
     async def get_model(self, request: Request) -> Response:
         """`GET /v1/models/{id}`."""
         name = request.path_params["model"]
-        resolve_model(name, self._pool.models, self._model_aliases)
+        resolve_model(name, self.pool.models, self.model_aliases)
         return JSONResponse(model_of(name))
 
-    async def list_audio_models(self, request: Request) -> Response:
+    async def list_audio_models(self, _: Request) -> Response:
         """`GET /v1/audio/models`, as Open WebUI reads it."""
-        del request
-        names = model_names(self._pool.models, self._model_aliases)
+        names = model_names(self.pool.models, self.model_aliases)
         return JSONResponse({"models": [{"id": name} for name in names]})
 
 

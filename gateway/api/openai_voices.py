@@ -6,6 +6,7 @@ a name, and its id or its name may stand as `voice` in every request.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -58,17 +59,17 @@ class VoicesQuery(LenientFields):
     after: str | None = Field(None, description="An id or name; the list begins behind it.")
 
 
+@dataclass(frozen=True, slots=True)
 class CustomVoices:
     """The routes of voices that clients may list, make and delete.
 
-    Args:
+    Attributes:
         catalogue: All voices.
         bodies: Reads uploads.
     """
 
-    def __init__(self, catalogue: VoiceCatalogue, bodies: BodyReader) -> None:
-        self._catalogue = catalogue
-        self._bodies = bodies
+    catalogue: VoiceCatalogue
+    bodies: BodyReader
 
     def routes(self) -> list[Route]:
         """What this part of the surface answers."""
@@ -105,12 +106,12 @@ class CustomVoices:
 
     async def list_voices(self, request: Request) -> Response:
         """`GET /v1/audio/voices`: objects, or strings with `?legacy=true` or `?model=`."""
-        names = self._catalogue.names
+        names = self.catalogue.names
         query = read_query(request, VoicesQuery)
         # llama-swap and KoboldCpp name a model, and read devnen's list.
         if (query.legacy or "").lower() in {"true", "1"} or query.model:
             return JSONResponse({"status": "ok", "voices": names})
-        own = {voice.name: voice for voice in self._catalogue.snapshot.voices}
+        own = {voice.name: voice for voice in self.catalogue.snapshot.voices}
         voices = [
             _described(own[name])
             if name in own
@@ -135,13 +136,13 @@ class CustomVoices:
             InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
                 LibraryUnusable.
         """
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         if not is_form(request.scope):
             raise UnsupportedContentType(
                 f"The request's content type must be {MULTIPART}.", param="content-type"
             )
         limit = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
-        body = await self._bodies.read(request.scope, request.receive, limit)
+        body = await self.bodies.read(request.scope, request.receive, limit)
         form = await parse_form(body, request.scope)
         if form.fields.get("type", SAMPLE) != SAMPLE:
             raise InvalidRequest("Voices are made from an audio_sample only.", param="type")
@@ -157,7 +158,7 @@ class CustomVoices:
                 transcript=transcript,
                 language=_text(form, "language") or "en",
                 consent=_text(form, "consent"),
-                reserved=self._catalogue.presets,
+                reserved=self.catalogue.presets,
                 audio_param=SAMPLE,
             )
         )
@@ -169,7 +170,7 @@ class CustomVoices:
         Raises:
             VoiceNotFound, QueueFull, LibraryUnusable.
         """
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         voice = await keeper.change(partial(library.remove, request.path_params["voice_id"]))
         return JSONResponse({"id": voice.id, "deleted": True, "object": "audio.voice.deleted"})
 

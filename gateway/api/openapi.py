@@ -40,14 +40,12 @@ class Description:
     def _document(self) -> dict[str, Any]:
         return openapi_document(self._routes)
 
-    async def openapi(self, request: Request) -> Response:
+    async def openapi(self, _: Request) -> Response:
         """`GET /openapi.json`."""
-        del request
         return JSONResponse(self._document)
 
-    async def docs(self, request: Request) -> Response:
+    async def docs(self, _: Request) -> Response:
         """`GET /docs`: the same for people."""
-        del request
         return HTMLResponse(docs_page(self._document))
 
 

@@ -6,6 +6,7 @@ None of them touches an upstream: they answer from what the probes found last.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,10 +27,11 @@ from gateway.telemetry.process_memory import memory_info
 from gateway.upstream.pool import Pool
 
 
+@dataclass(frozen=True, slots=True)
 class OperationsSurface:
     """Health, readiness and metrics.
 
-    Args:
+    Attributes:
         pool: The engines.
         metrics: What was counted.
         drain: Whether the gateway is ending.
@@ -37,20 +39,11 @@ class OperationsSurface:
         well: The word for a good state.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        metrics: Metrics,
-        drain: Drain,
-        *,
-        default_voice: str,
-        well: str,
-    ) -> None:
-        self._drain = drain
-        self._pool = pool
-        self._metrics = metrics
-        self._default_voice = default_voice
-        self._well = well
+    pool: Pool
+    metrics: Metrics
+    drain: Drain
+    default_voice: str
+    well: str
 
     def routes(self) -> list[Route]:
         """What this surface answers."""
@@ -67,7 +60,7 @@ class OperationsSurface:
             Route(
                 "GET",
                 "/metrics",
-                self.metrics,
+                self.scrape,
                 OPERATIONS,
                 METRICS,
                 "Prometheus metrics",
@@ -76,15 +69,15 @@ class OperationsSurface:
         ]
 
     def _state(self) -> Mapping[str, Any]:
-        ready, models = self._pool.ready, self._pool.models
+        ready, models = self.pool.ready, self.pool.models
         return {
-            "status": self._well if ready else "degraded",
+            "status": self.well if ready else "degraded",
             "version": __version__,
             # The next four are what clients of the earlier proxy read.
-            "vllm_backend": f"{len(self._pool.upstreams)} upstream(s)",
+            "vllm_backend": f"{len(self.pool.upstreams)} upstream(s)",
             "vllm_healthy": ready,
             "model": models[0] if models else None,
-            "stats": statistics(self._metrics.totals()),
+            "stats": statistics(self.metrics.totals()),
             "upstreams": [
                 {
                     # Never the address: who may ask for health may not know the inner network.
@@ -92,43 +85,38 @@ class OperationsSurface:
                     "healthy": upstream.healthy,
                     "in_flight": upstream.in_flight,
                 }
-                for index, upstream in enumerate(self._pool.upstreams)
+                for index, upstream in enumerate(self.pool.upstreams)
             ],
             # The rest is what clients of Chatterbox read.
-            **health_fields(ready=ready, default_voice=self._default_voice),
+            **health_fields(ready=ready, default_voice=self.default_voice),
             "memory_info": memory_info(),
         }
 
-    async def index(self, request: Request) -> Response:
+    async def index(self, _: Request) -> Response:
         """`GET /`: what this is; clients also use it to open a connection early."""
-        del request
         return JSONResponse({"name": "speech-gateway", "version": __version__, "docs": "/docs"})
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, _: Request) -> Response:
         """`GET /health`: 200 while the process lives."""
-        del request
         return JSONResponse(self._state())
 
-    async def stats(self, request: Request) -> Response:
+    async def stats(self, _: Request) -> Response:
         """`GET /stats`: the counters of `/metrics`, under the names of every client family."""
-        del request
-        totals = self._metrics.totals()
+        totals = self.metrics.totals()
         return JSONResponse({**chatterbox_statistics(totals), **statistics(totals)})
 
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, _: Request) -> Response:
         """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503.
 
         It is 503 from the moment at which the gateway is asked to stop, too. `faults` says why no
         upstream is ready, without addresses.
         """
-        del request
-        if self._pool.ready and not self._drain.begun:
+        if self.pool.ready and not self.drain.begun:
             return JSONResponse({"ready": True})
         return JSONResponse(
-            {"ready": False, "faults": list(self._pool.faults)}, 503, {"Retry-After": "1"}
+            {"ready": False, "faults": list(self.pool.faults)}, 503, {"Retry-After": "1"}
         )
 
-    async def metrics(self, request: Request) -> Response:
+    async def scrape(self, _: Request) -> Response:
         """`GET /metrics`: Prometheus' text format."""
-        del request
-        return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -76,9 +76,8 @@ class WebPage:
             return await self._program_index(request)
         return self._answer(request, "index.html")
 
-    async def facts(self, request: Request) -> Response:
+    async def facts(self, _: Request) -> Response:
         """`GET /page/facts.json`."""
-        del request
         return JSONResponse(self._facts(), headers={"Cache-Control": "no-store"})
 
     async def file(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
@@ -61,15 +62,15 @@ def needs_chat(generation: Generation) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class HiggsDialect:
     """Builds calls for `bosonai/higgs-audio-vllm` and engines that honour its contract.
 
-    Args:
+    Attributes:
         takes_seed: The engine has one; the container warns of every field that it does not know.
     """
 
-    def __init__(self, *, takes_seed: bool = False) -> None:
-        self._takes_seed = takes_seed
+    takes_seed: bool = False
 
     def call(self, generation: Generation, model: str) -> Call:
         """Choose the route that can say this generation and build its request."""
@@ -85,7 +86,7 @@ class HiggsDialect:
             "response_format": "pcm",
             "max_tokens": generation.max_tokens,
             **_sampling_fields(generation.sampling),
-            **_seed_field(generation.sampling, takes_seed=self._takes_seed),
+            **_seed_field(generation.sampling, takes_seed=self.takes_seed),
             **_chunk_fields(generation),
         }
         return Call("/v1/audio/speech", json.dumps(body).encode(), SpeechParser())
@@ -101,7 +102,7 @@ class HiggsDialect:
             "stop": list(STOP),
             "stream": True,
             **_sampling_fields(generation.sampling),
-            **_seed_field(generation.sampling, takes_seed=self._takes_seed),
+            **_seed_field(generation.sampling, takes_seed=self.takes_seed),
         }
         return Call("/v1/chat/completions", json.dumps(body).encode(), ChatParser())
 

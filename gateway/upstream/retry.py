@@ -122,20 +122,14 @@ def texts_of(generation: Generation) -> Iterator[str]:
     yield from (reference.transcript for reference in generation.references)
 
 
+@dataclass(slots=True)
 class Running:
     """A generation that has produced its first audio; `close` stops it on the upstream."""
 
-    def __init__(
-        self,
-        stream: PcmStream,
-        first: bytes,
-        scope: ExitStack,
-        on_end: Callable[[GatewayError | None], None],
-    ) -> None:
-        self._stream = stream
-        self._first = first
-        self._scope = scope
-        self._on_end = on_end
+    stream: PcmStream
+    first: bytes
+    scope: ExitStack
+    on_end: Callable[[GatewayError | None], None]
 
     async def read(self) -> bytes:
         """The next PCM, whole samples; empty only at the end.
@@ -143,27 +137,28 @@ class Running:
         Raises:
             GatewayError: It broke off; no other attempt is made here.
         """
-        if self._first:
-            first, self._first = self._first, b""
+        if self.first:
+            first, self.first = self.first, b""
             return first
         try:
-            pcm = await self._stream.read()
+            pcm = await self.stream.read()
         except GatewayError as error:
-            self._on_end(error)
+            self.on_end(error)
             raise
         if not pcm:
-            self._on_end(None)
+            self.on_end(None)
         return pcm
 
     def close(self) -> None:
         """Stop it and give the lease back; idempotent and synchronous."""
-        self._scope.close()
+        self.scope.close()
 
 
+@dataclass(frozen=True, slots=True)
 class Attempts:
     """Starts generations on the pool.
 
-    Args:
+    Attributes:
         pool: The upstreams.
         client: The process' HTTP client.
         probers: Who hears of failed connections, by upstream.
@@ -172,22 +167,12 @@ class Attempts:
         budget: How many may be made again.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        client: UpstreamClient,
-        probers: dict[Upstream, Prober],
-        *,
-        model: str | None,
-        metrics: Metrics,
-        budget: RetryBudget,
-    ) -> None:
-        self._budget = budget
-        self._pool = pool
-        self._client = client
-        self._probers = probers
-        self._model = model
-        self._metrics = metrics
+    pool: Pool
+    client: UpstreamClient
+    probers: dict[Upstream, Prober]
+    model: str | None
+    metrics: Metrics
+    budget: RetryBudget
 
     async def start(
         self, generation: Generation, timeouts: Timeouts, shortest_samples: int
@@ -202,13 +187,13 @@ class Attempts:
         Raises:
             GatewayError: The last attempt's failure.
         """
-        self._budget.earn()
+        self.budget.earn()
         history = History()
         tried: list[Upstream] = []
         while True:
             with ExitStack() as scope:
                 upstream = scope.enter_context(
-                    self._pool.lease(
+                    self.pool.lease(
                         generation.voice,
                         tried,
                         generation.model,
@@ -271,21 +256,21 @@ class Attempts:
         """Count how a stream ended, and the samples that its engine let wrap around."""
         repair = stream.parser.wraparound
         if repair is not None:
-            self._metrics.wrapped_samples.labels("clipped").inc(repair.repaired)
-            self._metrics.wrapped_samples.labels("left").inc(repair.uncertain)
+            self.metrics.wrapped_samples.labels("clipped").inc(repair.repaired)
+            self.metrics.wrapped_samples.labels("left").inc(repair.uncertain)
         self._note_end(upstream, error)
 
     def _note_end(self, upstream: Upstream, error: GatewayError | None) -> None:
         """Count an attempt's end, and tell the prober what it means for the upstream itself."""
         outcome = error.code if error else "ok"
-        self._metrics.upstream_requests.labels(upstream.address, outcome).inc()
+        self.metrics.upstream_requests.labels(upstream.address, outcome).inc()
         if isinstance(error, UpstreamUnreachable):
-            self._probers[upstream].eject(error.message)
+            self.probers[upstream].eject(error.message)
         elif isinstance(error, UpstreamTimeout):
-            self._probers[upstream].suspect()
+            self.probers[upstream].suspect()
 
     def _count_lease(self, upstream: Upstream, scope: ExitStack) -> None:
-        gauge = self._metrics.upstream_in_flight.labels(upstream.address)
+        gauge = self.metrics.upstream_in_flight.labels(upstream.address)
         gauge.inc()
         scope.callback(gauge.dec)
 
@@ -293,14 +278,14 @@ class Attempts:
         self, upstream: Upstream, generation: Generation, timeouts: Timeouts, scope: ExitStack
     ) -> PcmStream:
         generation = fitted(generation, upstream)
-        model = generation.model or self._model or upstream.models[0]
+        model = generation.model or self.model or upstream.models[0]
         generation = replace(generation, voice=voice_at(generation, upstream))
         if not upstream.capabilities.streaming:
             # Nothing comes before all of it is made, in real time at the slowest.
             seconds = timeouts.first_audio_seconds + generation.max_tokens / TOKENS_PER_SECOND
             timeouts = replace(timeouts, first_audio_seconds=seconds)
         call = upstream.dialect.call(generation, model)
-        stream = await self._client.open(upstream.address, call, timeouts)
+        stream = await self.client.open(upstream.address, call, timeouts)
         scope.callback(stream.close)
         return stream
 
@@ -323,17 +308,17 @@ class Attempts:
         history.timeouts += isinstance(error, UpstreamTimeout)
         history.too_short += isinstance(error, TooShort)
         self._note_end(upstream, error)
-        pause = pause_before_retry(error, history, len(self._pool.upstreams))
+        pause = pause_before_retry(error, history, len(self.pool.upstreams))
         if pause is None or not self.may_repeat(error):
             if isinstance(error, UpstreamUnreachable):
-                raise self._pool.unready("No upstream can be reached.") from error
+                raise self.pool.unready("No upstream can be reached.") from error
             raise error
         await asyncio.sleep(pause)
 
     def may_repeat(self, error: GatewayError) -> bool:
         """Take a repetition out of the budget and count it; False where there is none left."""
-        if not self._budget.spend():
-            self._metrics.retry_budget_exhausted.inc()
+        if not self.budget.spend():
+            self.metrics.retry_budget_exhausted.inc()
             return False
-        self._metrics.upstream_retries.labels(error.code).inc()
+        self.metrics.upstream_retries.labels(error.code).inc()
         return True

@@ -142,7 +142,7 @@ def test_nothing_is_made_again_once_the_retry_budget_is_spent(
     pair: Gateway, engine: str, fault: str, fields: dict[str, Any]
 ) -> None:
     """A failure before the first audio, and one inside of a whole answer, cost one attempt each."""
-    budget = pair.runtime.service._attempts._budget
+    budget = pair.runtime.service._attempts.budget
     budget._clock, clock = lambda: budget._filled_at, budget._clock  # nothing trickles in
     budget._balance, balance = 0.0, budget._balance
     exhausted = pair.metric("gateway_retry_budget_exhausted_total")
@@ -160,7 +160,7 @@ def test_nothing_is_made_again_once_the_retry_budget_is_spent(
 
 def test_five_generations_earn_one_that_is_made_again(pair: Gateway, engine: str) -> None:
     """A fifth of the load may be made again, and no more."""
-    budget = pair.runtime.service._attempts._budget
+    budget = pair.runtime.service._attempts.budget
     budget._clock, clock = lambda: budget._filled_at, budget._clock
     budget._balance, balance = 0.0, budget._balance
     try:

@@ -4,7 +4,3 @@
 `devnen/Chatterbox-TTS-Server` has `/tts` and its user interface's; docs/compatibility.md tells
 what differs.
 """
-
-from gateway.api.chatterbox.routes import ChatterboxSurface
-
-__all__ = ["ChatterboxSurface"]

@@ -6,6 +6,7 @@ devnen's body is checked for types; only `chunk_size` has a range there.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
@@ -24,18 +25,15 @@ from gateway.api.chatterbox.travisvn.speech import (
     speed_within,
     temperature_within,
 )
-from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
+from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import DEVNEN, TRAVISVN
 from gateway.api.routes import AUDIO_TYPES, Route
 from gateway.api.schemas import TextOptions
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.speech.request import SpeechRequest
-from gateway.speech.service import SpeechService
-from gateway.telemetry.outcomes import Outcomes
 from gateway.text.expression import chosen_temperature, expression_of
 from gateway.upstream.dialect import Sampling
-from gateway.voices.catalogue import VoiceCatalogue
 
 LARGEST_SEED = 2**63 - 1
 # Endings that its clients put behind a voice's name.
@@ -62,17 +60,42 @@ class DevnenBody(TextOptions):
     stream: bool | None = False
 
 
-class DevnenSpeech:
-    """devnen's `/tts`.
+@dataclass(frozen=True, slots=True)
+class DevnenSpeech(SpeechSurface):
+    """`POST /tts`: the body's fields tell which of the two servers it is written for.
 
-    Args:
-        service: The straight line.
-        catalogue: All voices.
+    Attributes:
+        travisvn: Takes bodies with `input`; all others are devnen's.
     """
 
-    def __init__(self, service: SpeechService, catalogue: VoiceCatalogue) -> None:
-        self._service = service
-        self._catalogue = catalogue
+    travisvn: TravisvnSpeech
+
+    def routes(self) -> list[Route]:
+        """`/tts` alone."""
+        return [
+            Route(
+                "POST",
+                "/tts",
+                self.endpoint(self.parse, require_fields),
+                DEVNEN,
+                SPEECH,
+                "Speak a text (Chatterbox)",
+                bodies=form_bodies(DevnenBody),
+                produces=AUDIO_TYPES,
+            )
+        ]
+
+    async def parse(self, body: bytes, scope: Scope) -> Spoken:
+        """Read a request.
+
+        Raises:
+            GatewayError: In the shape of the server that the body is written for.
+        """
+        value, form = await parse_fields(body, scope)
+        if isinstance(value, dict) and "input" in value and "text" not in value:
+            scope["surface"] = TRAVISVN
+            return await self.travisvn.parse_fields(value, form)
+        return await self.parse_fields(value)
 
     async def parse_fields(self, value: Any) -> Spoken:
         """What to say, from a body that is read already.
@@ -83,12 +106,12 @@ class DevnenSpeech:
         fields = check(DevnenBody, value)
         if not fields.text.strip():
             raise InvalidRequest("The text has nothing to say.")
-        text = await self._service.read_text(fields.text, normalise=fields.normalises)
+        text = await self.service.read_text(fields.text, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         cast = await cast_voices(
-            self._catalogue,
+            self.catalogue,
             text,
-            voice=voice_of_file(self._catalogue, fields.audio_prompt_path) or self._voice(fields),
+            voice=voice_of_file(self.catalogue, fields.audio_prompt_path) or self._voice(fields),
             voices={},
             instructions=expression.scene,
         )
@@ -117,7 +140,7 @@ class DevnenSpeech:
             "Content-Type": f"audio/{ending}",  # its own, which the IANA does not know
             "Content-Disposition": f'attachment; filename="{name}"',
         }
-        return Spoken(self._service.prepare(request), headers)
+        return Spoken(self.service.prepare(request), headers)
 
     def _voice(self, fields: DevnenBody) -> str:
         """The voice that a mode's field names, without its file's ending.
@@ -133,12 +156,12 @@ class DevnenSpeech:
         if not named:
             raise InvalidRequest(f"Missing '{field}' for '{fields.voice_mode}' voice mode.")
         try:
-            self._catalogue.choose(named)
+            self.catalogue.choose(named)
         except VoiceNotFound:
             bare = without_ending(named)
             if bare == named:
                 raise
-            self._catalogue.choose(bare)
+            self.catalogue.choose(bare)
             return bare
         return named
 
@@ -149,54 +172,3 @@ def without_ending(filename: str) -> str:
         if filename.lower().endswith(ending):
             return filename[: -len(ending)]
     return filename
-
-
-class TtsEndpoint:
-    """`POST /tts`: the body's fields tell which of the two servers it is written for.
-
-    Args:
-        service: The straight line.
-        outcomes: Counts how requests end.
-        bodies: Reads them.
-        travisvn: Takes bodies with `input`.
-        devnen: Takes all others.
-    """
-
-    def __init__(
-        self,
-        service: SpeechService,
-        outcomes: Outcomes,
-        bodies: BodyReader,
-        travisvn: TravisvnSpeech,
-        devnen: DevnenSpeech,
-    ) -> None:
-        self._endpoint = SpeechEndpoint(service, outcomes, bodies, self.parse, require_fields)
-        self._travisvn = travisvn
-        self._devnen = devnen
-
-    def routes(self) -> list[Route]:
-        """`/tts` alone."""
-        return [
-            Route(
-                "POST",
-                "/tts",
-                self._endpoint,
-                DEVNEN,
-                SPEECH,
-                "Speak a text (Chatterbox)",
-                bodies=form_bodies(DevnenBody),
-                produces=AUDIO_TYPES,
-            )
-        ]
-
-    async def parse(self, body: bytes, scope: Scope) -> Spoken:
-        """Read a request.
-
-        Raises:
-            GatewayError: In the shape of the server that the body is written for.
-        """
-        value, form = await parse_fields(body, scope)
-        if isinstance(value, dict) and "input" in value and "text" not in value:
-            scope["surface"] = TRAVISVN
-            return await self._travisvn.parse_fields(value, form)
-        return await self._devnen.parse_fields(value)

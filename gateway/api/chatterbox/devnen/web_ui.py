@@ -6,6 +6,7 @@ so the routes that change them answer with success and change nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -42,19 +43,19 @@ _UPLOAD_FORM = {
 UNCHANGED = "The operator's settings stand; nothing was changed."
 
 
+@dataclass(frozen=True, slots=True)
 class DevnenServer:
     """Everything of devnen's but speech.
 
-    Args:
+    Attributes:
         catalogue: All voices.
         pool: The engines.
         bodies: Reads uploads.
     """
 
-    def __init__(self, catalogue: VoiceCatalogue, pool: Pool, bodies: BodyReader) -> None:
-        self._catalogue = catalogue
-        self._pool = pool
-        self._bodies = bodies
+    catalogue: VoiceCatalogue
+    pool: Pool
+    bodies: BodyReader
 
     def routes(self) -> list[Route]:
         """What its user interface and SillyTavern ask for."""
@@ -91,27 +92,24 @@ class DevnenServer:
         ]
 
     def _references(self) -> list[str]:
-        return sorted(f"{voice.name}.wav" for voice in self._catalogue.snapshot.voices)
+        return sorted(f"{voice.name}.wav" for voice in self.catalogue.snapshot.voices)
 
     def _predefined(self) -> list[dict[str, str]]:
-        own = [voice.name for voice in self._catalogue.snapshot.voices]
-        presets = self._catalogue.presets
+        own = [voice.name for voice in self.catalogue.snapshot.voices]
+        presets = self.catalogue.presets
         names = sorted({*own, *presets}, key=str.lower)
         return [{"display_name": _shown(name), "filename": f"{name}.wav"} for name in names]
 
-    async def predefined_voices(self, request: Request) -> Response:
+    async def predefined_voices(self, _: Request) -> Response:
         """`GET /get_predefined_voices`: the engines' presets and the library's voices."""
-        del request
         return JSONResponse(self._predefined())
 
-    async def names(self, request: Request) -> Response:
+    async def names(self, _: Request) -> Response:
         """`GET /v1/audio/voices`, where OpenAI's surface does not answer it: for llama-swap."""
-        del request
         return JSONResponse({"status": "ok", "voices": [v["filename"] for v in self._predefined()]})
 
-    async def reference_files(self, request: Request) -> Response:
+    async def reference_files(self, _: Request) -> Response:
         """`GET /get_reference_files`: the library's voices."""
-        del request
         return JSONResponse(self._references())
 
     async def upload_reference(self, request: Request) -> Response:
@@ -132,12 +130,12 @@ class DevnenServer:
         Raises:
             GatewayError: Nothing of it can be read, or there is no library.
         """
-        _ = self._catalogue.library  # without one nothing need be read
+        _ = self.catalogue.library  # without one nothing need be read
         if not is_form(request.scope):
             raise UnsupportedContentType(f"The request's content type must be {MULTIPART}.")
         limit = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
         form = await parse_form(
-            await self._bodies.read(request.scope, request.receive, limit), request.scope
+            await self.bodies.read(request.scope, request.receive, limit), request.scope
         )
         files = [
             (filename, data)
@@ -164,7 +162,7 @@ class DevnenServer:
         Raises:
             GatewayError: It cannot be a voice.
         """
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         if not filename.lower().endswith(ENDINGS):
             raise UnsupportedContentType("Invalid file type. Only .wav and .mp3 are allowed.")
         name = name_of_file(filename, data)
@@ -175,7 +173,7 @@ class DevnenServer:
                     name,
                     data,
                     original_name=filename,
-                    reserved=self._catalogue.presets,
+                    reserved=self.catalogue.presets,
                 )
             )
         except VoiceExists:
@@ -189,7 +187,7 @@ class DevnenServer:
         return f"{voice.name}.wav"
 
     def _model_info(self) -> dict[str, Any]:
-        pool = self._pool
+        pool = self.pool
         return {
             "loaded": pool.ready,
             "type": "multilingual",
@@ -202,9 +200,8 @@ class DevnenServer:
             "supported_languages": LANGUAGES,
         }
 
-    async def model_info(self, request: Request) -> Response:
+    async def model_info(self, _: Request) -> Response:
         """`GET /api/model-info`."""
-        del request
         return JSONResponse(self._model_info())
 
     async def initial_data(self, request: Request) -> Response:
@@ -228,11 +225,11 @@ class DevnenServer:
         )
 
     def _config(self, request: Request) -> dict[str, Any]:
-        default = f"{self._catalogue.default}.wav"
+        default = f"{self.catalogue.default}.wav"
         return {
             # As this client sees it, which need not be where the process listens.
             "server": {"host": request.url.hostname, "port": request.url.port},
-            "model": {"repo_id": next(iter(self._pool.models), None)},
+            "model": {"repo_id": next(iter(self.pool.models), None)},
             "tts_engine": {"device": DEVICE, "default_voice_id": default},
             "generation_defaults": {**NEUTRAL, "seed": 0, "speed_factor": 1.0, "language": "en"},
             "audio_output": {
@@ -250,9 +247,8 @@ class DevnenServer:
             },
         }
 
-    async def unchanged(self, request: Request) -> Response:
+    async def unchanged(self, _: Request) -> Response:
         """`POST /save_settings` and the like: nothing happens, and nothing that is sent is read."""
-        del request
         return JSONResponse({"message": UNCHANGED, "restart_needed": False})
 
 

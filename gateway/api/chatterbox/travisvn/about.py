@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -42,19 +43,19 @@ def health_fields(*, ready: bool, default_voice: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
 class TravisvnAbout:
     """The routes that describe.
 
-    Args:
+    Attributes:
         pool: Lists the models.
         default_voice: From the settings.
         model_aliases: Likewise.
     """
 
-    def __init__(self, pool: Pool, default_voice: str, model_aliases: Sequence[str]) -> None:
-        self._pool = pool
-        self._model_aliases = model_aliases
-        self._default_voice = default_voice
+    pool: Pool
+    default_voice: str
+    model_aliases: Sequence[str]
 
     def routes(self) -> list[Route]:
         """Under all their names."""
@@ -66,23 +67,20 @@ class TravisvnAbout:
             *routes("GET", "/endpoints", self.endpoints, SPEECH, "List the paths"),
         ]
 
-    async def languages(self, request: Request) -> Response:
+    async def languages(self, _: Request) -> Response:
         """`GET /languages`."""
-        del request
         languages = [{"code": code, "name": name} for code, name in LANGUAGES.items()]
         return JSONResponse(
             {"languages": languages, "count": len(languages), "model_type": "multilingual"}
         )
 
-    async def ping(self, request: Request) -> Response:
+    async def ping(self, _: Request) -> Response:
         """`GET /ping`."""
-        del request
         return JSONResponse({"status": "ok", "message": "Server is running"})
 
-    async def models(self, request: Request) -> Response:
+    async def models(self, _: Request) -> Response:
         """`GET /models`: the same list as `/v1/models`."""
-        del request
-        return JSONResponse(list_models_of(self._pool.models, self._model_aliases))
+        return JSONResponse(list_models_of(self.pool.models, self.model_aliases))
 
     async def config(self, request: Request) -> Response:
         """`GET /config`: what their clients show; nothing of the inner network."""
@@ -99,7 +97,7 @@ class TravisvnAbout:
                 "model": {
                     "device": DEVICE,
                     "sample_rate": ENGINE_SAMPLE_RATE_HZ,
-                    "voice_sample_path": self._default_voice,
+                    "voice_sample_path": self.default_voice,
                     "model_cache_dir": None,
                 },
                 "defaults": {
@@ -111,9 +109,8 @@ class TravisvnAbout:
             }
         )
 
-    async def endpoints(self, request: Request) -> Response:
+    async def endpoints(self, _: Request) -> Response:
         """`GET /endpoints`: every path of this surface and its other names."""
-        del request
         mappings = {
             primary: {"primary": primary, "aliases": list(aliases), "total_paths": 1 + len(aliases)}
             for primary, aliases in ALIASES.items()

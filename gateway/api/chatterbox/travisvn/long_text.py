@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from gateway.api.chatterbox.travisvn.long_text_schemas import (
 )
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.chatterbox.travisvn.speech import TravisvnBody, TravisvnSpeech
-from gateway.api.endpoint import STREAM_HEADERS, BodyReader
+from gateway.api.endpoint import STREAM_HEADERS
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
@@ -39,37 +39,24 @@ from gateway.errors import GatewayError, InvalidRequest, JobNotFound
 from gateway.speech.jobs.chapters import split_chapters
 from gateway.speech.jobs.job import ACTIVE, FINAL, Job, Notes, State
 from gateway.speech.jobs.jobs import Jobs
-from gateway.speech.service import SpeechService
 
 LARGEST_BODY_BYTES = 1024 * 1024  # 100,000 characters, each escaped
 JOB = "/audio/speech/long/{job_id}"
 
 
+@dataclass(frozen=True, slots=True)
 class TravisvnLong:
     """The routes of long texts.
 
-    Args:
-        service: The straight line.
+    Attributes:
         jobs: The jobs.
         speech: Understands what is to be said.
-        bodies: Reads requests.
         show_texts: Show the texts of jobs.
     """
 
-    def __init__(
-        self,
-        service: SpeechService,
-        jobs: Jobs,
-        speech: TravisvnSpeech,
-        bodies: BodyReader,
-        *,
-        show_texts: bool,
-    ) -> None:
-        self._service = service
-        self._jobs = jobs
-        self._speech = speech
-        self._bodies = bodies
-        self._show_texts = show_texts
+    jobs: Jobs
+    speech: TravisvnSpeech
+    show_texts: bool
 
     def routes(self) -> list[Route]:
         """Under all their names."""
@@ -105,11 +92,11 @@ class TravisvnLong:
         ]
 
     async def _job(self, request: Request) -> Job:
-        return await self._jobs.get(request.path_params["job_id"])
+        return await self.jobs.get(request.path_params["job_id"])
 
     async def create(self, request: Request) -> Response:
         """`POST …/long`."""
-        body, _ = await read_form(self._bodies, request, LongBody, LARGEST_BODY_BYTES)
+        body, _ = await read_form(self.speech.bodies, request, LongBody, LARGEST_BODY_BYTES)
         fields = TravisvnBody.model_construct(
             input=body.input,
             voice=body.voice,
@@ -120,12 +107,12 @@ class TravisvnLong:
             normalize=body.normalize,
             normalization_options=body.normalization_options,
         )
-        understood, _ = await self._speech.understand(fields, Form({}, ()))
+        understood, _ = await self.speech.understand(fields, Form({}, ()))
         asked = (body.response_format or "mp3").lower()
         response_format = asked if asked in RESPONSE_FORMATS else "mp3"
         said = replace(understood, response_format=response_format)
-        job = await self._jobs.submit(
-            self._service.prepare(said),
+        job = await self.jobs.submit(
+            self.speech.service.prepare(said),
             split_chapters(body.input, markdown=False),
             Notes(voice_name=body.voice, session_id=body.session_id),
         )
@@ -134,16 +121,16 @@ class TravisvnLong:
     async def list_jobs(self, request: Request) -> Response:
         """`GET …/long`: the newest first; `session_id`, `status` and `limit` choose."""
         query = read_query(request, ListQuery)
-        jobs = [job for job in await self._jobs.owned() if query.chooses(job)]
+        jobs = [job for job in await self.jobs.owned() if query.chooses(job)]
         return self._listed(jobs, jobs[: query.limit])
 
     async def history(self, request: Request) -> Response:
         """`GET …/long-history`: filtered and sorted as that server does."""
         query = read_query(request, HistoryQuery)
-        found = await self._jobs.search(query.search) if query.search else None
+        found = await self.jobs.search(query.search) if query.search else None
         jobs = [
             job
-            for job in await self._jobs.owned()
+            for job in await self.jobs.owned()
             if query.chooses(job) and (found is None or job.id in found)
         ]
         jobs.sort(key=query.sort_key, reverse=query.descending)
@@ -152,17 +139,16 @@ class TravisvnLong:
     def _listed(self, jobs: list[Job], page: list[Job]) -> Response:
         return JSONResponse(
             {
-                "jobs": [item_of(job, show_texts=self._show_texts) for job in page],
+                "jobs": [item_of(job, show_texts=self.show_texts) for job in page],
                 "total_jobs": len(jobs),
                 "active_jobs": sum(job.state in ACTIVE for job in jobs),
                 "completed_jobs": sum(job.state is State.COMPLETED for job in jobs),
             }
         )
 
-    async def history_stats(self, request: Request) -> Response:
+    async def history_stats(self, _: Request) -> Response:
         """`GET …/long-history/stats`."""
-        del request
-        return JSONResponse(statistics_of(await self._jobs.owned()))
+        return JSONResponse(statistics_of(await self.jobs.owned()))
 
     async def status(self, request: Request) -> Response:
         """`GET …/{id}`."""
@@ -175,7 +161,7 @@ class TravisvnLong:
             {
                 "metadata": metadata_of(job),
                 "chunks": [],
-                "input_text": await self._jobs.text(job) if self._show_texts else "[hidden]",
+                "input_text": await self.jobs.text(job) if self.show_texts else "[hidden]",
                 "error_log": [job.error] if job.error else [],
                 "performance_metrics": {"audio_seconds": round(job.made_seconds, 3)},
             }
@@ -184,7 +170,7 @@ class TravisvnLong:
     async def update(self, request: Request) -> Response:
         """`PATCH …/{id}`: its name, tags, and whether it is archived."""
         job = await self._job(request)
-        fields, _ = await read_form(self._bodies, request, Update, LARGEST_BODY_BYTES)
+        fields, _ = await read_form(self.speech.bodies, request, Update, LARGEST_BODY_BYTES)
         notes = job.notes
         if "display_name" in fields.model_fields_set:
             notes = replace(notes, display_name=fields.display_name)
@@ -192,41 +178,41 @@ class TravisvnLong:
             notes = replace(notes, archived=fields.is_archived)
         if fields.tags is not None:
             notes = replace(notes, tags=tuple(fields.tags))
-        job = await self._jobs.annotate(job, notes)
+        job = await self.jobs.annotate(job, notes)
         return JSONResponse(done(job, "Job metadata updated successfully"))
 
     async def end(self, request: Request) -> Response:
         """`DELETE …/{id}`: `action=cancel` (or nothing) ends it, `action=delete` forgets it."""
         job = await self._job(request)
         if read_query(request, EndQuery).action == "cancel":
-            job = await self._jobs.cancel(job)
+            job = await self.jobs.cancel(job)
             return JSONResponse(done(job, f"Job {job.id} cancelled successfully"))
-        await self._jobs.delete(job)
+        await self.jobs.delete(job)
         return JSONResponse(done(job, f"Job {job.id} deleted successfully"))
 
     async def pause(self, request: Request) -> Response:
         """`PUT …/{id}/pause`: what it made stays."""
-        job = await self._jobs.pause(await self._job(request))
+        job = await self.jobs.pause(await self._job(request))
         return JSONResponse(done(job, f"Job {job.id} paused successfully"))
 
     async def resume(self, request: Request) -> Response:
         """`PUT …/{id}/resume`: go on with it."""
-        job = await self._jobs.resume(await self._job(request))
+        job = await self.jobs.resume(await self._job(request))
         return JSONResponse(done(job, f"Job {job.id} resumed successfully"))
 
     async def retry(self, request: Request) -> Response:
         """`POST …/{id}/retry`: the same as a new job."""
-        return JSONResponse(created_of(await self._jobs.repeat(await self._job(request))))
+        return JSONResponse(created_of(await self.jobs.repeat(await self._job(request))))
 
     async def bulk(self, request: Request) -> Response:
         """`POST …/bulk`: one action on many jobs; those that fail are named."""
-        fields, _ = await read_form(self._bodies, request, Bulk, LARGEST_BODY_BYTES)
+        fields, _ = await read_form(self.speech.bodies, request, Bulk, LARGEST_BODY_BYTES)
         if not fields.confirm:
             raise InvalidRequest("Set confirm to true to proceed.")
         failed = []
         for job_id in fields.job_ids:
             try:
-                await self._act(fields.action, await self._jobs.get(job_id))
+                await self._act(fields.action, await self.jobs.get(job_id))
             except GatewayError:
                 failed.append(job_id)
         count = len(fields.job_ids)
@@ -242,17 +228,17 @@ class TravisvnLong:
 
     async def _act(self, action: str, job: Job) -> None:
         if action == "delete":
-            await self._jobs.delete(job)
+            await self.jobs.delete(job)
         elif action == "retry":
-            await self._jobs.repeat(job)
+            await self.jobs.repeat(job)
         else:
-            await self._jobs.annotate(job, replace(job.notes, archived=action == "archive"))
+            await self.jobs.annotate(job, replace(job.notes, archived=action == "archive"))
 
     async def download(self, request: Request) -> Response:
         """`GET …/{id}/download`: the whole file or ranges of it, 409 before it is complete."""
         job = await self._job(request)
         return FileResponse(
-            await self._jobs.audio(job),
+            await self.jobs.audio(job),
             media_type=ENCODERS[job.response_format].content_type,
             filename=f"long_text_{job.id}.{job.response_format}",
         )
@@ -268,7 +254,7 @@ class TravisvnLong:
     async def _events(self, job: Job) -> AsyncIterator[bytes]:
         """A job's life as events; paused ones go on when it is resumed."""
         with suppress(JobNotFound):  # deleted: the stream ends
-            async for seen in self._jobs.watch(job):
+            async for seen in self.jobs.watch(job):
                 if seen.state not in FINAL:
                     yield _event("progress", progress_of(seen))
                 else:

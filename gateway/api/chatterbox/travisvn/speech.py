@@ -6,8 +6,6 @@ a header of the answer says so.
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -24,7 +22,7 @@ from gateway.api.chatterbox.fields import (
 )
 from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
 from gateway.api.chatterbox.travisvn.paths import routes
-from gateway.api.endpoint import BodyReader, SpeechEndpoint, Spoken
+from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import TRAVISVN
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
@@ -34,12 +32,9 @@ from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import VoiceNotFound
 from gateway.speech.request import SpeechRequest
-from gateway.speech.service import SpeechService
-from gateway.telemetry.outcomes import Outcomes
 from gateway.text.expression import chosen_temperature, expression_of
 from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Reference, Sampling
-from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.config_entry import NEUTRAL_TRANSCRIPT
 from gateway.voices.references import reference_of
 
@@ -72,44 +67,23 @@ class TravisvnBody(TextOptions):
     streaming_quality: Literal["fast", "balanced", "high"] | None = None
 
 
-class TravisvnSpeech:
-    """The speech routes.
-
-    Args:
-        service: The straight line.
-        outcomes: Counts how requests end.
-        bodies: Reads them.
-        catalogue: All voices.
-        threads: Where samples are decoded.
-    """
-
-    def __init__(
-        self,
-        service: SpeechService,
-        outcomes: Outcomes,
-        bodies: BodyReader,
-        catalogue: VoiceCatalogue,
-        threads: Executor,
-    ) -> None:
-        self._service = service
-        self._catalogue = catalogue
-        self._threads = threads
-        endpoint = partial(SpeechEndpoint, service, outcomes, bodies)
-        self.speech = endpoint(self.parse, require_fields)
-        self.stream = endpoint(self.parse_stream, require_fields)
+class TravisvnSpeech(SpeechSurface):
+    """The speech routes."""
 
     def routes(self) -> list[Route]:
         """Whole or SSE; and as a stream. What is said as JSON may be said as a form, too."""
         speak = partial(routes, "POST", group=SPEECH, produces=(*AUDIO_TYPES, EVENTS_TYPE))
         plain, form = form_bodies(TravisvnBody), form_bodies(TravisvnBody, VOICE_FILE)
         path = "/audio/speech"
+        speech = self.endpoint(self.parse, require_fields)
+        stream = self.endpoint(self.parse_stream, require_fields)
         return [
-            *speak(path, self.speech, summary="Speak a text", bodies=plain),
-            *speak(f"{path}/upload", self.speech, summary="Speak in a voice", bodies=form),
-            *speak(f"{path}/stream", self.stream, summary="Speak as it is made", bodies=plain),
+            *speak(path, speech, summary="Speak a text", bodies=plain),
+            *speak(f"{path}/upload", speech, summary="Speak in a voice", bodies=form),
+            *speak(f"{path}/stream", stream, summary="Speak as it is made", bodies=plain),
             *speak(
                 f"{path}/stream/upload",
-                self.stream,
+                stream,
                 summary="Speak in a voice, as it is made",
                 bodies=form,
             ),
@@ -129,10 +103,10 @@ class TravisvnSpeech:
         request, headers = await self.understand(fields, form)
         if fields.stream_format == "sse":
             events = PcmEvents(fields.input)
-            return Spoken(self._service.prepare(_as_pcm(request)), headers, wrap=events)
+            return Spoken(self.service.prepare(_as_pcm(request)), headers, wrap=events)
         name = f"attachment; filename=speech.{request.response_format}"
         headers = {**headers, "Content-Disposition": name}
-        return Spoken(self._service.prepare(request), headers)
+        return Spoken(self.service.prepare(request), headers)
 
     async def parse_stream(self, body: bytes, scope: Scope) -> Spoken:
         """Read a request for a WAV file that is sent while it is made.
@@ -147,7 +121,7 @@ class TravisvnSpeech:
             "Content-Disposition": "attachment; filename=speech_stream.wav",
             "Cache-Control": "no-cache",
         }
-        return Spoken(self._service.prepare(_as_pcm(request)), headers, wrap=WavStream())
+        return Spoken(self.service.prepare(_as_pcm(request)), headers, wrap=WavStream())
 
     async def understand(
         self, fields: TravisvnBody, form: Form
@@ -157,7 +131,7 @@ class TravisvnSpeech:
         Raises:
             InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
-        text = await self._service.read_text(fields.input, normalise=fields.normalises)
+        text = await self.service.read_text(fields.input, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         samples = await self._samples(form)
         cast, fell_back = await self._cast(fields, text, samples, expression.scene)
@@ -184,7 +158,7 @@ class TravisvnSpeech:
         if file is None:
             return ()
         prepare = partial(reference_of, file, NEUTRAL_TRANSCRIPT, param=VOICE_FILE)
-        return (await asyncio.get_running_loop().run_in_executor(self._threads, prepare),)
+        return (await self.in_thread(prepare),)
 
     async def _cast(
         self,
@@ -196,13 +170,13 @@ class TravisvnSpeech:
         """Who speaks, and whether that is the default voice for want of the one that was named."""
         cast = partial(
             cast_voices,
-            self._catalogue,
+            self.catalogue,
             text,
             voices={},
             samples=samples,
             instructions=scene,
         )
-        named = voice_of_file(self._catalogue, fields.audio_prompt_path) or fields.voice
+        named = voice_of_file(self.catalogue, fields.audio_prompt_path) or fields.voice
         try:
             return await cast(voice=named), False
         except VoiceNotFound:

@@ -5,6 +5,7 @@ The activity of every surface is shown, as one engine speaks for them all.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -139,15 +140,15 @@ def chatterbox_statistics(totals: Totals) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
 class TravisvnStatus:
     """The routes of what runs and ran.
 
-    Args:
+    Attributes:
         activity: What is told.
     """
 
-    def __init__(self, activity: Activity) -> None:
-        self._activity = activity
+    activity: Activity
 
     def routes(self) -> list[Route]:
         """Under all their names."""
@@ -172,19 +173,18 @@ class TravisvnStatus:
     async def status(self, request: Request) -> Response:
         """`GET /v1/status`, with what `include_memory` and the like ask for."""
         query = read_query(request, StatusQuery)
-        body = status_of(self._activity)
+        body = status_of(self.activity)
         if query.include_memory:
             body["memory_info"] = body["memory_usage"] = memory_info()
         if query.include_history:
             body["request_history"] = self._history(query.history_limit)
         if query.include_stats:
-            body["statistics"] = statistics_of(self._activity)
+            body["statistics"] = statistics_of(self.activity)
         return JSONResponse(body)
 
-    async def progress(self, request: Request) -> Response:
+    async def progress(self, _: Request) -> Response:
         """`GET /status/progress`: little enough to be asked every second."""
-        del request
-        running = self._activity.running
+        running = self.activity.running
         if not running:
             return JSONResponse(
                 {"is_processing": False, "status": "idle", "message": "No active TTS requests"}
@@ -208,11 +208,11 @@ class TravisvnStatus:
         )
 
     def _history(self, limit: int) -> list[dict[str, Any]]:
-        return [past_of(entry) for entry in self._activity.over[:limit]]
+        return [past_of(entry) for entry in self.activity.over[:limit]]
 
     async def statistics(self, request: Request) -> Response:
         """`GET /status/statistics`."""
-        body = statistics_of(self._activity)
+        body = statistics_of(self.activity)
         if read_query(request, StatusQuery).include_memory:
             body["current_memory"] = memory_info()
         return JSONResponse(body)
@@ -226,14 +226,13 @@ class TravisvnStatus:
                     "warning": "This will clear all request history except what is running.",
                 }
             )
-        count = self._activity.forget()
+        count = self.activity.forget()
         message = "TTS request history cleared successfully"
         return JSONResponse({"success": True, "message": message, "cleared_records": count})
 
-    async def info(self, request: Request) -> Response:
+    async def info(self, _: Request) -> Response:
         """`GET /info`: the rest in one answer."""
-        del request
-        statistics = statistics_of(self._activity)
+        statistics = statistics_of(self.activity)
         uptime = ("total_requests", "success_rate", "is_processing")
         return JSONResponse(
             {
@@ -241,7 +240,7 @@ class TravisvnStatus:
                 "version": __version__,
                 "api_version": __version__,
                 "status": "operational",
-                "tts_status": status_of(self._activity),
+                "tts_status": status_of(self.activity),
                 "statistics": statistics,
                 "memory_info": memory_info(),
                 "recent_requests": self._history(LISTED_IN_INFO),

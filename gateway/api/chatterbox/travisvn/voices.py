@@ -7,6 +7,7 @@ Presets of the engines are no voices of the library: they are listed by `/voices
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -84,17 +85,17 @@ def item_of(voice: LibraryVoice) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
 class TravisvnVoices:
     """The voice routes.
 
-    Args:
+    Attributes:
         catalogue: All voices.
         bodies: Reads uploads.
     """
 
-    def __init__(self, catalogue: VoiceCatalogue, bodies: BodyReader) -> None:
-        self._catalogue = catalogue
-        self._bodies = bodies
+    catalogue: VoiceCatalogue
+    bodies: BodyReader
 
     def routes(self) -> list[Route]:
         """Under all their names."""
@@ -151,22 +152,20 @@ class TravisvnVoices:
             ),
         ]
 
-    async def list_voices(self, request: Request) -> Response:
+    async def list_voices(self, _: Request) -> Response:
         """`GET /voices`: the library, the newest first."""
-        del request
-        voices = sorted(self._catalogue.snapshot.voices, key=lambda v: v.created_at, reverse=True)
+        voices = sorted(self.catalogue.snapshot.voices, key=lambda v: v.created_at, reverse=True)
         return JSONResponse({"voices": [item_of(voice) for voice in voices], "count": len(voices)})
 
-    async def all_names(self, request: Request) -> Response:
+    async def all_names(self, _: Request) -> Response:
         """`GET /voices/all-names`: every name that may stand as `voice`."""
-        del request
-        names = self._catalogue.names
+        names = self.catalogue.names
         return JSONResponse({"voice_names": names, "count": len(names)})
 
     async def upload(self, request: Request) -> Response:
         """`POST /voices`: 201, or 409 where the name is taken."""
-        library, keeper = self._catalogue.library
-        fields, form = await read_form(self._bodies, request, Upload, LARGEST_UPLOAD_BYTES)
+        library, keeper = self.catalogue.library
+        fields, form = await read_form(self.bodies, request, Upload, LARGEST_UPLOAD_BYTES)
         found = next((i for i, (name, _) in enumerate(form.files) if name == VOICE_FILE), None)
         if found is None:
             raise wrong("body", VOICE_FILE, "A file is required")
@@ -178,7 +177,7 @@ class TravisvnVoices:
                 transcript=fields.transcript,
                 language=fields.language,
                 original_name=form.filenames[found],
-                reserved=self._catalogue.presets,
+                reserved=self.catalogue.presets,
                 audio_param=VOICE_FILE,
             )
         )
@@ -187,24 +186,24 @@ class TravisvnVoices:
 
     async def show(self, request: Request) -> Response:
         """`GET /voices/{name}`."""
-        library, _ = self._catalogue.library
+        library, _ = self.catalogue.library
         return JSONResponse({"voice": item_of(library.get(request.path_params["voice_name"]))})
 
     async def download(self, request: Request) -> Response:
         """`GET /voices/{name}/download`: the recording as the library keeps it."""
-        library, _ = self._catalogue.library
+        library, _ = self.catalogue.library
         voice = library.get(request.path_params["voice_name"])
-        wav = await self._catalogue.read_audio(voice)
+        wav = await self.catalogue.read_audio(voice)
         filename = f"filename*=utf-8''{quote(voice.name)}.wav"
         disposition = {"Content-Disposition": f"attachment; {filename}"}
         return file_response(request, wav, "audio/wav", disposition)
 
     async def rename(self, request: Request) -> Response:
         """`PUT /voices/{name}`."""
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         old = request.path_params["voice_name"]
-        fields, _ = await read_form(self._bodies, request, Renamed, FORM_OVERHEAD_BYTES)
-        reserved = self._catalogue.presets
+        fields, _ = await read_form(self.bodies, request, Renamed, FORM_OVERHEAD_BYTES)
+        reserved = self.catalogue.presets
         voice = await keeper.change(
             partial(library.rename, old, fields.new_name, reserved=reserved)
         )
@@ -214,27 +213,27 @@ class TravisvnVoices:
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /voices/{name}`."""
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         voice = await keeper.change(partial(library.remove, request.path_params["voice_name"]))
         return JSONResponse({"message": "Voice deleted successfully", "voice_name": voice.name})
 
     async def list_aliases(self, request: Request) -> Response:
         """`GET /voices/{name}/aliases`."""
-        library, _ = self._catalogue.library
+        library, _ = self.catalogue.library
         voice = library.get(request.path_params["voice_name"])
         aliases = list(voice.aliases)
         return JSONResponse({"voice_name": voice.name, "aliases": aliases, "count": len(aliases)})
 
     async def add_alias(self, request: Request) -> Response:
         """`POST /voices/{name}/aliases`."""
-        library, keeper = self._catalogue.library
-        fields, _ = await read_form(self._bodies, request, Alias, FORM_OVERHEAD_BYTES)
+        library, keeper = self.catalogue.library
+        fields, _ = await read_form(self.bodies, request, Alias, FORM_OVERHEAD_BYTES)
         voice = await keeper.change(
             partial(
                 library.add_alias,
                 request.path_params["voice_name"],
                 fields.alias,
-                reserved=self._catalogue.presets,
+                reserved=self.catalogue.presets,
             )
         )
         return JSONResponse(
@@ -249,7 +248,7 @@ class TravisvnVoices:
 
     async def remove_alias(self, request: Request) -> Response:
         """`DELETE /voices/{name}/aliases/{alias}`."""
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         name, alias = request.path_params["voice_name"], request.path_params["alias"]
         voice = await keeper.change(partial(library.remove_alias, name, alias))
         return JSONResponse(
@@ -266,13 +265,12 @@ class TravisvnVoices:
         return {
             "default_voice": None,
             "source": "file_system",
-            "path": self._catalogue.default,
+            "path": self.catalogue.default,
         }
 
-    async def show_default(self, request: Request) -> Response:
+    async def show_default(self, _: Request) -> Response:
         """`GET /voices/default`."""
-        del request
-        voice = next((v for v in self._catalogue.snapshot.voices if v.is_default), None)
+        voice = next((v for v in self.catalogue.snapshot.voices if v.is_default), None)
         if voice is None:
             return JSONResponse({**self._no_default(), "voice_info": None})
         return JSONResponse(
@@ -281,8 +279,8 @@ class TravisvnVoices:
 
     async def set_default(self, request: Request) -> Response:
         """`POST /voices/default`."""
-        library, keeper = self._catalogue.library
-        fields, _ = await read_form(self._bodies, request, Chosen, FORM_OVERHEAD_BYTES)
+        library, keeper = self.catalogue.library
+        fields, _ = await read_form(self.bodies, request, Chosen, FORM_OVERHEAD_BYTES)
         await keeper.change(partial(library.set_default, fields.voice_name))
         voice = library.get(fields.voice_name)
         return JSONResponse(
@@ -293,18 +291,16 @@ class TravisvnVoices:
             }
         )
 
-    async def reset_default(self, request: Request) -> Response:
+    async def reset_default(self, _: Request) -> Response:
         """`DELETE /voices/default`."""
-        del request
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         await keeper.change(partial(library.set_default, None))
         message = {"message": "Default voice reset to system default"}
         return JSONResponse({**message, **self._no_default()})
 
-    async def clean_up(self, request: Request) -> Response:
+    async def clean_up(self, _: Request) -> Response:
         """`POST /voices/cleanup`: delete files that no voice needs any more."""
-        del request
-        library, keeper = self._catalogue.library
+        library, keeper = self.catalogue.library
         removed = await keeper.change(library.cleanup)
         return JSONResponse(
             {"message": "Cleanup completed", "removed_voices": removed, "count": len(removed)}

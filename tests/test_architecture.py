@@ -33,13 +33,10 @@ LONG_FILES = frozenset(
         "engines/container/docker_engine.py",
         "engines/container/fetch_weights.py",
         "engines/higgs/codec.py",
-        "engines/higgs/codec_worker.py",
         "engines/higgs/kernels/sampler.py",
         "engines/higgs/loop.py",
         "engines/server/app.py",
         "engines/simulator/app.py",
-        "gateway/api/chatterbox/travisvn/voices.py",
-        "gateway/api/openai.py",
         "gateway/app.py",
         "gateway/commands/doctor.py",
         "gateway/errors.py",
@@ -61,8 +58,7 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    # 15100: strangers' clients are read by one rule, and two servers share a path.
-    "gateway": 15100,
+    "gateway": 14828,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

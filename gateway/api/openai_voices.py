@@ -7,7 +7,6 @@ a name, and its id or its name may stand as `voice` in every request.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -23,7 +22,8 @@ from gateway.api.routes import Route
 from gateway.api.schemas import read_query
 from gateway.errors import InvalidRequest, UnsupportedContentType
 from gateway.voices.catalogue import VoiceCatalogue
-from gateway.voices.library.library import LibraryVoice
+from gateway.voices.library.config_entry import LibraryVoice
+from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.samples.loudness import UPLOAD_LIMITS
 
 FORM_OVERHEAD_BYTES = 64 * 1024  # the form's other fields and its boundaries
@@ -136,7 +136,6 @@ class CustomVoices:
             InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
                 LibraryUnusable.
         """
-        library, keeper = self.catalogue.library
         if not is_form(request.scope):
             raise UnsupportedContentType(
                 f"The request's content type must be {MULTIPART}.", param="content-type"
@@ -150,17 +149,15 @@ class CustomVoices:
         if sample is None:
             raise InvalidRequest(f"Missing required parameter: '{SAMPLE}' (a file).", param=SAMPLE)
         transcript = _text(form, "transcript") or _text(form, "ref_text")
-        voice = await keeper.change(
-            partial(
-                library.add,
-                _text(form, "name") or "",
-                sample,
-                transcript=transcript,
-                language=_text(form, "language") or "en",
-                consent=_text(form, "consent"),
-                reserved=self.catalogue.presets,
-                audio_param=SAMPLE,
-            )
+        voice = await self.catalogue.change(
+            VoiceLibrary.add,
+            _text(form, "name") or "",
+            sample,
+            transcript=transcript,
+            language=_text(form, "language") or "en",
+            consent=_text(form, "consent"),
+            reserved=self.catalogue.presets,
+            audio_param=SAMPLE,
         )
         return JSONResponse(_described(voice))
 
@@ -170,8 +167,7 @@ class CustomVoices:
         Raises:
             VoiceNotFound, QueueFull, LibraryUnusable.
         """
-        library, keeper = self.catalogue.library
-        voice = await keeper.change(partial(library.remove, request.path_params["voice_id"]))
+        voice = await self.catalogue.change(VoiceLibrary.remove, request.path_params["voice_id"])
         return JSONResponse({"id": voice.id, "deleted": True, "object": "audio.voice.deleted"})
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import GatewayError
-from gateway.voices.library.library import LibraryVoice, VoiceLibrary
+from gateway.voices.library.config_entry import LibraryVoice
+from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.samples.loudness import UPLOAD_LIMITS
 
 STATUS_FAILED = 1
@@ -61,7 +62,7 @@ def run_voices(arguments: argparse.Namespace) -> int:
 
 
 def _list(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
-    voices = library.voices()
+    voices = library.snapshot.voices
     if arguments.json:
         _say(json.dumps([_as_json(voice) for voice in voices], indent=2))
         return 0
@@ -109,7 +110,7 @@ def _default(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
     if arguments.clear or arguments.name is not None:
         voice = library.set_default(arguments.name)
     else:
-        voice = library.default_voice()
+        voice = library.snapshot.default
     _say(voice.name if voice else "no default voice")
     return 0
 

@@ -9,17 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
+from typing import Concatenate, ParamSpec, TypeVar
 
 from gateway.errors import VoiceNotFound
 from gateway.text.sanitise import sanitise_text
 from gateway.upstream.dialect import Reference
 from gateway.voices.aliases import fold
 from gateway.voices.library.background import VoiceKeeper
+from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.config_file import Snapshot
-from gateway.voices.library.library import LibraryVoice, VoiceLibrary
+from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.resolve import ChosenVoice, choose_voice, names_of_voices
 
 logger = logging.getLogger("gateway.voices")
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class VoiceCatalogue:
@@ -68,10 +73,19 @@ class VoiceCatalogue:
         """Every name that may stand as a request's voice."""
         return names_of_voices(self._aliases, self._presets(), self.snapshot)
 
-    @property
-    def library(self) -> tuple[VoiceLibrary, VoiceKeeper]:
-        """The library, and what runs its changes."""
-        return self._library, self.keeper
+    async def change(
+        self,
+        work: Callable[Concatenate[VoiceLibrary, Parameters], Result],
+        *arguments: Parameters.args,
+        **named: Parameters.kwargs,
+    ) -> Result:
+        """Run one of the library's methods that change it.
+
+        Raises:
+            QueueFull: Too many changes wait.
+            GatewayError: What the method raises.
+        """
+        return await self.keeper.change(partial(work, self._library, *arguments, **named))
 
     def choose(self, name: str | None) -> ChosenVoice:
         """What a client's word for a voice means; None is the default voice.
@@ -119,5 +133,5 @@ class VoiceCatalogue:
         Raises:
             VoiceNotFound, InvalidRequest.
         """
-        read = partial(self.library[0].read_audio, voice)
+        read = partial(self._library.read_audio, voice)
         return await asyncio.get_running_loop().run_in_executor(self._threads, read)

@@ -71,7 +71,7 @@ def choose_voice(
         VoiceNotFound: With the list of names that work.
     """
     outside = library.outside(listed)
-    chosen = next((voice for voice in library.voices if voice.is_default), None)
+    chosen = library.default
     if name is None or _means_default(fold(name), aliases, outside, library, is_set=bool(chosen)):
         if chosen is not None:
             return _recorded(chosen, listed, library, now)

@@ -52,7 +52,7 @@ def _no_voices(gateway: Gateway) -> None:
     """Each test begins with none."""
     library = gateway.runtime.library
     assert library is not None
-    for voice in library.voices():
+    for voice in library.snapshot.voices:
         library.remove(voice.id)
 
 
@@ -87,7 +87,7 @@ def test_a_voice_is_made_as_openai_makes_it(gateway: Gateway) -> None:
     assert (voice["language"], voice["transcript"]) == ("de", "Hello there.")
     library = gateway.runtime.library
     assert library is not None
-    assert library.get("anna").consent == "cons_1"
+    assert library.snapshot.get("anna").consent == "cons_1"
 
 
 def test_without_a_transcript_the_answer_says_what_stands_in(gateway: Gateway) -> None:

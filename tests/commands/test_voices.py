@@ -33,16 +33,16 @@ def test_the_command_keeps_the_library(folder: Path, capsys: pytest.CaptureFixtu
     assert "no transcript given" in told.err
     assert main(["voices", "rename", "nan", "Zoë"]) == 0
     assert main(["voices", "default", "zoë"]) == 0
-    voice = VoiceLibrary(folder).get("Zoë")
+    voice = VoiceLibrary(folder).snapshot.get("Zoë")
     assert (voice.aliases, voice.language, voice.is_default) == (("Nan",), "de", True)
     assert voice.original_name == "me.wav"
     capsys.readouterr()
     assert main(["voices", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["id"] == voice.id
     assert main(["voices", "default", "--clear"]) == 0
-    assert VoiceLibrary(folder).default_voice() is None
+    assert VoiceLibrary(folder).snapshot.default is None
     assert main(["voices", "remove", "zoë"]) == 0
-    assert VoiceLibrary(folder).voices() == ()
+    assert VoiceLibrary(folder).snapshot.voices == ()
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_missing_transcript_is_told_as_missing(library: VoiceLibrary) -> None:
     """The engine's own default stands in, and the library does not take it for a transcript."""
     given, missing = library.add("Anna", sample(), transcript="Hi."), library.add("Ben", sample())
     assert (given.transcript, missing.transcript) == ("Hi.", None)
-    found = library.get("ben")
+    found = library.snapshot.get("ben")
     assert (found.transcript, found.prompt_transcript) == (None, "Please speak naturally.")
 
 
@@ -90,8 +90,8 @@ def test_a_missing_transcript_is_told_as_missing(library: VoiceLibrary) -> None:
 def test_case_and_ending_never_matter(library: VoiceLibrary, asked: str) -> None:
     """Chatterbox clients send file names; people do not mind capitals."""
     voice = library.add("Anna.wav", sample(), aliases=["nan"])
-    assert library.get(asked).id == voice.id
-    assert library.get(voice.id) == library.get("anna")
+    assert library.snapshot.get(asked).id == voice.id
+    assert library.snapshot.get(voice.id) == library.snapshot.get("anna")
 
 
 def test_recordings_are_trimmed_and_levelled(library: VoiceLibrary) -> None:
@@ -157,14 +157,15 @@ def test_a_renamed_voice_keeps_its_id_and_recording(library: VoiceLibrary) -> No
     """And answers to its new name only; its aliases go with it."""
     before = library.add("Anna", sample(), transcript="Hi.", aliases=["nan"], consent="yes")
     after = library.rename("nan", "Zoë")
-    assert after == library.get("zoë") == library.get("nan") == library.get(before.id)
+    now = library.snapshot
+    assert after == now.get("zoë") == now.get("nan") == now.get(before.id)
     assert after.name == "Zoë"
     assert (after.audio_file, after.transcript, after.consent) == (
         before.audio_file,
         "Hi.",
         "yes",
     )
-    assert library.find("anna") is None
+    assert library.snapshot.find("anna") is None
     assert library.rename("Zoë", "ZOË").name == "ZOË"
 
 
@@ -175,7 +176,7 @@ def test_a_removed_voice_is_gone_at_once_and_its_file_after_a_grace(
     library.add("Anna", sample())
     voice = library.add("Ben", sample())
     library.remove("ben")
-    assert library.find("ben") is None
+    assert library.snapshot.find("ben") is None
     assert library.snapshot.hides("Ben")
     assert (tmp_path / "voices" / voice.audio_file).exists()
     assert "Ben" in config_of(tmp_path)
@@ -197,7 +198,7 @@ def test_a_name_that_comes_back_gets_another_key_and_file(
     config = config_of(tmp_path)
     assert config["Anna"]["audio_file"] == old.audio_file
     assert config[new.preset]["audio_file"] == new.audio_file
-    assert library.get("anna") == new
+    assert library.snapshot.get("anna") == new
     assert new.preset != "Anna"
     clock.now += 6 * 3600
     library.set_default("anna")
@@ -212,7 +213,7 @@ def test_the_engine_never_sees_an_empty_list(
     library.remove("Anna")
     clock.now += 7 * 3600
     library.cleanup()
-    assert library.voices() == ()
+    assert library.snapshot.voices == ()
     assert list(config_of(tmp_path)) == ["Anna"]
     library.add("Ben", sample())
     assert list(config_of(tmp_path)) == ["Ben"]
@@ -229,8 +230,8 @@ def test_entries_by_hand_are_voices_and_stay_as_they_are(
         "no_transcript": {"audio_file": "x.wav"},
     }
     by_hand(tmp_path, entries)
-    assert [voice.name for voice in library.voices()] == ["en_woman", "scene"]
-    woman_id = library.get("en_woman").id
+    assert [voice.name for voice in library.snapshot.voices] == ["en_woman", "scene"]
+    woman_id = library.snapshot.get("en_woman").id
     library.add("Anna", sample())
     library.set_default("en_woman")
     library.add_alias("en_woman", "lady")
@@ -238,27 +239,27 @@ def test_entries_by_hand_are_voices_and_stay_as_they_are(
     ours = after["en_woman"].pop("gateway")
     assert ours["aliases"] == ["lady"]
     assert {name: after[name] for name in entries} == entries
-    assert library.get("lady").id == library.get(woman_id).id == woman_id
-    assert library.get("scene").system_prompt == "Speak low."
+    assert library.snapshot.get("lady").id == library.snapshot.get(woman_id).id == woman_id
+    assert library.snapshot.get("scene").system_prompt == "Speak low."
 
 
 def test_the_default_is_one_voice_or_none(library: VoiceLibrary) -> None:
     """Setting another takes it from the one before; it goes with its voice."""
     library.add("Anna", sample())
     library.add("Ben", sample())
-    assert library.default_voice() is None
+    assert library.snapshot.default is None
     library.set_default("anna")
     library.set_default("BEN")
-    default = library.default_voice()
+    default = library.snapshot.default
     assert default is not None
-    assert [v.name for v in library.voices() if v.is_default] == [default.name] == ["Ben"]
+    assert [v.name for v in library.snapshot.voices if v.is_default] == [default.name] == ["Ben"]
     library.rename("ben", "Bob")
-    assert [v.name for v in library.voices() if v.is_default] == ["Bob"]
+    assert [v.name for v in library.snapshot.voices if v.is_default] == ["Bob"]
     library.remove("bob")
-    assert library.default_voice() is None
+    assert library.snapshot.default is None
     library.set_default("anna")
     assert library.set_default(None) is None
-    assert library.default_voice() is None
+    assert library.snapshot.default is None
 
 
 def test_a_full_library_takes_no_more(
@@ -278,9 +279,9 @@ def test_aliases_come_and_go(library: VoiceLibrary) -> None:
     """Each of them finds the voice until it is taken away."""
     library.add("Anna", sample())
     assert library.add_alias("anna", "Nan").aliases == ("Nan",)
-    assert library.get("nan").name == "Anna"
+    assert library.snapshot.get("nan").name == "Anna"
     assert library.remove_alias("anna", "NAN").aliases == ()
-    assert library.find("nan") is None
+    assert library.snapshot.find("nan") is None
     with pytest.raises(VoiceNotFound):
         library.remove_alias("anna", "nan")
 
@@ -293,9 +294,9 @@ def test_a_broken_config_keeps_the_last_good_one_and_is_never_written_over(
     library.add("Anna", sample())
     path = tmp_path / "voices" / "config.json"
     good = path.read_text()
-    assert library.find("anna")
+    assert library.snapshot.find("anna")
     path.write_text(broken)
-    assert library.find("anna")
+    assert library.snapshot.find("anna")
     with pytest.raises(LibraryUnusable):
         library.add("Ben", sample())
     with pytest.raises(LibraryUnusable):
@@ -303,17 +304,17 @@ def test_a_broken_config_keeps_the_last_good_one_and_is_never_written_over(
     assert path.read_text() == broken
     path.write_text(good)
     library.add("Ben", sample())
-    assert {voice.name for voice in library.voices()} == {"Anna", "Ben"}
+    assert {voice.name for voice in library.snapshot.voices} == {"Anna", "Ben"}
 
 
 def test_another_process_change_is_seen_at_once(library: VoiceLibrary, tmp_path: Path) -> None:
     """Several gateways and commands share one folder."""
     other = VoiceLibrary(tmp_path / "voices")
-    assert other.voices() == ()
+    assert not other.snapshot.voices
     library.add("Anna", sample())
-    assert [voice.name for voice in other.voices()] == ["Anna"]
+    assert [voice.name for voice in other.snapshot.voices] == ["Anna"]
     other.remove("anna")
-    assert library.voices() == ()
+    assert library.snapshot.voices == ()
 
 
 def test_what_a_killed_writer_left_is_cleaned_up(library: VoiceLibrary, tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ def test_a_lost_config_costs_no_recordings(library: VoiceLibrary, tmp_path: Path
     """Cleaning up behind an accident would make it final."""
     voice = library.add("Anna", sample())
     (tmp_path / "voices" / "config.json").unlink()
-    assert library.voices() == ()
+    assert library.snapshot.voices == ()
     assert library.cleanup() == []
     assert (tmp_path / "voices" / voice.audio_file).exists()
 

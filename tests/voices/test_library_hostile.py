@@ -107,7 +107,7 @@ def test_a_harmful_name_is_refused_everywhere(
     for attempt in attempts:
         with pytest.raises(InvalidRequest):
             attempt()
-    for lookup in (library.get, library.remove, library.set_default):
+    for lookup in (library.snapshot.get, library.remove, library.set_default):
         with pytest.raises(VoiceNotFound):
             lookup(name)
     assert {path.name for path in (tmp_path / "voices").iterdir()} == before
@@ -211,7 +211,7 @@ def test_an_entry_that_points_elsewhere_is_no_voice(
     config = json.loads((folder / "config.json").read_text())
     config["evil"] = entry(audio_file)
     (folder / "config.json").write_text(json.dumps(config))
-    assert library.find("evil") is None
+    assert library.snapshot.find("evil") is None
     library.set_default("anna")
     assert json.loads((folder / "config.json").read_text())["evil"] == entry(audio_file)
     library.cleanup()
@@ -222,7 +222,7 @@ def test_a_recording_that_turns_into_a_link_is_not_read(
     library: VoiceLibrary, tmp_path: Path
 ) -> None:
     """Not even when it was a file as config.json was read."""
-    voice = library.get("anna")
+    voice = library.snapshot.get("anna")
     path = tmp_path / "voices" / voice.audio_file
     path.unlink()
     path.symlink_to(tmp_path / "secret.wav")
@@ -236,13 +236,13 @@ def test_a_link_in_place_of_the_librarys_own_files_is_not_followed(
     library: VoiceLibrary, tmp_path: Path, name: str
 ) -> None:
     """Neither to read nor to write: the change is refused."""
-    assert library.voices()
+    assert library.snapshot.voices
     path = tmp_path / "voices" / name
     path.unlink()
     path.symlink_to(tmp_path / "secret.txt")
     with pytest.raises(LibraryUnusable):
         library.add("Ben", SAMPLE)
-    assert [voice.name for voice in library.voices()] == ["Anna"]
+    assert [voice.name for voice in library.snapshot.voices] == ["Anna"]
 
 
 @pytest.mark.usefixtures("outside")
@@ -281,4 +281,4 @@ def test_the_folder_stays_readable_for_the_container(library: VoiceLibrary, tmp_
     """It may run as another user: files are not for their owner alone."""
     for path in (tmp_path / "voices").iterdir():
         assert path.name == ".lock" or path.stat().st_mode & stat.S_IROTH
-    assert library.voices()
+    assert library.snapshot.voices

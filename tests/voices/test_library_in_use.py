@@ -52,7 +52,7 @@ folder, share = Path(sys.argv[1]), int(sys.argv[2])
 library = VoiceLibrary(folder)
 for _ in range(ROUNDS):
     for number in range(share, VOICES, PROCESSES):
-        if library.find(f"voice {number}"):
+        if library.snapshot.find(f"voice {number}"):
             library.remove(f"voice {number}")
         library.add(f"voice {number}", recording(number), transcript="Hello.")
     for number in range(share, VOICES, 2 * PROCESSES):
@@ -169,7 +169,7 @@ def test_voices_come_and_go_by_four_processes_under_fifty_streams(
     assert statuses[200] > STREAMS
     routes = {job.request_id.partition("-")[0] for job in echo[1].jobs}
     assert routes == {"audiospeech", "chatcmpl"}, "voices by name, and as references"
-    left = {voice.name for voice in VoiceLibrary(folder).voices()}
+    left = {voice.name for voice in VoiceLibrary(folder).snapshot.voices}
     assert left == {f"voice {n}" for n in range(VOICES) if n % 8 >= PROCESSES}
 
 
@@ -186,9 +186,9 @@ def test_a_writer_that_is_killed_leaves_the_library_whole(folder: Path) -> None:
         writer.kill()
         writer.wait()
         library = VoiceLibrary(folder)
-        assert len(library.voices()) >= VOICES - VOICES // PROCESSES - 1
+        assert len(library.snapshot.voices) >= VOICES - VOICES // PROCESSES - 1
         library.set_default("voice 1")
-        for voice in library.voices():
+        for voice in library.snapshot.voices:
             assert library.read_audio(voice)
     library.cleanup()
     assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]

@@ -90,7 +90,7 @@ def test_a_name_is_given_once_however_many_ask_at_the_same_moment(
     (given,) = [one for one in outcomes if isinstance(one, LibraryVoice)]
     assert len(outcomes) == len(names)
     library = VoiceLibrary(tmp_path)
-    assert [voice.id for voice in library.voices()] == [given.id]
+    assert [voice.id for voice in library.snapshot.voices] == [given.id]
     assert sorted(path.name for path in tmp_path.glob("*.wav")) == [given.audio_file]
 
 
@@ -104,7 +104,7 @@ def test_writers_of_different_names_lose_nothing(
         [lambda name=name: VoiceLibrary(tmp_path).add(name, SAMPLE) for name in names]  # type: ignore[misc]
     )
     assert all(isinstance(one, LibraryVoice) for one in outcomes)
-    assert {voice.name for voice in VoiceLibrary(tmp_path).voices()} == set(names)
+    assert {voice.name for voice in VoiceLibrary(tmp_path).snapshot.voices} == set(names)
 
 
 def test_two_voices_renamed_to_one_name_at_once_stay_two(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_two_voices_renamed_to_one_name_at_once_stay_two(tmp_path: Path) -> None
         ]
     )
     assert sorted(type(one).__name__ for one in outcomes) == ["LibraryVoice", "VoiceExists"]
-    names = sorted(voice.name for voice in library.voices())
+    names = sorted(voice.name for voice in library.snapshot.voices)
     assert names in (["Ben", "Cleo"], ["Anna", "Cleo"])
 
 
@@ -142,15 +142,15 @@ def test_the_engine_knows_a_renamed_voice_by_its_old_name_for_the_grace(tmp_path
         entries = config()
         assert entries[old.preset]["audio_file"] == entries[new.preset]["audio_file"]
         assert entries[old.preset]["transcript"] == "Hello there."
-        assert library.find("Anna") is None
+        assert library.snapshot.find("Anna") is None
         assert library.snapshot.hides(old.preset)
         with pytest.raises(GatewayError):
-            library.get("Anna")
+            library.snapshot.get("Anna")
     clock.now += 2
     assert library.purge() == []
     assert set(config()) == {"Ben", new.preset}
-    assert library.read_audio(library.get("Cleo"))
-    assert library.get("Cleo").id == old.id
+    assert library.read_audio(library.snapshot.get("Cleo"))
+    assert library.snapshot.get("Cleo").id == old.id
 
 
 def test_an_old_name_that_is_given_anew_within_the_grace_has_another_key(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_an_old_name_that_is_given_anew_within_the_grace_has_another_key(tmp_pat
     newcomer = library.add("Anna", SAMPLE)
     assert newcomer.name == "Anna"
     assert newcomer.preset != old.preset
-    assert library.get("anna").id == newcomer.id
+    assert library.snapshot.get("anna").id == newcomer.id
     clock.now += GRACE_SECONDS + 1
     library.purge()
-    assert {voice.name for voice in library.voices()} == {"Anna", "Cleo"}
+    assert {voice.name for voice in library.snapshot.voices} == {"Anna", "Cleo"}

@@ -64,7 +64,7 @@ def test_a_voice_that_the_engine_does_not_list_goes_as_a_reference(library: Voic
     """So it works with every engine."""
     chosen = choose(library, "anna", ("en_woman",))
     assert chosen.preset is None
-    assert chosen.recorded == library.get("anna")
+    assert chosen.recorded == library.snapshot.get("anna")
 
 
 def test_a_voice_that_the_engine_does_not_list_yet_goes_as_a_reference(
@@ -110,7 +110,7 @@ def test_a_vanished_voice_is_not_found_although_the_engine_lists_it(
     library: VoiceLibrary, tmp_path: Path
 ) -> None:
     """The engine's list is older than a hand's change of config.json."""
-    assert library.voices()
+    assert library.snapshot.voices
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(VoiceNotFound):
         choose(library, "Anna", ("Anna",))
@@ -127,7 +127,7 @@ def test_the_engines_own_presets_stay(library: VoiceLibrary) -> None:
 def test_an_alias_may_mean_a_voice_of_the_library(library: VoiceLibrary) -> None:
     """GATEWAY_VOICE_ALIASES moves OpenAI's names to one's own voices."""
     chosen = choose(library, "alloy", ("en_woman",), aliases={"alloy": "nan"})
-    assert chosen.recorded == library.get("anna")
+    assert chosen.recorded == library.snapshot.get("anna")
     assert choose(library, None, ("en_woman",), aliases={"alloy": "nan"}) == chosen
 
 
@@ -146,7 +146,7 @@ def test_openais_names_work_with_a_library_alone(library: VoiceLibrary, name: st
 def test_the_librarys_default_is_spoken_where_none_is_named(library: VoiceLibrary) -> None:
     """It goes before the setting."""
     library.set_default("anna")
-    assert choose(library, None, ("en_woman",)).recorded == library.get("anna")
+    assert choose(library, None, ("en_woman",)).recorded == library.snapshot.get("anna")
 
 
 def test_default_is_the_default_voice_unless_something_is_called_so(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_default_is_the_default_voice_unless_something_is_called_so(tmp_path: Pa
     assert choose(library, "default", presets, aliases={"default": "vex"}).preset == "vex"
     library.add("Anna", SAMPLE)
     library.set_default("Anna")
-    assert choose(library, "default", presets).recorded == library.get("Anna")
+    assert choose(library, "default", presets).recorded == library.snapshot.get("Anna")
 
 
 def test_a_default_that_a_client_set_answers_to_the_six_names_of_its_server(
@@ -172,10 +172,10 @@ def test_a_default_that_a_client_set_answers_to_the_six_names_of_its_server(
     assert choose(library, "onyx", presets).preset == "chadwick"
     library.set_default("Anna")
     for name in ("alloy", "echo", "fable", "onyx", "nova", "shimmer", "Nova"):
-        assert choose(library, name, presets).recorded == library.get("Anna"), name
+        assert choose(library, name, presets).recorded == library.snapshot.get("Anna"), name
     assert choose(library, "cedar", presets).preset == "chadwick"
     moved = {**OPENAI_VOICES, "onyx": "vex"}
     assert choose(library, "onyx", presets, aliases=moved).preset == "vex"
     assert choose(library, "onyx", (*presets, "Onyx")).preset == "Onyx"
     library.add("Nova", SAMPLE)
-    assert choose(library, "nova", presets).recorded == library.get("Nova")
+    assert choose(library, "nova", presets).recorded == library.snapshot.get("Nova")

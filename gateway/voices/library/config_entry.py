@@ -7,6 +7,7 @@ library, and stays in the file as it is.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -92,6 +93,28 @@ def entry_of(voice: LibraryVoice) -> Entry:
         "audio_file": voice.audio_file,
         OURS: ours,
     }
+
+
+def free_key(name: str, config: Config) -> str:
+    """A key of config.json that no entry has.
+
+    That of a removed voice is not free: the engine may be asked for that voice still.
+    """
+    key = name
+    while key in config:
+        key = f"{name}~{secrets.token_hex(3)}"
+    return key
+
+
+def adopted(entry: Entry, voice: LibraryVoice) -> Entry:
+    """The gateway's part of an entry, with the id that an entry by hand has from its key."""
+    return {**ours_of(entry), "id": voice.id}
+
+
+def amend(config: Config, voice: LibraryVoice, **values: object) -> None:
+    """Change the gateway's part of a voice's entry, and nothing else of it."""
+    entry = config[voice.preset]
+    config[voice.preset] = {**entry, OURS: {**adopted(entry, voice), **values}}
 
 
 def ours_of(entry: object) -> Mapping[str, Any]:

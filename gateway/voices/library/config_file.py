@@ -13,10 +13,10 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.errors import LibraryUnusable
+from gateway.errors import LibraryUnusable, VoiceExists, VoiceNotFound
 from gateway.voices.library.config_entry import Config, LibraryVoice, removed_at, voice_of
 from gateway.voices.library.folder import CONFIG, MAX_CONFIG_BYTES, Folder, Signature, unusable
-from gateway.voices.name_rules import lookup_key
+from gateway.voices.name_rules import lookup_key, skeleton
 
 logger = logging.getLogger("gateway.voices")
 
@@ -48,6 +48,47 @@ class Snapshot:
     def find(self, name: str) -> LibraryVoice | None:
         """The voice of this name, alias or id."""
         return self._index.get(lookup_key(name))
+
+    def get(self, name: str) -> LibraryVoice:
+        """Like `find`.
+
+        Raises:
+            VoiceNotFound: With the list of names.
+        """
+        voice = self.find(name)
+        if voice is None:
+            known = ", ".join(sorted(voice.name for voice in self.voices)) or "none"
+            raise VoiceNotFound(
+                f"The voice {name[:64]!r} is not in the library. Its voices: {known[:2000]}.",
+                param="voice",
+            )
+        return voice
+
+    @property
+    def default(self) -> LibraryVoice | None:
+        """The voice that was chosen as the default; None where none was."""
+        return next((voice for voice in self.voices if voice.is_default), None)
+
+    def require_free(
+        self, names: Iterable[str], reserved: Iterable[str], but: LibraryVoice | None = None
+    ) -> None:
+        """Refuse names that are taken, or look like one that is.
+
+        Args:
+            names: Wanted.
+            reserved: Taken outside of the library.
+            but: The voice that is renamed: its name and id count as free, its aliases do not.
+
+        Raises:
+            VoiceExists: With the name.
+        """
+        taken = {skeleton(n) for voice in self.voices if voice != but for n in voice.names}
+        taken |= {skeleton(name) for name in (*reserved, *(but.aliases if but else ()))}
+        for name in names:
+            if skeleton(name) in taken:
+                raise VoiceExists(
+                    f"A voice has the name {name!r} already, or one that looks like it."
+                )
 
     def hides(self, preset: str) -> bool:
         """Whether a preset that an engine lists is a voice that was removed here."""

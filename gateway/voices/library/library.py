@@ -9,25 +9,34 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.voices.library.config_entry import (
     OURS,
+    Config,
     LibraryVoice,
+    adopted,
+    amend,
     entry_of,
+    free_key,
+    removed_at,
 )
 from gateway.voices.library.config_file import (
     Shelf,
     Snapshot,
+    as_json,
+    delete_temporary,
+    delete_unnamed,
+    files_of,
+    parse_config,
     voices_of,
 )
-from gateway.voices.library.edits import adopted, amend, free_key, require_free, voice_named
-from gateway.voices.library.folder import Folder
-from gateway.voices.library.ledger import Ledger
-from gateway.voices.library.recording_cache import Recordings
+from gateway.voices.library.folder import CONFIG, Folder, Signature
 from gateway.voices.name_rules import (
     MOST_ALIASES,
     clean_aliases,
@@ -37,22 +46,22 @@ from gateway.voices.name_rules import (
     printable,
     skeleton,
 )
-from gateway.voices.samples.loudness import normalise_recording
-
-__all__ = ["LibraryVoice", "VoiceLibrary"]
+from gateway.voices.samples.loudness import UPLOAD_LIMITS, normalise_recording
+from gateway.voices.samples.prepare import DEFAULT_LIMITS, prepare_reference
 
 MOST_VOICES = 1000
 # The longest life of a request with the default settings: 600 s for each 4,096 characters of a
 # text of 100,000, and the queue. Until then the engine may be asked for the voice by name.
 GRACE_SECONDS = 6 * 3600.0
+KEPT_RECORDINGS = 16  # of at most 45 s, 2.2 MB: 35 MB a process
 
 
 class VoiceLibrary:
     """The voices of one folder; any number of processes may share it.
 
     Every method blocks (files, a lock, for `add` up to a second of CPU time): call the ones that
-    change something with `VoiceKeeper.change`, `read_audio` in a worker thread. `voices`, `find`
-    and `default_voice` cost one stat while nothing changed.
+    change something with `VoiceKeeper.change`, `read_audio` in a worker thread. `snapshot` costs
+    one stat while nothing changed.
 
     Args:
         folder: Made when the first voice comes.
@@ -69,55 +78,73 @@ class VoiceLibrary:
     ) -> None:
         self._folder = Folder(folder)
         self._shelf = Shelf(self._folder)
-        self._recordings = Recordings(self._folder)
-        self._ledger = Ledger(self._folder, grace_seconds, now)
+        self._recording = lru_cache(KEPT_RECORDINGS)(self._read_recording)
+        self._grace_seconds = grace_seconds
         self._now = now
-
-    # -- reading ---------------------------------------------------------------------------
 
     @property
     def snapshot(self) -> Snapshot:
         """The library as it is now, in one piece."""
         return self._shelf.current()
 
-    def voices(self) -> tuple[LibraryVoice, ...]:
-        """All voices, in the order of config.json."""
-        return self.snapshot.voices
-
-    def find(self, name: str) -> LibraryVoice | None:
-        """The voice of this name, alias or id; letter case and a trailing .wav never matter."""
-        return self.snapshot.find(name)
-
-    def get(self, name: str) -> LibraryVoice:
-        """Like `find`.
-
-        Raises:
-            VoiceNotFound: With the list of names.
-        """
-        return voice_named(self.snapshot, name)
-
     def check(self) -> None:
-        """Tell a damaged folder from an empty one; `voices` goes on with what it knows.
+        """Tell a damaged folder from an empty one; `snapshot` goes on with what it knows.
 
         Raises:
             LibraryUnusable.
         """
-        self._ledger.read()
-
-    def default_voice(self) -> LibraryVoice | None:
-        """The voice set with `set_default`; None where none is."""
-        return next((voice for voice in self.voices() if voice.is_default), None)
+        parse_config(self._folder)
 
     def read_audio(self, voice: LibraryVoice) -> bytes:
-        """The recording, a complete WAV file of 24 kHz mono s16.
+        """The recording, a complete WAV file of 24 kHz mono s16; the latest stay in memory.
+
+        A file in the folder may come from anybody's hand, so each is decoded and bounded like an
+        upload.
 
         Raises:
-            VoiceNotFound: The file is gone.
+            VoiceNotFound: The file is gone, or not a plain file any more.
             InvalidRequest: A file put there by hand that cannot be a reference.
         """
-        return self._recordings.read(voice)
+        signature = self._folder.signature(voice.audio_file)
+        return self._recording(voice.name, voice.audio_file, signature)
 
-    # -- changing --------------------------------------------------------------------------
+    def _read_recording(self, name: str, file: str, _: Signature) -> bytes:
+        try:
+            data = self._folder.read(file, DEFAULT_LIMITS.max_bytes)
+        except OSError:
+            raise VoiceNotFound(
+                f"The recording of the voice {name!r} is gone.", param="voice"
+            ) from None
+        return prepare_reference(data, param="voice", limits=UPLOAD_LIMITS).wav
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[Config, Snapshot]]:
+        """The config under the lock, fresh from the disk; written back behind the block.
+
+        Raises:
+            LibraryUnusable: It is damaged: what a hand has broken, a hand shall mend.
+        """
+        with self._folder.locked():
+            before = parse_config(self._folder)
+            config = dict(before)
+            yield config, voices_of(config, self._folder)
+            self._store(before, config)
+
+    def _store(self, before: Config, config: Config) -> list[str]:
+        """Write a config without what is past its grace; returns the files that went with that.
+
+        Files are deleted only after the config that no longer names them is in place. One entry
+        always stays: an empty list makes the engine answer 500 (docs/contract.md section 5).
+        """
+        latest = self._now() - self._grace_seconds
+        for key, entry in list(config.items()):
+            removed = removed_at(entry)
+            if removed is not None and removed <= latest and len(config) > 1:
+                del config[key]
+        if config == before:
+            return []
+        self._folder.write(CONFIG, as_json(config))
+        return delete_unnamed(self._folder, files_of(before.values()), config)
 
     def add(
         self,
@@ -157,12 +184,11 @@ class VoiceLibrary:
         transcript = clean_text(transcript, "transcript")
         consent = clean_text(consent, "consent")
         language = clean_language(language)
-        require_free(self.snapshot, (name, *aliases), reserved)  # before a second of decoding
+        self.snapshot.require_free((name, *aliases), reserved)  # before a second of decoding
         recording = normalise_recording(audio, param=audio_param)
         number = secrets.token_hex(12)
-        with self._ledger.changing() as config:
-            snapshot = voices_of(config, self._folder)
-            require_free(snapshot, (name, *aliases), reserved)
+        with self._changing() as (config, snapshot):
+            snapshot.require_free((name, *aliases), reserved)
             if len(snapshot.voices) >= MOST_VOICES:
                 raise InvalidRequest(f"The library is full: it has {MOST_VOICES} voices.")
             now = self._now()
@@ -194,10 +220,9 @@ class VoiceLibrary:
             InvalidRequest, VoiceNotFound, VoiceExists, LibraryUnusable.
         """
         new_name = clean_name(new_name, param="new_name")
-        with self._ledger.changing() as config:
-            snapshot = voices_of(config, self._folder)
-            voice = voice_named(snapshot, name)
-            require_free(snapshot, [new_name], reserved, but=voice)
+        with self._changing() as (config, snapshot):
+            voice = snapshot.get(name)
+            snapshot.require_free([new_name], reserved, but=voice)
             if new_name == voice.name:
                 return voice
             now = self._now()
@@ -214,8 +239,8 @@ class VoiceLibrary:
         Raises:
             VoiceNotFound, LibraryUnusable.
         """
-        with self._ledger.changing() as config:
-            voice = voice_named(voices_of(config, self._folder), name)
+        with self._changing() as (config, snapshot):
+            voice = snapshot.get(name)
             ours = {"removed_at": self._now()}
             config[voice.preset] = {**config[voice.preset], OURS: ours}
         return voice
@@ -226,10 +251,9 @@ class VoiceLibrary:
         Raises:
             VoiceNotFound, LibraryUnusable.
         """
-        with self._ledger.changing() as config:
-            voices = voices_of(config, self._folder)
-            chosen = None if name is None else voice_named(voices, name)
-            for voice in voices.voices:
+        with self._changing() as (config, snapshot):
+            chosen = None if name is None else snapshot.get(name)
+            for voice in snapshot.voices:
                 if voice.is_default or voice == chosen:
                     default = voice == chosen
                     amend(config, voice, default=default)
@@ -242,10 +266,9 @@ class VoiceLibrary:
             InvalidRequest, VoiceNotFound, VoiceExists, LibraryUnusable.
         """
         alias = clean_name(alias, param="alias")
-        with self._ledger.changing() as config:
-            snapshot = voices_of(config, self._folder)
-            voice = voice_named(snapshot, name)
-            require_free(snapshot, [alias], reserved)
+        with self._changing() as (config, snapshot):
+            voice = snapshot.get(name)
+            snapshot.require_free([alias], reserved)
             if len(voice.aliases) >= MOST_ALIASES:
                 raise InvalidRequest(f"A voice has at most {MOST_ALIASES} aliases.", param="alias")
             aliases = (*voice.aliases, alias)
@@ -259,8 +282,8 @@ class VoiceLibrary:
             VoiceNotFound: No such voice, or it has no such alias.
             LibraryUnusable.
         """
-        with self._ledger.changing() as config:
-            voice = voice_named(voices_of(config, self._folder), name)
+        with self._changing() as (config, snapshot):
+            voice = snapshot.get(name)
             aliases = tuple(one for one in voice.aliases if skeleton(one) != skeleton(alias))
             if aliases == voice.aliases:
                 raise VoiceNotFound(
@@ -278,7 +301,9 @@ class VoiceLibrary:
         Raises:
             LibraryUnusable.
         """
-        return self._ledger.purge()
+        with self._folder.locked():
+            before = parse_config(self._folder)
+            return self._store(before, dict(before))
 
     def cleanup(self) -> list[str]:
         """Delete removed voices past their grace, and the library's files that no entry names.
@@ -289,4 +314,10 @@ class VoiceLibrary:
         Raises:
             LibraryUnusable.
         """
-        return self._ledger.cleanup()
+        with self._folder.locked():
+            before = parse_config(self._folder)
+            config = dict(before)
+            deleted = [*self._store(before, config), *delete_temporary(self._folder)]
+            if config:  # a config.json that was lost must not cost the recordings, too
+                deleted += delete_unnamed(self._folder, self._folder.names(), config)
+        return deleted

@@ -27,6 +27,7 @@ from gateway.errors import GatewayError, UnsupportedContentType, VoiceExists
 from gateway.text.normalise import EVENT_TAGS
 from gateway.upstream.pool import Pool
 from gateway.voices.catalogue import VoiceCatalogue
+from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.name_rules import name_of_file, printable
 from gateway.voices.samples.loudness import LONGEST_SECONDS, UPLOAD_LIMITS
 
@@ -130,7 +131,6 @@ class DevnenServer:
         Raises:
             GatewayError: Nothing of it can be read, or there is no library.
         """
-        _ = self.catalogue.library  # without one nothing need be read
         if not is_form(request.scope):
             raise UnsupportedContentType(f"The request's content type must be {MULTIPART}.")
         limit = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
@@ -162,22 +162,19 @@ class DevnenServer:
         Raises:
             GatewayError: It cannot be a voice.
         """
-        library, keeper = self.catalogue.library
         if not filename.lower().endswith(ENDINGS):
             raise UnsupportedContentType("Invalid file type. Only .wav and .mp3 are allowed.")
         name = name_of_file(filename, data)
         try:
-            voice = await keeper.change(
-                partial(
-                    library.add,
-                    name,
-                    data,
-                    original_name=filename,
-                    reserved=self.catalogue.presets,
-                )
+            voice = await self.catalogue.change(
+                VoiceLibrary.add,
+                name,
+                data,
+                original_name=filename,
+                reserved=self.catalogue.presets,
             )
         except VoiceExists:
-            found = library.find(name)
+            found = self.catalogue.snapshot.find(name)
             # Of two files whose names are cleaned to the same, the second is not the first.
             if found is None or (
                 name != without_ending(filename) and printable(filename) != found.original_name

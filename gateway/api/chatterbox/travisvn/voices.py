@@ -25,7 +25,8 @@ from gateway.api.field_rules import LenientFields
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
 from gateway.api.routes import Route
 from gateway.voices.catalogue import VoiceCatalogue
-from gateway.voices.library.library import LibraryVoice
+from gateway.voices.library.config_entry import LibraryVoice
+from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.samples.loudness import UPLOAD_LIMITS
 
 VOICE_FILE = "voice_file"
@@ -164,35 +165,32 @@ class TravisvnVoices:
 
     async def upload(self, request: Request) -> Response:
         """`POST /voices`: 201, or 409 where the name is taken."""
-        library, keeper = self.catalogue.library
         fields, form = await read_form(self.bodies, request, Upload, LARGEST_UPLOAD_BYTES)
         found = next((i for i, (name, _) in enumerate(form.files) if name == VOICE_FILE), None)
         if found is None:
             raise wrong("body", VOICE_FILE, "A file is required")
-        voice = await keeper.change(
-            partial(
-                library.add,
-                fields.voice_name,
-                form.files[found][1],
-                transcript=fields.transcript,
-                language=fields.language,
-                original_name=form.filenames[found],
-                reserved=self.catalogue.presets,
-                audio_param=VOICE_FILE,
-            )
+        voice = await self.catalogue.change(
+            VoiceLibrary.add,
+            fields.voice_name,
+            form.files[found][1],
+            transcript=fields.transcript,
+            language=fields.language,
+            original_name=form.filenames[found],
+            reserved=self.catalogue.presets,
+            audio_param=VOICE_FILE,
         )
         body = {"message": "Voice uploaded successfully", "voice": item_of(voice)}
         return JSONResponse(body, CREATED)
 
     async def show(self, request: Request) -> Response:
         """`GET /voices/{name}`."""
-        library, _ = self.catalogue.library
-        return JSONResponse({"voice": item_of(library.get(request.path_params["voice_name"]))})
+        return JSONResponse(
+            {"voice": item_of(self.catalogue.snapshot.get(request.path_params["voice_name"]))}
+        )
 
     async def download(self, request: Request) -> Response:
         """`GET /voices/{name}/download`: the recording as the library keeps it."""
-        library, _ = self.catalogue.library
-        voice = library.get(request.path_params["voice_name"])
+        voice = self.catalogue.snapshot.get(request.path_params["voice_name"])
         wav = await self.catalogue.read_audio(voice)
         filename = f"filename*=utf-8''{quote(voice.name)}.wav"
         disposition = {"Content-Disposition": f"attachment; {filename}"}
@@ -200,12 +198,11 @@ class TravisvnVoices:
 
     async def rename(self, request: Request) -> Response:
         """`PUT /voices/{name}`."""
-        library, keeper = self.catalogue.library
         old = request.path_params["voice_name"]
         fields, _ = await read_form(self.bodies, request, Renamed, FORM_OVERHEAD_BYTES)
         reserved = self.catalogue.presets
-        voice = await keeper.change(
-            partial(library.rename, old, fields.new_name, reserved=reserved)
+        voice = await self.catalogue.change(
+            VoiceLibrary.rename, old, fields.new_name, reserved=reserved
         )
         return JSONResponse(
             {"message": "Voice renamed successfully", "old_name": old, "new_name": voice.name}
@@ -213,28 +210,23 @@ class TravisvnVoices:
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /voices/{name}`."""
-        library, keeper = self.catalogue.library
-        voice = await keeper.change(partial(library.remove, request.path_params["voice_name"]))
+        voice = await self.catalogue.change(VoiceLibrary.remove, request.path_params["voice_name"])
         return JSONResponse({"message": "Voice deleted successfully", "voice_name": voice.name})
 
     async def list_aliases(self, request: Request) -> Response:
         """`GET /voices/{name}/aliases`."""
-        library, _ = self.catalogue.library
-        voice = library.get(request.path_params["voice_name"])
+        voice = self.catalogue.snapshot.get(request.path_params["voice_name"])
         aliases = list(voice.aliases)
         return JSONResponse({"voice_name": voice.name, "aliases": aliases, "count": len(aliases)})
 
     async def add_alias(self, request: Request) -> Response:
         """`POST /voices/{name}/aliases`."""
-        library, keeper = self.catalogue.library
         fields, _ = await read_form(self.bodies, request, Alias, FORM_OVERHEAD_BYTES)
-        voice = await keeper.change(
-            partial(
-                library.add_alias,
-                request.path_params["voice_name"],
-                fields.alias,
-                reserved=self.catalogue.presets,
-            )
+        voice = await self.catalogue.change(
+            VoiceLibrary.add_alias,
+            request.path_params["voice_name"],
+            fields.alias,
+            reserved=self.catalogue.presets,
         )
         return JSONResponse(
             {
@@ -248,9 +240,8 @@ class TravisvnVoices:
 
     async def remove_alias(self, request: Request) -> Response:
         """`DELETE /voices/{name}/aliases/{alias}`."""
-        library, keeper = self.catalogue.library
         name, alias = request.path_params["voice_name"], request.path_params["alias"]
-        voice = await keeper.change(partial(library.remove_alias, name, alias))
+        voice = await self.catalogue.change(VoiceLibrary.remove_alias, name, alias)
         return JSONResponse(
             {
                 "message": "Alias removed successfully",
@@ -270,7 +261,7 @@ class TravisvnVoices:
 
     async def show_default(self, _: Request) -> Response:
         """`GET /voices/default`."""
-        voice = next((v for v in self.catalogue.snapshot.voices if v.is_default), None)
+        voice = self.catalogue.snapshot.default
         if voice is None:
             return JSONResponse({**self._no_default(), "voice_info": None})
         return JSONResponse(
@@ -279,10 +270,9 @@ class TravisvnVoices:
 
     async def set_default(self, request: Request) -> Response:
         """`POST /voices/default`."""
-        library, keeper = self.catalogue.library
         fields, _ = await read_form(self.bodies, request, Chosen, FORM_OVERHEAD_BYTES)
-        await keeper.change(partial(library.set_default, fields.voice_name))
-        voice = library.get(fields.voice_name)
+        await self.catalogue.change(VoiceLibrary.set_default, fields.voice_name)
+        voice = self.catalogue.snapshot.get(fields.voice_name)
         return JSONResponse(
             {
                 "message": "Default voice updated successfully",
@@ -293,15 +283,13 @@ class TravisvnVoices:
 
     async def reset_default(self, _: Request) -> Response:
         """`DELETE /voices/default`."""
-        library, keeper = self.catalogue.library
-        await keeper.change(partial(library.set_default, None))
+        await self.catalogue.change(VoiceLibrary.set_default, None)
         message = {"message": "Default voice reset to system default"}
         return JSONResponse({**message, **self._no_default()})
 
     async def clean_up(self, _: Request) -> Response:
         """`POST /voices/cleanup`: delete files that no voice needs any more."""
-        library, keeper = self.catalogue.library
-        removed = await keeper.change(library.cleanup)
+        removed = await self.catalogue.change(VoiceLibrary.cleanup)
         return JSONResponse(
             {"message": "Cleanup completed", "removed_voices": removed, "count": len(removed)}
         )

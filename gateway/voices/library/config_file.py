@@ -10,7 +10,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.errors import LibraryUnusable, VoiceExists, VoiceNotFound
@@ -126,45 +127,43 @@ def voices_of(config: Config, folder: Folder, gone: Mapping[str, float] | None =
     )
 
 
-def parse_config(folder: Folder) -> Config:
-    """config.json as it stands; empty where there is none.
-
-    Raises:
-        LibraryUnusable: It is a link, no JSON object, or too large.
-    """
-    try:
-        config = json.loads(folder.read(CONFIG, MAX_CONFIG_BYTES))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise unusable(error) from error
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise LibraryUnusable(
-            f"The voice library's {CONFIG} is damaged: it is not a JSON object. "
-            "It has been left as it is; mend or replace it."
-        )
-    return config
-
-
-def as_json(config: Config) -> bytes:
-    """A config's file: ASCII, as the container may read it in any locale."""
-    return (json.dumps(config, indent=2) + "\n").encode("ascii")
-
-
-class Shelf:
-    """The current snapshot of a folder.
+class ConfigFile:
+    """config.json as one process sees and changes it: one change at a time over all processes.
 
     Args:
         folder: The folder.
+        grace_seconds: How long a removed voice's entry and file stay.
+        now: Unix time in seconds.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, grace_seconds: float, now: Callable[[], float]) -> None:
         self._folder = folder
+        self._grace_seconds = grace_seconds
+        self._now = now
         self._lock = threading.Lock()
         self._signature: Signature = None
         self._snapshot = Snapshot()
+
+    def read(self) -> Config:
+        """The file as it stands; empty where there is none.
+
+        Raises:
+            LibraryUnusable: It is a link, no JSON object, or too large.
+        """
+        try:
+            config = json.loads(self._folder.read(CONFIG, MAX_CONFIG_BYTES))
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise unusable(error) from error
+        except (ValueError, RecursionError):
+            config = None
+        if not isinstance(config, dict):
+            raise LibraryUnusable(
+                f"The voice library's {CONFIG} is damaged: it is not a JSON object. "
+                "It has been left as it is; mend or replace it."
+            )
+        return config
 
     def current(self) -> Snapshot:
         """The snapshot; one stat while config.json is the same."""
@@ -179,7 +178,7 @@ class Shelf:
 
     def _renew(self) -> None:
         try:
-            config = parse_config(self._folder)
+            config = self.read()
         except LibraryUnusable as error:
             logger.warning("voice library: the last good state stays: %s", error.message)
             return
@@ -191,27 +190,67 @@ class Shelf:
             gone.pop(key, None)
         self._snapshot = voices_of(config, self._folder, gone)
 
+    @contextmanager
+    def changing(self) -> Iterator[tuple[Config, Snapshot]]:
+        """The file under the lock, fresh from the disk; written back behind the block.
 
-def delete_unnamed(folder: Folder, candidates: Iterable[str], config: Config) -> list[str]:
-    """Delete files of the library's own making that no entry names; call it under the lock.
+        Raises:
+            LibraryUnusable: It is damaged: what a hand has broken, a hand shall mend.
+        """
+        with self._folder.locked():
+            before = self.read()
+            config = dict(before)
+            yield config, voices_of(config, self._folder)
+            self._store(before, config)
 
-    Returns:
-        The names of those deleted.
-    """
-    named = files_of(config.values())
-    return [
-        name
-        for name in candidates
-        if OWN_FILE.fullmatch(name) and name not in named and folder.delete(name)
-    ]
+    def purge(self, *, unnamed: bool = False) -> list[str]:
+        """Delete what is past its grace; returns the names of the deleted files.
+
+        Args:
+            unnamed: Delete files of the library's own making that no entry names, too.
+
+        Raises:
+            LibraryUnusable.
+        """
+        with self._folder.locked():
+            before = self.read()
+            config = dict(before)
+            deleted = self._store(before, config)
+            if unnamed:
+                # What killed writers left: under the lock nobody is writing.
+                deleted += self._delete(filter(TEMPORARY_FILE.fullmatch, self._folder.names()))
+            if unnamed and config:  # a file that was lost must not cost the recordings, too
+                deleted += self._delete(_not_named(self._folder.names(), config))
+        return deleted
+
+    def _store(self, before: Config, config: Config) -> list[str]:
+        """Write a config without what is past its grace; returns the files that went with that.
+
+        Files are deleted only after the config that no longer names them is in place. One entry
+        always stays: an empty list makes the engine answer 500 (docs/contract.md section 5).
+        """
+        latest = self._now() - self._grace_seconds
+        for key, entry in list(config.items()):
+            removed = removed_at(entry)
+            if removed is not None and removed <= latest and len(config) > 1:
+                del config[key]
+        if config == before:
+            return []
+        # ASCII, as the container may read it in any locale.
+        self._folder.write(CONFIG, (json.dumps(config, indent=2) + "\n").encode("ascii"))
+        return self._delete(_not_named(_files_of(before), config))
+
+    def _delete(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if self._folder.delete(name)]
 
 
-def delete_temporary(folder: Folder) -> list[str]:
-    """Delete what killed writers left; under the lock nobody is writing."""
-    return [n for n in folder.names() if TEMPORARY_FILE.fullmatch(n) and folder.delete(n)]
+def _not_named(candidates: Iterable[str], config: Config) -> list[str]:
+    """Files of the library's own making that no entry names."""
+    named = _files_of(config)
+    return [name for name in candidates if OWN_FILE.fullmatch(name) and name not in named]
 
 
-def files_of(entries: Collection[object]) -> set[str]:
+def _files_of(config: Config) -> set[str]:
     """The audio files that entries name."""
-    files = (entry.get("audio_file") for entry in entries if isinstance(entry, dict))
+    files = (entry.get("audio_file") for entry in config.values() if isinstance(entry, dict))
     return {file for file in files if isinstance(file, str)}

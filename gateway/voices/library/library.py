@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,25 +17,14 @@ from pathlib import Path
 from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.voices.library.config_entry import (
     OURS,
-    Config,
     LibraryVoice,
     adopted,
     amend,
     entry_of,
     free_key,
-    removed_at,
 )
-from gateway.voices.library.config_file import (
-    Shelf,
-    Snapshot,
-    as_json,
-    delete_temporary,
-    delete_unnamed,
-    files_of,
-    parse_config,
-    voices_of,
-)
-from gateway.voices.library.folder import CONFIG, Folder, Signature
+from gateway.voices.library.config_file import ConfigFile, Snapshot
+from gateway.voices.library.folder import Folder, Signature
 from gateway.voices.name_rules import (
     MOST_ALIASES,
     clean_aliases,
@@ -77,15 +65,14 @@ class VoiceLibrary:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = Folder(folder)
-        self._shelf = Shelf(self._folder)
+        self._config = ConfigFile(self._folder, grace_seconds, now)
         self._recording = lru_cache(KEPT_RECORDINGS)(self._read_recording)
-        self._grace_seconds = grace_seconds
         self._now = now
 
     @property
     def snapshot(self) -> Snapshot:
         """The library as it is now, in one piece."""
-        return self._shelf.current()
+        return self._config.current()
 
     def check(self) -> None:
         """Tell a damaged folder from an empty one; `snapshot` goes on with what it knows.
@@ -93,7 +80,7 @@ class VoiceLibrary:
         Raises:
             LibraryUnusable.
         """
-        parse_config(self._folder)
+        self._config.read()
 
     def read_audio(self, voice: LibraryVoice) -> bytes:
         """The recording, a complete WAV file of 24 kHz mono s16; the latest stay in memory.
@@ -116,35 +103,6 @@ class VoiceLibrary:
                 f"The recording of the voice {name!r} is gone.", param="voice"
             ) from None
         return prepare_reference(data, param="voice", limits=UPLOAD_LIMITS).wav
-
-    @contextmanager
-    def _changing(self) -> Iterator[tuple[Config, Snapshot]]:
-        """The config under the lock, fresh from the disk; written back behind the block.
-
-        Raises:
-            LibraryUnusable: It is damaged: what a hand has broken, a hand shall mend.
-        """
-        with self._folder.locked():
-            before = parse_config(self._folder)
-            config = dict(before)
-            yield config, voices_of(config, self._folder)
-            self._store(before, config)
-
-    def _store(self, before: Config, config: Config) -> list[str]:
-        """Write a config without what is past its grace; returns the files that went with that.
-
-        Files are deleted only after the config that no longer names them is in place. One entry
-        always stays: an empty list makes the engine answer 500 (docs/contract.md section 5).
-        """
-        latest = self._now() - self._grace_seconds
-        for key, entry in list(config.items()):
-            removed = removed_at(entry)
-            if removed is not None and removed <= latest and len(config) > 1:
-                del config[key]
-        if config == before:
-            return []
-        self._folder.write(CONFIG, as_json(config))
-        return delete_unnamed(self._folder, files_of(before.values()), config)
 
     def add(
         self,
@@ -187,7 +145,7 @@ class VoiceLibrary:
         self.snapshot.require_free((name, *aliases), reserved)  # before a second of decoding
         recording = normalise_recording(audio, param=audio_param)
         number = secrets.token_hex(12)
-        with self._changing() as (config, snapshot):
+        with self._config.changing() as (config, snapshot):
             snapshot.require_free((name, *aliases), reserved)
             if len(snapshot.voices) >= MOST_VOICES:
                 raise InvalidRequest(f"The library is full: it has {MOST_VOICES} voices.")
@@ -220,7 +178,7 @@ class VoiceLibrary:
             InvalidRequest, VoiceNotFound, VoiceExists, LibraryUnusable.
         """
         new_name = clean_name(new_name, param="new_name")
-        with self._changing() as (config, snapshot):
+        with self._config.changing() as (config, snapshot):
             voice = snapshot.get(name)
             snapshot.require_free([new_name], reserved, but=voice)
             if new_name == voice.name:
@@ -239,7 +197,7 @@ class VoiceLibrary:
         Raises:
             VoiceNotFound, LibraryUnusable.
         """
-        with self._changing() as (config, snapshot):
+        with self._config.changing() as (config, snapshot):
             voice = snapshot.get(name)
             ours = {"removed_at": self._now()}
             config[voice.preset] = {**config[voice.preset], OURS: ours}
@@ -251,7 +209,7 @@ class VoiceLibrary:
         Raises:
             VoiceNotFound, LibraryUnusable.
         """
-        with self._changing() as (config, snapshot):
+        with self._config.changing() as (config, snapshot):
             chosen = None if name is None else snapshot.get(name)
             for voice in snapshot.voices:
                 if voice.is_default or voice == chosen:
@@ -266,7 +224,7 @@ class VoiceLibrary:
             InvalidRequest, VoiceNotFound, VoiceExists, LibraryUnusable.
         """
         alias = clean_name(alias, param="alias")
-        with self._changing() as (config, snapshot):
+        with self._config.changing() as (config, snapshot):
             voice = snapshot.get(name)
             snapshot.require_free([alias], reserved)
             if len(voice.aliases) >= MOST_ALIASES:
@@ -282,7 +240,7 @@ class VoiceLibrary:
             VoiceNotFound: No such voice, or it has no such alias.
             LibraryUnusable.
         """
-        with self._changing() as (config, snapshot):
+        with self._config.changing() as (config, snapshot):
             voice = snapshot.get(name)
             aliases = tuple(one for one in voice.aliases if skeleton(one) != skeleton(alias))
             if aliases == voice.aliases:
@@ -301,9 +259,7 @@ class VoiceLibrary:
         Raises:
             LibraryUnusable.
         """
-        with self._folder.locked():
-            before = parse_config(self._folder)
-            return self._store(before, dict(before))
+        return self._config.purge()
 
     def cleanup(self) -> list[str]:
         """Delete removed voices past their grace, and the library's files that no entry names.
@@ -314,10 +270,4 @@ class VoiceLibrary:
         Raises:
             LibraryUnusable.
         """
-        with self._folder.locked():
-            before = parse_config(self._folder)
-            config = dict(before)
-            deleted = [*self._store(before, config), *delete_temporary(self._folder)]
-            if config:  # a config.json that was lost must not cost the recordings, too
-                deleted += delete_unnamed(self._folder, self._folder.names(), config)
-        return deleted
+        return self._config.purge(unnamed=True)

@@ -9,27 +9,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import DacModel, HiggsAudioV2TokenizerConfig, HubertModel
 from transformers.models.dac.modeling_dac import Snake1d
 
+from engines.higgs.codec_encoder import (
+    SemanticEncoder,
+    acoustic_features,
+    hubert_features,
+    hubert_frames,
+    resample,
+    strided_length,
+)
 from engines.higgs.kernels.snake import snake
 
 RATIOS = [8, 5, 4, 2, 3]
 BANDWIDTHS = [0.5, 1, 1.5, 2]  # the last one gives 8 codebooks: bosonai/higgs-audio-v2-tokenizer
 RESIDUAL_KERNEL_REACH = 3 * (1 + 3 + 9)  # kernel 7 at the dilations of DAC's three residual units
-HUBERT_PADDING_SAMPLES = 160
 RANDOM_RESIDUAL_GAIN = 0.3
 RANDOM_LOUDNESS = 0.1  # standard deviation of a random codec's sound
-RESAMPLER_ZERO_CROSSINGS = 6  # torchaudio.functional.resample's defaults, with which the model was
-RESAMPLER_ROLLOFF = 0.99  # trained
+# Recordings are filled up to one of these on a GPU, where each new length costs its preparation.
+FILLED_SECONDS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 # Parts of a checkpoint that neither encoding nor decoding uses.
 UNUSED_WEIGHTS = (
     "decoder_semantic.",
@@ -97,53 +102,6 @@ class _Quantizer(nn.Module):
         return codes, self.project_out(self.embed[codes])
 
 
-class _SemanticUnit(nn.Module):
-    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
-        super().__init__()
-        padding = (kernel - 1) // 2 * dilation
-        self.conv1 = nn.Conv1d(
-            channels, channels, kernel, padding=padding, dilation=dilation, bias=False
-        )
-        self.conv2 = nn.Conv1d(channels, channels, 1, bias=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        inner: Tensor = self.conv2(functional.elu(self.conv1(functional.elu(hidden))))
-        return hidden + inner
-
-
-class _SemanticBlock(nn.Module):
-    def __init__(self, inside: int, outside: int, stride: int, kernel: int, dilations: Any) -> None:
-        super().__init__()
-        units = [_SemanticUnit(inside, kernel, dilation) for dilation in dilations]
-        self.res_units = nn.ModuleList(units)
-        last = 3 if stride == 1 else 2 * stride
-        self.conv = nn.Conv1d(inside, outside, last, stride=stride, padding=(last - 1) // 2)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        for unit in self.res_units:
-            hidden = unit(hidden)
-        result: Tensor = self.conv(hidden)
-        return result
-
-
-class _SemanticEncoder(nn.Module):
-    def __init__(self, config: HiggsAudioV2TokenizerConfig) -> None:
-        super().__init__()
-        width, kernel = config.semantic_hidden_size, config.kernel_size
-        self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, bias=False)
-        sizes = [width, *(int(width * ratio) for ratio in config.channel_ratios)]
-        self.conv_blocks = nn.ModuleList(
-            _SemanticBlock(inside, outside, stride, config.unit_kernel_size, config.block_dilations)
-            for inside, outside, stride in zip(sizes, sizes[1:], config.strides, strict=False)
-        )
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        hidden = self.conv(hidden)
-        for block in self.conv_blocks:
-            hidden = block(hidden)
-        return hidden
-
-
 class _FusedSnake(nn.Module):
     """DAC's activation as one kernel: five passes over memory become one."""
 
@@ -178,7 +136,7 @@ class Codec(nn.Module):
             if isinstance(module, nn.ConvTranspose1d):
                 module.output_padding = (module.stride[0] % 2,)
         self.acoustic_decoder.tanh = nn.Identity()
-        self.encoder_semantic = _SemanticEncoder(config)
+        self.encoder_semantic = SemanticEncoder(config)
         self.semantic_model = HubertModel(config.semantic_model_config)
         self.fc = nn.Linear(config.hidden_size, config.hidden_size)
         self.fc2 = nn.Linear(config.hidden_size, acoustic.hidden_size)
@@ -280,46 +238,77 @@ class Codec(nn.Module):
         samples: Tensor = decoder(hidden.transpose(1, 2).to(decoder.conv1.weight.dtype))
         return samples[:, 0]
 
+    @property
+    def shortest_samples(self) -> int:
+        """Samples that a recording must have."""
+        return 2 * self.hop_samples
+
     @torch.inference_mode()
-    def encode(self, samples: Tensor) -> Tensor:
-        """Turn sound into codes.
+    def encode(self, recordings: Sequence[Tensor]) -> list[Tensor]:
+        """Turn recordings into codes, all at once; neighbours do not change them.
 
         Args:
-            samples: Float [samples], mono, at `sample_rate_hz`.
+            recordings: Float [samples] each, mono, at `sample_rate_hz`; `shortest_samples` or more.
 
         Returns:
-            Codes, int64 [codebooks, frames].
-
-        Raises:
-            ValueError: It is too short for one frame.
+            Codes, int64 [codebooks, frames] each.
         """
-        if len(samples) < 2 * self.hop_samples:
-            raise ValueError("the recording is shorter than two frames of the codec")
-        config = self.config
-        waveform = samples.to(self.fc.weight)[None]
-        semantic = self.encoder_semantic(self._semantic_features(waveform).transpose(1, 2))
-        if self._acoustic_frames(waveform.shape[1]) != semantic.shape[2]:
-            waveform = functional.pad(waveform, (config.hop_length // 2, config.hop_length // 2))
-        acoustic = self.acoustic_encoder(waveform[:, None])
-        hidden = self.fc(torch.cat([acoustic, semantic], dim=1)[0].T)
-        codes = []
+        config, hop, hubert = self.config, self.hop_samples, self.semantic_model.config
+        counts = [len(samples) for samples in recordings]
+        at_16_khz = [
+            math.ceil(n * config.semantic_sample_rate / self.sample_rate_hz) for n in counts
+        ]
+        frames = [
+            math.ceil(hubert_frames(hubert, n) / config.semantic_downsample_factor)
+            for n in at_16_khz
+        ]
+        # Where the two encoders disagree about the frames, half of one is put on either side.
+        margins = [
+            0 if self._acoustic_frames(n) == wanted else hop // 2
+            for n, wanted in zip(counts, frames, strict=True)
+        ]
+        size = self.filled_samples(max(counts))
+        waves = torch.zeros(len(counts), size + hop)
+        for wave, samples, n in zip(waves, recordings, counts, strict=True):
+            wave[:n] = samples
+        waves = waves.to(self.fc.weight)
+        low = resample(waves[:, :size], self.sample_rate_hz, config.semantic_sample_rate)
+        for row, n in zip(low, at_16_khz, strict=True):
+            row[n:] = 0
+        features = hubert_features(self.semantic_model, low, at_16_khz)
+        features = features[:, :: config.semantic_downsample_factor].transpose(1, 2)
+        semantic = self.encoder_semantic(features, frames)
+        waves = torch.stack(
+            [wave.roll(margin) for wave, margin in zip(waves, margins, strict=True)]
+        )
+        acoustic = acoustic_features(
+            self.acoustic_encoder, waves, [n + 2 * m for n, m in zip(counts, margins, strict=True)]
+        )
+        length = max(frames)
+        joined = torch.cat([acoustic[..., :length], semantic[..., :length]], dim=1)
+        codes = self._quantise(self.fc(joined.transpose(1, 2)))
+        return [row[:, :n] for row, n in zip(codes, frames, strict=True)]
+
+    def filled_samples(self, samples: int) -> int:
+        """The length to which a recording of so many samples is filled up."""
+        if self.fc.weight.device.type == "cpu":
+            return samples
+        sizes = (seconds * self.sample_rate_hz for seconds in FILLED_SECONDS)
+        return next((size for size in sizes if size >= samples), samples)
+
+    def _quantise(self, hidden: Tensor) -> Tensor:
+        """Codes [rows, codebooks, frames] of `hidden` [rows, frames, channels]."""
+        shape, codes = hidden.shape[:2], []
+        hidden = hidden.flatten(0, 1)
         for quantizer in self.quantizer.quantizers:
             chosen, meant = quantizer.encode(hidden)
             hidden = hidden - meant
-            codes.append(chosen)
-        return torch.stack(codes)
-
-    def _semantic_features(self, waveform: Tensor) -> Tensor:
-        config = self.config
-        at_16_khz = resample(waveform, config.sample_rate, config.semantic_sample_rate)
-        padded = functional.pad(at_16_khz, (HUBERT_PADDING_SAMPLES, HUBERT_PADDING_SAMPLES))
-        states = self.semantic_model(padded, output_hidden_states=True).hidden_states
-        features = torch.stack(states, dim=1).mean(dim=1)
-        return features[:, :: config.semantic_downsample_factor]
+            codes.append(chosen.view(shape))
+        return torch.stack(codes, dim=1)
 
     def _acoustic_frames(self, samples: int) -> int:
         for ratio in self.config.acoustic_model_config.downsampling_ratios:
-            samples = (samples + 2 * math.ceil(ratio / 2) - 2 * ratio) // ratio + 1
+            samples = strided_length(samples, ratio)
         return samples
 
 
@@ -329,35 +318,3 @@ def _fuse_snakes(module: nn.Module) -> None:
             setattr(module, name, _FusedSnake(child.alpha))
         else:
             _fuse_snakes(child)
-
-
-def resample(waveform: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
-    """Resample by windowed sinc interpolation, as torchaudio.functional.resample does by default.
-
-    Args:
-        waveform: Float [channels, samples].
-        rate_hz: Its sample rate.
-        wanted_hz: The rate of what is returned.
-    """
-    if rate_hz == wanted_hz:
-        return waveform
-    divisor = math.gcd(rate_hz, wanted_hz)
-    source, target = rate_hz // divisor, wanted_hz // divisor
-    kernel = _sinc_kernel(source, target).to(waveform)
-    reach = (kernel.shape[-1] - source) // 2
-    padded = functional.pad(waveform, (reach, reach + source))
-    filtered = functional.conv1d(padded[:, None], kernel, stride=source)
-    length = -(-target * waveform.shape[-1] // source)
-    return filtered.transpose(1, 2).flatten(1)[:, :length]
-
-
-@lru_cache(maxsize=16)
-def _sinc_kernel(source: int, target: int) -> Tensor:
-    """Filters [target, 1, taps], one a phase."""
-    cutoff = min(source, target) * RESAMPLER_ROLLOFF
-    reach = math.ceil(RESAMPLER_ZERO_CROSSINGS * source / cutoff)
-    taps = torch.arange(-reach, reach + source, dtype=torch.float64)[None, None] / source
-    phases = torch.arange(0, -target, -1, dtype=torch.float64)[:, None, None] / target
-    time = ((taps + phases) * cutoff).clamp(-RESAMPLER_ZERO_CROSSINGS, RESAMPLER_ZERO_CROSSINGS)
-    window = torch.cos(time * math.pi / RESAMPLER_ZERO_CROSSINGS / 2) ** 2
-    return torch.sinc(time) * window * cutoff / source

@@ -6,9 +6,12 @@ import argparse
 import gc
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.applications import Starlette
 
@@ -16,9 +19,11 @@ from engines.server.app import Engine, EngineOptions, create_engine_app
 from engines.voice import TOKENS_PER_SECOND
 
 if TYPE_CHECKING:
+    from engines.higgs.codec import Codec
     from engines.higgs.load import LoadedEngine
     from engines.higgs.voice import HiggsVoice
 
+T = TypeVar("T")
 MODEL = "bosonai/higgs-audio-v2-generation-3B-base"
 CODEC = "bosonai/higgs-audio-v2-tokenizer"
 CODEC_FOLDER = "codec"  # beside the weights, where --codec names nothing
@@ -28,9 +33,12 @@ CONTEXT_TOKENS = 4096  # 2:40 of speech; a slot of 8,192 takes 0.9 GiB
 DECODER_BYTES = 90 * 2**20
 BYTES_PER_BATCH_FRAME = 1.6 * 2**20
 ENCODER_BYTES = 650 * 2**20
+BYTES_PER_ENCODED_SECOND = 30 * 2**20
 ENCODER_ON_CARD_FROM_BYTES = 15 * 2**30  # smaller cards encode references on the CPU
 BATCH_FRAMES_PER_SLOT = 40
 LEAST_BATCH_FRAMES, MOST_BATCH_FRAMES = 160, 1280
+ENCODED_SECONDS_PER_SLOT = 3
+LEAST_ENCODED_SECONDS, MOST_ENCODED_SECONDS = 16, 96
 MOST_REFERENCE_SECONDS = 60.0  # the gateway sends 30 at most
 PROGRESS_EVERY_SECONDS = 2.0
 
@@ -46,6 +54,9 @@ def add_higgs_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--codec-revision", help="of the codec's hub repository")
     group.add_argument("--precision", choices=["bf16", "int8", "int4"], default="bf16")
     group.add_argument("--slots", type=int, help="streams at once; default: what fits")
+    group.add_argument(
+        "--memory", type=float, metavar="GIB", help="of the card at most; default: what is free"
+    )
     group.add_argument("--queue", type=int, default=64, help="requests that may wait; then 429")
     group.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
     group.add_argument(
@@ -69,8 +80,11 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
             f"--voice higgs needs the extra gpu, pip install 'higgs-speech-gateway[gpu]': {error}"
         ) from error
     context = arguments.max_model_len or CONTEXT_TOKENS
+    memory = int(arguments.memory * 2**30) if arguments.memory else None
+    on_card = _encodes_on_card(arguments.device, memory)
     show = ProgressLines()
     try:
+        codec = _in_thread(partial(_codec, arguments))
         engine = load.load_engine(
             arguments.model,
             revision=arguments.revision,
@@ -80,10 +94,12 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
             device=arguments.device,
             deterministic=arguments.deterministic,
             queue_size=arguments.queue,
-            codec_bytes=_codec_bytes(arguments.slots, arguments.device),
+            codec_bytes=_codec_bytes(arguments.slots, on_card=on_card),
+            memory_bytes=memory,
             progress=show,
         )
-        voice = _voice(arguments, engine, show)
+        show("codec", 0.0)
+        voice = _voice(arguments, engine, codec(), on_card=on_card)
     except (
         load.UnsuitableCardError,
         load.NotEnoughMemoryError,
@@ -99,11 +115,30 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
     return create_engine_app(Engine(voice, options))
 
 
-def _voice(arguments: argparse.Namespace, engine: LoadedEngine, show: ProgressLines) -> HiggsVoice:
+def _in_thread(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin some work; what is returned waits for its result."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future.result
+
+
+def _codec(arguments: argparse.Namespace) -> Codec:
+    from engines.higgs.codec import Codec  # noqa: PLC0415
+    from engines.higgs.load import RANDOM_MODELS  # noqa: PLC0415
+
+    if arguments.model in RANDOM_MODELS:
+        return Codec.random(tiny=arguments.model == "random-tiny")
+    folder = Path(arguments.model).expanduser()
+    return Codec.from_folder(find_codec(folder, arguments.codec, arguments.codec_revision))
+
+
+def _voice(
+    arguments: argparse.Namespace, engine: LoadedEngine, codec: Codec, *, on_card: bool
+) -> HiggsVoice:
     # Here, not above: they import torch.
     import torch  # noqa: PLC0415
 
-    from engines.higgs.codec import Codec  # noqa: PLC0415
     from engines.higgs.codec_worker import BatchDecoder, CodecWorker  # noqa: PLC0415
     from engines.higgs.prompt import (  # noqa: PLC0415
         CheckpointTokenizer,
@@ -113,32 +148,29 @@ def _voice(arguments: argparse.Namespace, engine: LoadedEngine, show: ProgressLi
     from engines.higgs.references import ReferenceEncoder  # noqa: PLC0415
     from engines.higgs.voice import HiggsVoice  # noqa: PLC0415
 
-    show("codec", 0.0)
-    if engine.folder is None:
-        codec = Codec.random(tiny=arguments.model == "random-tiny")
-    else:
-        codec = Codec.from_folder(
-            find_codec(engine.folder, arguments.codec, arguments.codec_revision)
-        )
-    on_card = _encodes_on_card(engine.device.type)
     codec.place(engine.device, engine.device if on_card else torch.device("cpu"))
+    slots, context = engine.loop.slots, engine.loop.context_positions
     worker = CodecWorker(
         codec,
         BatchDecoder(
             codec,
-            batch_frames=_batch_frames(engine.loop.slots),
+            batch_frames=_batch_frames(slots),
             most_rows=1 if arguments.deterministic else 32,
         ),
     )
     worker.start()
+    encoder = ReferenceEncoder(
+        codec, min(context / TOKENS_PER_SECOND, MOST_REFERENCE_SECONDS), _encoded_seconds(slots)
+    )
+    if on_card:
+        encoder.warm_up()
     tokenizer = RandomTokenizer() if engine.folder is None else CheckpointTokenizer(engine.folder)
-    context = engine.loop.context_positions
     return HiggsVoice(
         arguments.model.rstrip("/").rsplit("/", 1)[-1],
         engine.loop,
         worker,
         PromptBuilder(tokenizer, engine.config),
-        ReferenceEncoder(codec, min(context / TOKENS_PER_SECOND, MOST_REFERENCE_SECONDS)),
+        encoder,
         facts=engine.facts,
         natural_length=engine.folder is None,
     )
@@ -162,20 +194,26 @@ def _batch_frames(slots: int) -> int:
     return max(LEAST_BATCH_FRAMES, min(BATCH_FRAMES_PER_SLOT * slots, MOST_BATCH_FRAMES))
 
 
-def _codec_bytes(slots: int | None, device: str) -> int:
+def _encoded_seconds(slots: int) -> float:
+    """Seconds of recordings that are encoded at once."""
+    return max(LEAST_ENCODED_SECONDS, min(ENCODED_SECONDS_PER_SLOT * slots, MOST_ENCODED_SECONDS))
+
+
+def _codec_bytes(slots: int | None, *, on_card: bool) -> int:
     """Device memory that the codec will take, before the number of slots is known."""
     frames = MOST_BATCH_FRAMES if slots is None else _batch_frames(slots)
-    encoder = ENCODER_BYTES if _encodes_on_card(device) else 0
-    return int(DECODER_BYTES + BYTES_PER_BATCH_FRAME * frames) + encoder
+    seconds = MOST_ENCODED_SECONDS if slots is None else _encoded_seconds(slots)
+    encoder = ENCODER_BYTES + BYTES_PER_ENCODED_SECOND * seconds if on_card else 0
+    return int(DECODER_BYTES + BYTES_PER_BATCH_FRAME * frames + encoder)
 
 
-def _encodes_on_card(device: str) -> bool:
+def _encodes_on_card(device: str, memory_bytes: int | None) -> bool:
     import torch  # noqa: PLC0415
 
     if device == "cpu" or not torch.cuda.is_available():
         return False
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return bool(total >= ENCODER_ON_CARD_FROM_BYTES)
+    return bool(min(memory_bytes or total, total) >= ENCODER_ON_CARD_FROM_BYTES)
 
 
 class ProgressLines:

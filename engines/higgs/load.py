@@ -26,9 +26,10 @@ RANDOM_MODELS = ("random", "random-tiny")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
 DEFAULT_CONTEXT = 2048  # positions: a voice, a paragraph, and a minute of its sound
 MOST_SLOTS = 64  # chosen at most where the operator names no number
-# What CUDA's context, the kernels, the graphs and a chunk of prefill take beside weights and
-# slots, measured on an H100.
-_WORKING_BYTES = 1 << 30
+# Beside weights, slots and codec, measured on an H100: what kernels, graphs and a chunk of prefill
+# take of PyTorch's memory, and what CUDA takes beside that.
+_WORKING_BYTES = 512 << 20
+_CONTEXT_BYTES = 640 << 20
 _SWITCH_SECONDS = 0.0005
 _LEAST_CAPABILITY = (8, 0)  # bf16 in Triton's tl.dot
 
@@ -69,6 +70,7 @@ def load_engine(
     deterministic: bool = False,
     queue_size: int = 64,
     codec_bytes: int = 0,
+    memory_bytes: int | None = None,
     progress: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> LoadedEngine:
     """Load a model and start its loop; blocks for seconds to minutes.
@@ -83,6 +85,7 @@ def load_engine(
         deterministic: See `LoopOptions`.
         queue_size: Requests that may wait.
         codec_bytes: Device memory to leave to the codec.
+        memory_bytes: Of the device for the whole process; None: what is free.
         progress: Told what is done, and the share from 0 to 1.
 
     Raises:
@@ -99,8 +102,9 @@ def load_engine(
     folder = None if random else find_checkpoint(model, revision, progress)
     config = random_config(tiny=model == "random-tiny") if folder is None else read_config(folder)
     need = weight_bytes(config, precision, target)
+    free = free_bytes(target, memory_bytes)
     count = slots_that_fit(
-        config, target, slots=slots, context=context, used_bytes=need + codec_bytes
+        config, free, slots=slots, context=context, used_bytes=need + codec_bytes
     )
     with ExitStack() as stack:
         source: Source
@@ -111,6 +115,8 @@ def load_engine(
         weights = load_weights(
             config, source, precision=precision, device=target, progress=progress
         )
+    if target.type == "cuda":
+        torch.cuda.empty_cache()  # what loading took for a moment
     options = LoopOptions(
         slots=count,
         context=context,
@@ -168,19 +174,33 @@ def find_checkpoint(
     return fetched
 
 
+def free_bytes(device: torch.device, bound: int | None) -> int | None:
+    """Return what PyTorch may take of the device, and see to it that it takes no more.
+
+    Args:
+        device: Where the engine runs.
+        bound: Of the whole process; None: what is free.
+
+    Returns:
+        None on a CPU, where nothing is counted.
+    """
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    if bound is not None and bound < free + _CONTEXT_BYTES:
+        free = max(bound - _CONTEXT_BYTES, 0)
+        torch.cuda.set_per_process_memory_fraction(free / total, device)
+    return int(free)
+
+
 def slots_that_fit(
-    config: ModelConfig,
-    device: torch.device,
-    *,
-    slots: int | None,
-    context: int,
-    used_bytes: int,
+    config: ModelConfig, free: int | None, *, slots: int | None, context: int, used_bytes: int
 ) -> int:
     """Return the number of slots, from the device's free memory.
 
     Args:
         config: Shape.
-        device: Where the slots stand.
+        free: Bytes, as `free_bytes` gives them.
         slots: What the operator asks for.
         context: Positions of a slot.
         used_bytes: What weights and codec will take.
@@ -188,9 +208,8 @@ def slots_that_fit(
     Raises:
         NotEnoughMemoryError: The slots asked for, or one slot, do not fit.
     """
-    if device.type != "cuda":
+    if free is None:
         return slots or 4
-    free = torch.cuda.mem_get_info(device)[0]
     left = free - used_bytes - _WORKING_BYTES
     position = config.kv_bytes(2)
 

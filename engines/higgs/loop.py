@@ -106,6 +106,7 @@ class GenerationLoop:
 
     def __init__(self, decoder: Decoder, options: LoopOptions) -> None:
         self.slots = options.slots
+        self.capacity = options.slots + options.queue_size
         self.context_positions = options.context
         self._decoder = decoder
         self._options = options

@@ -193,7 +193,7 @@ class Decoder:
 
 # Rows of text and rows of audio are each filled up to one of these, so that the dense kernels see
 # few sizes, all of which are loaded at the start.
-PREFILL_BUCKETS = (64, 128, 256, 384, 512)
+PREFILL_BUCKETS = (64, 128, 256, 384, 512, 768, 1024)
 
 
 def _bucket(rows: int, device: torch.device) -> int:

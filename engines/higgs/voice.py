@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,7 +23,7 @@ from engines.higgs.generation import (
 )
 from engines.higgs.loop import GenerationLoop
 from engines.higgs.prompt import PromptBuilder
-from engines.higgs.references import ReferenceEncoder
+from engines.higgs.references import Codes, ReferenceEncoder
 from engines.voice import (
     BYTES_PER_TOKEN,
     SAMPLES_PER_TOKEN,
@@ -48,7 +48,7 @@ UNDECODED_TOKENS = 10  # so few of the container's tokens hold no sound, docs/co
 QUIET_SECONDS_LIMIT = 8.0  # silence without end (boson-ai/higgs-audio issue 156), as the gateway's
 MOST_BYTES_PER_TOKEN = 128  # of Llama 3's vocabulary: runs of spaces
 HEARTBEAT_SECONDS = 1.0
-PROMPT_THREADS = 8  # recordings that are new wait in them, known voices pass
+PROMPT_THREADS = 2
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor or the container's restart policy starts it again
 
 
@@ -110,6 +110,7 @@ class HiggsVoice(Voice):
             self._watch.cancel()
         await asyncio.to_thread(self._loop.stop)
         await asyncio.to_thread(self._worker.stop)
+        await asyncio.to_thread(self._encoder.stop)
         self._pool.shutdown()
 
     def failure(self) -> str | None:
@@ -147,6 +148,7 @@ class HiggsVoice(Voice):
         yield Metric("vllm:gpu_prefix_cache_hits_total", "counter", hits)
         yield Metric("tts:frames_total", "counter", stats.frames_total)
         yield Metric("tts:steps_total", "counter", stats.steps_total)
+        yield Metric("tts:references_waiting", "gauge", self._encoder.waiting)
         yield Metric("tts:heartbeat_age_seconds", "gauge", stats.heartbeat_age_seconds)
         for reason in EndReason:
             count = stats.ended_total.get(reason, 0)
@@ -170,11 +172,15 @@ class HiggsVoice(Voice):
         if job.max_tokens <= UNDECODED_TOKENS:
             job.ending.finish_reason = "length"
             return
+        if self.running >= self._loop.capacity:  # many may wait for their recordings' codes
+            raise EngineBusyError("All slots are taken and the queue is full.")
         self.running += 1
         answer = None
         try:
+            coded = [self._encoder.codes(audio) for _, audio in job.references]
+            codes = [await asyncio.wrap_future(each) for each in coded]
             in_thread = asyncio.get_running_loop().run_in_executor
-            request = await in_thread(self._pool, self._request, job)
+            request = await in_thread(self._pool, self._request, job, codes)
             answer = _Answer(self._submit(request), self._worker)
             async for pcm in answer.pcm():
                 self.audio_tokens_total += len(pcm) // BYTES_PER_TOKEN
@@ -188,8 +194,9 @@ class HiggsVoice(Voice):
                 answer.close()
             self.running -= 1
 
-    def _request(self, job: Job) -> GenerationRequest:
-        references = [(words, self._encoder.codes(audio)) for words, audio in job.references]
+    def _request(self, job: Job, codes: Sequence[Codes]) -> GenerationRequest:
+        transcripts = [words for words, _ in job.references]
+        references = list(zip(transcripts, codes, strict=True))
         try:
             prompt = self._builder.build(
                 job.system_prompt or DEFAULT_SYSTEM_PROMPT, references, job.text

@@ -147,16 +147,18 @@ def load_weights(
         UnsupportedCheckpointError: A tensor is missing, or its shape differs.
     """
     build = _Builder(config, source, device, precision)
+    # First, while the device's memory is empty: random ones are made there.
+    text = source.tensor("embed_tokens.weight", (config.vocab_size, config.hidden_size))
+    text = text.to("cpu", build.dtype)
     layers = []
     for index in range(config.layers):
         progress("weights", index / config.layers)
         layers.append(build.layer(index))
     hidden = config.hidden_size
     codes = config.codebooks * config.codebook_size
-    text = source.tensor("embed_tokens.weight", (config.vocab_size, hidden))
     weights = Weights(
         layers=layers,
-        text_embedding=text.to("cpu", build.dtype),
+        text_embedding=text,
         audio_embedding=build.plain("embed_audio_tokens.embed_audio_tokens.weight", codes, hidden),
         norm=build.plain("norm.weight", hidden),
         audio_head=build.plain("audio_lm_head.weight", codes, hidden),

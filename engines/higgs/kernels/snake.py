@@ -10,34 +10,47 @@ from engines.higgs.kernels.triton_import import runs_kernels, tl, triton
 BLOCK = 1024
 
 
-def snake_twin(hidden: Tensor, alpha: Tensor) -> Tensor:
+def snake_twin(hidden: Tensor, alpha: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Plain PyTorch of `snake`."""
-    return hidden + torch.sin(alpha * hidden).square() / (alpha + 1e-9)
+    result = hidden + torch.sin(alpha * hidden).square() / (alpha + 1e-9)
+    if lengths is not None:
+        places = torch.arange(hidden.shape[2], device=hidden.device)
+        result *= places < lengths[:, None, None]
+    return result
 
 
-def snake(hidden: Tensor, alpha: Tensor) -> Tensor:
+def snake(hidden: Tensor, alpha: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Apply the activation.
 
     Args:
         hidden: [rows, channels, samples].
         alpha: [1, channels, 1], of the same dtype.
+        lengths: int32 [rows]: what lies behind a row's own samples becomes zero.
     """
     if not runs_kernels(hidden):
-        return snake_twin(hidden, alpha)
+        return snake_twin(hidden, alpha, lengths)
     hidden = hidden.contiguous()
     rows, channels, samples = hidden.shape
     result = torch.empty_like(hidden)
     grid = (rows * channels, triton.cdiv(samples, BLOCK))
-    _kernel[grid](hidden, alpha, result, channels, samples, BLOCK=BLOCK)
+    _kernel[grid](
+        hidden, alpha, result, hidden if lengths is None else lengths, channels, samples,
+        CUT=lengths is not None, BLOCK=BLOCK,
+    )  # fmt: skip
     return result
 
 
 @triton.jit
-def _kernel(hidden, alpha, result, channels, samples, BLOCK: tl.constexpr):
+def _kernel(
+    hidden, alpha, result, lengths, channels, samples, CUT: tl.constexpr, BLOCK: tl.constexpr
+):
     line = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < samples
     a = tl.load(alpha + line % channels).to(tl.float32)
-    x = tl.load(hidden + line * samples + place, mask=inside).to(tl.float32)
+    x = tl.load(hidden + line * samples + place, mask=inside, other=0.0).to(tl.float32)
     s = tl.sin(a * x)
-    tl.store(result + line * samples + place, x + s * s / (a + 1e-9), mask=inside)
+    value = x + s * s / (a + 1e-9)
+    if CUT:
+        value = tl.where(place < tl.load(lengths + line // channels), value, 0.0)
+    tl.store(result + line * samples + place, value, mask=inside)

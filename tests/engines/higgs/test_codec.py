@@ -15,7 +15,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engines.higgs.codec import Codec, context_frames, random_codec_config, resample
+from engines.higgs.codec import Codec, context_frames, random_codec_config
+from engines.higgs.codec_encoder import resample
 from engines.higgs.codec_worker import BatchDecoder, CodecWorker
 
 MODULE = "transformers.models.higgs_audio_v2_tokenizer"
@@ -56,7 +57,19 @@ def test_a_checkpoint_decodes_and_encodes_as_transformers_does(
         assert (ours.decode(codes) - expected).abs().max() < 1e-5 * expected.abs().max()
         for samples in (24_000, 24_960, 33_333, 2 * 960):
             wave = torch.randn(samples) * 0.1
-            assert torch.equal(ours.encode(wave), theirs.encode(wave[None, None]).audio_codes[0])
+            (codes,) = ours.encode([wave])
+            assert torch.equal(codes, theirs.encode(wave[None, None]).audio_codes[0])
+
+
+def test_recordings_that_are_encoded_together_get_the_codes_that_they_have_alone() -> None:
+    """Of many lengths, loud to their very ends, filled up more than the longest needs."""
+    codec = Codec.random(tiny=True).double()
+    for quantizer in codec.quantizer.quantizers:
+        quantizer.embed.normal_()
+    codec.filled_samples = lambda samples: samples + 5000
+    recordings = [torch.randn(n) for n in (24_000, 24_960, 33_333, 2 * 960, 40_001, 24_000)]
+    for together, alone in zip(codec.encode(recordings), recordings, strict=True):
+        assert torch.equal(together, codec.encode([alone])[0])
 
 
 def test_a_folder_without_a_weight_is_refused(reference: tuple[Any, Path], tmp_path: Path) -> None:

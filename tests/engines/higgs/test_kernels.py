@@ -92,6 +92,8 @@ def test_the_codecs_activation_equals_its_twin(dtype: Any) -> None:
     """A slope for each channel; more samples than one program takes."""
     hidden, alpha = normal(2, 3, 1100, dtype=dtype), normal(1, 3, 1, dtype=dtype).abs() + 0.1
     close(snake.snake(hidden, alpha), snake.snake_twin(hidden, alpha))
+    lengths = slots_of(1050, 7)
+    close(snake.snake(hidden, alpha, lengths), snake.snake_twin(hidden, alpha, lengths))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

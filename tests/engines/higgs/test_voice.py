@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,7 @@ class ScriptedLoop:
     """Answers each request at once with frames and an end, or raises."""
 
     slots = 1
+    capacity = 3
     context_positions = 1000
 
     def __init__(self) -> None:
@@ -193,13 +195,50 @@ def test_a_recording_is_encoded_once_and_kept_by_its_content(setup: Setup) -> No
     """Whatever it is called."""
     recording = wav(tone(1.0, 24_000), 24_000)
     encoder = ReferenceEncoder(setup.codec, 20)
-    assert encoder.codes(recording) is encoder.codes(bytes(bytearray(recording)))
-    assert encoder.codes(recording).shape == (8, 25)
-    at_44_khz = encoder.codes(wav(tone(1.0, 44_100), 44_100))
-    assert at_44_khz.shape == (8, 25)
-    for bad in (b"", b"RIFF no sound", wav(tone(21, 8_000), 8_000)):
+    known = encoder.codes(recording)
+    assert known is encoder.codes(bytes(bytearray(recording)))
+    assert known.result().shape == (8, 25)
+    assert encoder.codes(wav(tone(1.0, 44_100), 44_100)).result().shape == (8, 25)
+    for bad in (
+        b"",
+        b"RIFF no sound",
+        wav(tone(21, 8_000), 8_000),
+        wav(tone(0.05, 24_000), 24_000),
+    ):
         with pytest.raises(UnspeakableError):
-            encoder.codes(bad)
+            encoder.codes(bad).result()
+    encoder.stop()
+    setup.worker.stop()
+
+
+def test_recordings_that_wait_are_encoded_together_whatever_becomes_of_one(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one length at once; without the memory for that, one by one."""
+    encoder = ReferenceEncoder(setup.codec, 20, batch_seconds=5)
+    first_runs, may_run = threading.Event(), threading.Event()
+    encode, batches = setup.codec.encode, []
+
+    def watched(recordings: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        batches.append([len(each) // 24_000 for each in recordings])
+        first_runs.set()
+        assert may_run.wait(30)
+        if len(recordings) == 4:
+            raise torch.OutOfMemoryError
+        return encode(recordings)
+
+    monkeypatch.setattr(setup.codec, "encode", watched)
+    sounds = [wav(tone(seconds, 24_000), 24_000) for seconds in (2.0, 1.0, 3.0)]
+    first = encoder.codes(sounds[0])
+    assert first_runs.wait(30)
+    others = [encoder.codes(sounds[1] + bytes(n)) for n in range(1, 7)]
+    longer = encoder.codes(sounds[2])
+    while encoder.waiting < 7:
+        threading.Event().wait(0.001)
+    may_run.set()
+    assert [each.result().shape[1] for each in (first, *others, longer)] == [50, *[25] * 6, 75]
+    assert sorted(batches, key=len) == [[2], *[[1]] * 4, [3], [1, 1], [1, 1, 1, 1]]
+    encoder.stop()
     setup.worker.stop()
 
 

@@ -1,0 +1,193 @@
+"""Features of recordings, several at once: what HuBERT and DAC's encoder make of their sound.
+
+Recordings of a batch are filled up with zeros to one length. What a layer makes of the filling is
+zeroed again before the next convolution, and HuBERT's first norm and its attention leave it out: a
+recording's features are those that it has alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import HiggsAudioV2TokenizerConfig
+
+from engines.higgs.kernels.snake import snake
+
+HUBERT_PADDING_SAMPLES = 160
+RESAMPLER_ZERO_CROSSINGS = 6  # torchaudio.functional.resample's defaults, with which the model was
+RESAMPLER_ROLLOFF = 0.99  # trained
+
+
+def strided_length(samples: int, ratio: int) -> int:
+    """How long a block of DAC's encoder leaves what it gets."""
+    return (samples + 2 * math.ceil(ratio / 2) - 2 * ratio) // ratio + 1
+
+
+def acoustic_features(encoder: Any, waves: Tensor, counts: Sequence[int]) -> Tensor:
+    """Run DAC's encoder.
+
+    Args:
+        encoder: A `DacEncoder` of transformers.
+        waves: [rows, samples], zeros behind each row's own sound.
+        counts: Samples of each row.
+
+    Returns:
+        [rows, channels, frames].
+    """
+    counts = list(counts)
+    hidden = encoder.conv1(waves[:, None])
+    for block in encoder.block:
+        lengths = torch.tensor(counts, dtype=torch.int32).to(waves.device)
+        for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
+            inner = unit.conv1(snake(hidden, unit.snake1.alpha, lengths))
+            hidden += unit.conv2(snake(inner, unit.snake2.alpha, lengths))
+        hidden = block.conv1(snake(hidden, block.snake1.alpha, lengths))
+        counts = [strided_length(count, block.conv1.stride[0]) for count in counts]
+    lengths = torch.tensor(counts, dtype=torch.int32).to(waves.device)
+    result: Tensor = encoder.conv2(snake(hidden, encoder.snake1.alpha, lengths))
+    return result
+
+
+def hubert_frames(config: Any, samples: int) -> int:
+    """Frames that HuBERT gives for so many samples of 16 kHz, its padding not counted."""
+    samples += 2 * HUBERT_PADDING_SAMPLES
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def hubert_features(model: Any, waves: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the mean of HuBERT's hidden states [rows, frames, channels].
+
+    Args:
+        model: A `HubertModel` of transformers.
+        waves: [rows, samples] of 16 kHz, zeros behind each row's own sound.
+        counts: Samples of each row.
+    """
+    padding = HUBERT_PADDING_SAMPLES
+    waves = functional.pad(waves, (padding, padding))[:, None]
+    first, *layers = model.feature_extractor.conv_layers
+    reached = (waves.shape[2] - first.conv.kernel_size[0]) // first.conv.stride[0] + 1
+    if min(counts) == max(counts):
+        rows = [first(waves[..., : counts[0] + 2 * padding])]
+    else:  # its norm runs over all of a recording
+        rows = [
+            first(row[None, :, : n + 2 * padding]) for row, n in zip(waves, counts, strict=True)
+        ]
+    hidden = torch.cat([functional.pad(row, (0, reached - row.shape[2])) for row in rows])
+    for layer in layers:
+        hidden = layer(hidden)
+    hidden = model.feature_projection(hidden.transpose(1, 2))
+    inside = _inside([hubert_frames(model.config, count) for count in counts], hidden.shape[1])
+    inside = inside.to(hidden.device)
+    hidden = hidden * inside[..., None]
+    unseen = torch.zeros(inside.shape, dtype=hidden.dtype, device=hidden.device)
+    unseen = unseen.masked_fill(~inside, -torch.inf)[:, None, None]
+    encoder = model.encoder
+    hidden = encoder.layer_norm(hidden + encoder.pos_conv_embed(hidden))
+    total = hidden.clone()
+    for layer in encoder.layers:
+        hidden = layer(hidden, attention_mask=unseen)
+        total += hidden
+    return total / (len(encoder.layers) + 1)
+
+
+def _inside(counts: Sequence[int], longest: int) -> Tensor:
+    """Bool [rows, longest]: what lies in a row's own count."""
+    return torch.arange(longest)[None] < torch.tensor(counts)[:, None]
+
+
+class _SemanticUnit(nn.Module):
+    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        padding = (kernel - 1) // 2 * dilation
+        self.conv1 = nn.Conv1d(
+            channels, channels, kernel, padding=padding, dilation=dilation, bias=False
+        )
+        self.conv2 = nn.Conv1d(channels, channels, 1, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        inner: Tensor = self.conv2(functional.elu(self.conv1(functional.elu(hidden))))
+        return hidden + inner
+
+
+class _SemanticBlock(nn.Module):
+    def __init__(self, inside: int, outside: int, kernel: int, dilations: Any) -> None:
+        super().__init__()
+        units = [_SemanticUnit(inside, kernel, dilation) for dilation in dilations]
+        self.res_units = nn.ModuleList(units)
+        self.conv = nn.Conv1d(inside, outside, 3, padding=1)
+
+
+class SemanticEncoder(nn.Module):
+    """Convolutions over HuBERT's features; the names of its parts are the checkpoint's.
+
+    Raises:
+        ValueError: The configuration asks for strides, which the published codec has not.
+    """
+
+    def __init__(self, config: HiggsAudioV2TokenizerConfig) -> None:
+        super().__init__()
+        if set(config.strides) != {1}:
+            raise ValueError(f"a semantic encoder with strides {config.strides} is unsupported")
+        width, kernel = config.semantic_hidden_size, config.kernel_size
+        self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, bias=False)
+        sizes = [width, *(int(width * ratio) for ratio in config.channel_ratios)]
+        self.conv_blocks = nn.ModuleList(
+            _SemanticBlock(inside, outside, config.unit_kernel_size, config.block_dilations)
+            for inside, outside in pairwise(sizes)
+        )
+
+    def forward(self, hidden: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return [rows, channels, frames] of `hidden` [rows, channels, frames].
+
+        Args:
+            hidden: Features.
+            counts: Frames of each row.
+        """
+        inside = _inside(counts, hidden.shape[2])[:, None].to(hidden)
+        hidden = self.conv(hidden * inside)
+        for block in self.conv_blocks:
+            for unit in block.res_units:
+                hidden = unit(hidden * inside)
+            hidden = block.conv(hidden * inside)
+        return hidden
+
+
+def resample(waveform: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
+    """Resample by windowed sinc interpolation, as torchaudio.functional.resample does by default.
+
+    Args:
+        waveform: Float [channels, samples].
+        rate_hz: Its sample rate.
+        wanted_hz: The rate of what is returned.
+    """
+    if rate_hz == wanted_hz:
+        return waveform
+    divisor = math.gcd(rate_hz, wanted_hz)
+    source, target = rate_hz // divisor, wanted_hz // divisor
+    kernel = _sinc_kernel(source, target).to(waveform)
+    reach = (kernel.shape[-1] - source) // 2
+    padded = functional.pad(waveform, (reach, reach + source))
+    filtered = functional.conv1d(padded[:, None], kernel, stride=source)
+    length = -(-target * waveform.shape[-1] // source)
+    return filtered.transpose(1, 2).flatten(1)[:, :length]
+
+
+@lru_cache(maxsize=16)
+def _sinc_kernel(source: int, target: int) -> Tensor:
+    """Filters [target, 1, taps], one a phase."""
+    cutoff = min(source, target) * RESAMPLER_ROLLOFF
+    reach = math.ceil(RESAMPLER_ZERO_CROSSINGS * source / cutoff)
+    taps = torch.arange(-reach, reach + source, dtype=torch.float64)[None, None] / source
+    phases = torch.arange(0, -target, -1, dtype=torch.float64)[:, None, None] / target
+    time = ((taps + phases) * cutoff).clamp(-RESAMPLER_ZERO_CROSSINGS, RESAMPLER_ZERO_CROSSINGS)
+    window = torch.cos(time * math.pi / RESAMPLER_ZERO_CROSSINGS / 2) ** 2
+    return torch.sinc(time) * window * cutoff / source

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.api.routes import Route
 from gateway.app import Runtime, create_app
@@ -86,6 +87,11 @@ class Gateway:
         runtime = self._app.runtime
         assert isinstance(runtime, Runtime)
         return runtime
+
+    @property
+    def app(self) -> ASGIApp:
+        """The application itself, without a server before it."""
+        return self._app
 
     @property
     def routes(self) -> list[Route]:

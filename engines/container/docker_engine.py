@@ -27,10 +27,12 @@ from engines.container.plan import (
 )
 
 CALL_TIMEOUT_SECONDS = 60
-# A bridge without masquerading: the host reaches the published port, and the engine reaches nobody
-# (its `audio_url` would fetch any address, and it runs code that came with the weights).
+# The host reaches the published port, which `internal` would not allow, and the engine reaches
+# nobody beyond the host (its `audio_url` would fetch any address, and it runs code that came with
+# the weights): what it sends passes no router, and no answer would find the way back to it.
 NETWORK = "speech-gateway-engine"
 NETWORK_OPTIONS = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+NO_ROUTER = {"net.ipv4.ip_default_ttl": "1"}
 HEALTH_NANOSECONDS = {
     "interval": 10 * 10**9,
     "timeout": 30 * 10**9,
@@ -288,6 +290,7 @@ def create(client: Any, plan: ContainerPlan, health_script: str) -> Any:
             init=True,
             healthcheck={"test": ["CMD", "python3", "-c", health_script], **HEALTH_NANOSECONDS},
             network=_network(client),
+            sysctls=NO_ROUTER,
             ipc_mode="host",
             shm_size=plan.shared_memory_bytes,
             device_requests=_gpus(),

@@ -33,6 +33,10 @@ LICENCE = (
     "The weights are not under this project's licence: they are Boson AI's, under the Boson Higgs "
     "Audio 2 Community License. Read it before you use them: {endpoint}/{model}"
 )
+DIGEST = (
+    "The digest that was pulled, to pin HIGGS_IMAGE by: "
+    "docker image inspect --format '{{{{.RepoDigests}}}}' {image}"
+)
 PROGRESS_SECONDS = float(os.environ.get("WEIGHTS_PROGRESS_SECONDS", "10"))
 TRIES = 5
 PAUSE_SECONDS = float(os.environ.get("WEIGHTS_PAUSE_SECONDS", "10"))
@@ -305,6 +309,10 @@ def main() -> None:
     home = Path(constants.HF_HOME)
     try:
         wanted = repositories(os.environ)
+        if image := os.environ.get(
+            "HIGGS_IMAGE"
+        ):  # Compose names it; nothing in it knows its digest
+            say(DIGEST.format(image=image))
         say(LICENCE.format(endpoint=constants.ENDPOINT, model=wanted[0].name))
         for repository in wanted:
             provide(repository, home)

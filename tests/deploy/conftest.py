@@ -33,11 +33,13 @@ class Workshop:
         docker: The engine.
         images: The variables of vllm.env that name images, with the names of what was built.
         gpu: Whether it starts containers that ask for a GPU.
+        namespace: The network namespace that it has for itself; None where it has none.
     """
 
     docker: Docker
     images: dict[str, str]
     gpu: bool
+    namespace: str | None = None
 
 
 @pytest.fixture(scope="package")
@@ -80,4 +82,4 @@ def _workshop(folder: Path) -> Iterator[Workshop]:
     with engine.started("build") as docker:
         images = build_all(docker, files)
     with engine.started("net", hooks) as docker, inside_network(folder.name):
-        yield Workshop(docker, images, gpu=True)
+        yield Workshop(docker, images, gpu=True, namespace=folder.name)

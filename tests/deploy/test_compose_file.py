@@ -153,7 +153,8 @@ def test_the_engine_reaches_nobody_and_gets_no_token() -> None:
     assert "HF_TOKEN" not in engine["environment"]
     assert engine["init"] is True
     weights = configured["services"]["weights"]
-    assert {"HF_TOKEN", "HF_ENDPOINT", *WEIGHTS_VARIABLES} == set(weights["environment"])
+    told = {"HF_TOKEN", "HF_ENDPOINT", "HIGGS_IMAGE", *WEIGHTS_VARIABLES}
+    assert told == set(weights["environment"])
     assert list(weights["networks"]) == ["default"]
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from loadtest.processes import free_port
 from tests.deploy.conftest import Workshop
+from tests.deploy.docker_host import call
 from tests.deploy.stacks import ADDED_ARGUMENTS, DOCUMENTED_ARGUMENTS
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.root]
 VOLUME = "speech-gateway_models-of-the-tests"
 NAME = "speech-gateway-test-container"
 A100 = "NVIDIA A100-SXM4-40GB, 40960, 1024, 8.0"
+OUTSIDE, BESIDE = "198.51.100.1", "198.51.100.2"  # RFC 5737
 CARDS = {
     "fit": A100,
     "small": "NVIDIA GeForce RTX 3060, 12288, 1, 8.6",
@@ -176,6 +178,76 @@ def test_up_starts_the_documented_engine_and_waits_until_it_speaks(
     assert status == 1
     assert "There is no container" in printed
     assert command("down")[0] == 0, "down twice is no error"
+
+
+@pytest.fixture
+def outside(workshop: Workshop) -> Iterator[str]:
+    """Address of another machine, which knows the way back to every container."""
+    if workshop.namespace is None:
+        pytest.skip("this Docker engine shares the machine's network")
+    name, inside = f"{NAME}-out", workshop.namespace
+    server = textwrap.dedent(f"""
+        import socket
+        tcp = socket.create_server(("{OUTSIDE}", 80))
+        udp = socket.socket(type=socket.SOCK_DGRAM)
+        udp.bind(("{OUTSIDE}", 80))
+        udp.setblocking(False)
+        print("on", flush=True)
+        while True:
+            peer, came = tcp.accept()[0], b""
+            try:
+                while True:
+                    came += udp.recv(100)
+            except BlockingIOError:
+                peer.sendall(came)
+            peer.close()
+    """)
+    call("ip", "netns", "add", name)
+    try:
+        call(
+            "ip", "-n", name, "link", "add", "out0", "type", "veth", "peer", "in0", "netns", inside
+        )
+        for namespace, link, address in ((name, "out0", OUTSIDE), (inside, "in0", BESIDE)):
+            call("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", link)
+            call("ip", "-n", namespace, "link", "set", link, "up")
+        call("ip", "-n", name, "route", "add", "default", "via", BESIDE)
+        command = ["ip", "netns", "exec", name, sys.executable, "-c", server]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                assert process.stdout.readline() == b"on\n"
+                yield OUTSIDE
+            finally:
+                process.kill()
+    finally:
+        call("ip", "netns", "delete", name)
+
+
+def test_the_engine_reaches_no_other_machine_and_no_other_container(
+    command: Command, workshop: Workshop, server: str, outside: str
+) -> None:
+    """Neither by a connection nor by a datagram; a container beside it reaches both."""
+    assert command("up")[0] == 0
+    hub = server.removeprefix("http://")
+    program = textwrap.dedent(f"""
+        import socket, sys
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            sender.sendto(sys.argv[1].encode(), ("{outside}", 80))
+        for host in ("{outside}", "{hub}"):
+            try:
+                with socket.create_connection((host, 80), 5) as peer:
+                    print("reached", peer.recv(100).decode() if host == "{outside}" else "it")
+            except OSError:
+                print("not reached")
+    """)
+    asked = {
+        name: workshop.docker.run("exec", name, "python3", "-c", program, name).splitlines()
+        for name in (NAME, f"{NAME}-hub")
+    }
+    assert asked == {
+        NAME: ["not reached", "not reached"],
+        f"{NAME}-hub": [f"reached {NAME}-hub", "reached it"],  # and no datagram of the engine
+    }
 
 
 def test_restart_and_changed_settings_give_an_engine_that_speaks(

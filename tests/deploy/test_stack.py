@@ -7,6 +7,7 @@ engine's; Grafana, which no package brings, is stood in for by something that ho
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -252,6 +253,11 @@ def test_the_weights_are_there_before_the_engine_and_their_log_tells_of_them(
     log = gpu.compose("logs", "--no-log-prefix", "weights")
     assert "Boson Higgs Audio 2 Community License" in log
     assert log.count("is complete") == 3
+    # Compose itself shows no digest: the log has the command that does.
+    [line] = [line for line in log.splitlines() if "digest that was pulled" in line]
+    command = shlex.split(line.partition("by: ")[2])
+    assert command[-1] == gpu.environment["HIGGS_IMAGE"]
+    assert gpu.docker.run(*command[1:]).startswith("[")
     assert gpu.inspect("weights", "{{.State.ExitCode}}") == "0"
     # Compose makes what has already been made no second time.
     assert "everything is here" in gpu.compose("logs", "--no-log-prefix", "engine")

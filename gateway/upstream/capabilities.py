@@ -29,9 +29,9 @@ class Capabilities:
 
     Attributes:
         engine: Its name for people.
-        presets: It speaks with voices that it lists.
         references: Where it takes recordings.
         most_references: So many at once.
+        transcripts: A recording needs the words that are said in it.
         scene: It takes a whole scene prompt of its own.
         instructions: It takes words on how to speak.
         preset_in_scene: A preset keeps its voice beside scene or instructions.
@@ -41,16 +41,16 @@ class Capabilities:
         sampling: It takes temperature, top_p and top_k.
         sample_rate_hz: Of raw PCM that comes without a rate of its own.
         longest_text_characters: Of one request, or None.
-        longest_audio_seconds: Of one answer, or None.
         languages: Codes such as `en`, or None where it is not known.
         scripts: Scripts that it can say, by Unicode's names ("LATIN"), or None likewise.
-        concurrency: Generations at once, or None for no bound of its own.
+        concurrency: Generations at once, beyond which they wait in the engine; None where it is not
+            known.
     """
 
     engine: str
-    presets: bool = True
     references: ReferenceField = ReferenceField.NONE
     most_references: int = 0
+    transcripts: bool = False
     scene: bool = False
     instructions: bool = False
     preset_in_scene: bool = False
@@ -60,7 +60,6 @@ class Capabilities:
     sampling: bool = False
     sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ
     longest_text_characters: int | None = None
-    longest_audio_seconds: float | None = None
     languages: tuple[str, ...] | None = None
     scripts: frozenset[str] | None = None
     concurrency: int | None = None
@@ -120,7 +119,7 @@ def told_capabilities(told: Mapping[str, Any], known: Capabilities = HIGGS) -> C
     engine, languages, scripts = told.get("engine"), told.get("languages"), told.get("scripts")
     names = _names(languages)
     spelled = _names(scripts)
-    most = told.get("most_references")
+    most, slots = told.get("most_references"), told.get("slots")
     return replace(
         known,
         engine=engine if isinstance(engine, str) else known.engine,
@@ -130,6 +129,7 @@ def told_capabilities(told: Mapping[str, Any], known: Capabilities = HIGGS) -> C
         references=known.references if told.get("references", True) else ReferenceField.NONE,
         most_references=most if isinstance(most, int) and most > 0 else known.most_references,
         preset_in_scene=told.get("preset_in_scene") is True,
+        concurrency=slots if isinstance(slots, int) and slots > 0 else None,
     )
 
 
@@ -144,6 +144,7 @@ class Needs:
 
     Attributes:
         references: So many recordings.
+        wordless: The transcript of one of them is missing.
         scene: A scene prompt, which instructions can stand in for.
         dialogue: Turns of several speakers in one text.
         text_characters: Length of the text.
@@ -151,6 +152,7 @@ class Needs:
     """
 
     references: int = 0
+    wordless: bool = False
     scene: bool = False
     dialogue: bool = False
     text_characters: int = 0
@@ -173,6 +175,10 @@ def lacking(capabilities: Capabilities, needs: Needs) -> str | None:
         (
             needs.references > capabilities.most_references,
             f"takes {needs.references} recordings at once",
+        ),
+        (
+            needs.wordless and capabilities.transcripts,
+            "imitates a recorded voice without its transcript",
         ),
         (needs.dialogue and not capabilities.dialogue, "reads a dialogue in several voices"),
         (needs.scene and not takes_scene, "takes instructions or a scene prompt"),

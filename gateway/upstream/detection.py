@@ -102,7 +102,10 @@ def identify(address: str, named: DialectName | None, answers: Answers) -> Found
         return None  # the container and a vLLM without speech name the same owner
     if server is None and (named == "openai" or _has(answers.models) or _has(answers.voices)):
         server, why = known.GENERIC, "it speaks OpenAI's API and is no server that is known"
-    return Found(server, server.capabilities, why) if server else None
+    if server is None:
+        return None
+    server = server.serving(tuple(_told(answers.models, "id", "root")))
+    return Found(server, server.capabilities, why)
 
 
 def _server_of(address: str, answers: Answers) -> tuple[KnownServer | None, str]:
@@ -113,7 +116,7 @@ def _server_of(address: str, answers: Answers) -> tuple[KnownServer | None, str]
         return known.GATEWAY, "its index page"
     if answers.alive == LITELLM_ALIVE:
         return known.LITELLM, f"it answers {ALIVE_PATH}"
-    for owner in owners_of(answers.models):
+    for owner in _told(answers.models, "owned_by"):
         if owner in _OWNERS:
             return _OWNERS[owner], f"its models are owned by {owner!r}"
     if answers.models is None and isinstance(voices, dict) and voices.get("status") == "ok":
@@ -128,12 +131,12 @@ def _has(answer: Any) -> bool:
 _LISTS = ("data", "voices")
 
 
-def owners_of(models: Any) -> Iterable[str]:
-    """The owners that a list of models names."""
+def _told(models: Any, *keys: str) -> Iterable[str]:
+    """The words that a list of models has under these keys."""
     entries = models.get("data") if isinstance(models, dict) else None
     for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("owned_by"), str):
-            yield entry["owned_by"]
+        words = [entry.get(key) for key in keys] if isinstance(entry, dict) else []
+        yield from (word for word in words if isinstance(word, str))
 
 
 def speech_models(models: Sequence[str], server: KnownServer) -> tuple[str, ...]:

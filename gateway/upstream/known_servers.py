@@ -5,8 +5,9 @@ Every row was read in the server's own code and, where docs/evidence says so, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.upstream.capabilities import Capabilities, ReferenceField, scripts_of
@@ -29,7 +30,7 @@ class KnownServer:
         most_tokens_field: Name of its bound of generated tokens, or None.
         voices: What it speaks with where it lists no voices.
         model: What it is asked for where it lists no models.
-        failures_are_400: It answers 400 for failures of its own too, so another attempt may help.
+        models: What is otherwise where its model's name matches a pattern; the first one decides.
         sources: Where its behaviour was read.
     """
 
@@ -40,8 +41,15 @@ class KnownServer:
     most_tokens_field: str | None = None
     voices: tuple[str, ...] = OPENAI_VOICE_NAMES
     model: str = "tts-1"
-    failures_are_400: bool = False
+    models: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     sources: str = ""
+
+    def serving(self, names: Sequence[str]) -> KnownServer:
+        """The row for a server of these models."""
+        for pattern, changes in self.models:
+            if any(re.search(pattern, name, re.IGNORECASE) for name in names):
+                return replace(self, capabilities=replace(self.capabilities, **changes))
+        return self
 
 
 OPENAI = KnownServer(
@@ -52,16 +60,16 @@ OPENAI = KnownServer(
 # Unknown servers are asked for WAV: its header tells the rate, and servers that know one format
 # alone (travisvn's, devnen's) know this one.
 GENERIC = KnownServer(
-    Capabilities("openai-compatible", instructions=False),
+    Capabilities("openai-compatible"),
     response_format="wav",
     sources="COMMON: response_format wav is the format that every server of this API makes",
 )
+# Both of the next two accept `instructions` for every model, and most models leave them out.
 VLLM_OMNI = KnownServer(
     Capabilities(
         "vllm-omni",
         references=ReferenceField.REF_AUDIO,
         most_references=1,
-        instructions=True,
         preset_in_scene=True,
         seed=True,
     ),
@@ -71,24 +79,25 @@ VLLM_OMNI = KnownServer(
     fields={"stream": True, "stream_format": "audio"},
     most_tokens_field="max_new_tokens",
     voices=("default",),
-    failures_are_400=True,
-    sources="vllm_omni 0.30.0 entrypoints/openai/serving_speech.py, protocol/audio.py",
-)
-# One request an engine for Higgs v2 (vllm_omni 0.30.0 deploy/higgs_audio_v2.yaml, max_num_seqs 1).
-SGLANG_OMNI = KnownServer(
-    Capabilities(
-        "sglang-omni",
-        references=ReferenceField.REF_AUDIO,
-        most_references=1,
-        instructions=True,
-        preset_in_scene=True,
-        seed=True,
-        sampling=True,
+    models=(
+        # deploy/higgs_audio_v2.yaml: max_num_seqs 4.
+        (r"higgs.*v2", {"transcripts": True, "concurrency": 4}),
+        (r"qwen3.?tts", {"transcripts": True, "instructions": True}),
+        (r"ming|omnivoice|moss|gepard|breeze|step.?audio", {"instructions": True}),
     ),
-    fields={"stream": True, "stream_format": "audio"},
-    most_tokens_field="max_new_tokens",
-    voices=("default",),
-    sources="sglang_omni 0.1.9 serve/openai_api.py: X-Sample-Rate beside raw PCM",
+    sources="vllm_omni 0.30.0 entrypoints/openai: serving_speech.py, tts_adapters, and as it ran",
+)
+SGLANG_OMNI = replace(
+    VLLM_OMNI,
+    capabilities=replace(
+        VLLM_OMNI.capabilities, engine="sglang-omni", sampling=True, longest_text_characters=4096
+    ),
+    response_format="pcm",  # the one that it streams, with its rate in X-Sample-Rate
+    models=(
+        (r"audar|dots", {"transcripts": True}),
+        (r"qwen3.?tts|ming|moss|auk|cosyvoice|drama", {"instructions": True}),
+    ),
+    sources="sglang_omni 0.1.9 serve, models, and as it ran",
 )
 KOKORO_FASTAPI = KnownServer(
     Capabilities(

@@ -220,8 +220,8 @@ class Prober:
         except (QueueFull, ShuttingDown):
             return  # the gateway is busy, or ends: that says nothing about the upstream
         except GatewayError as error:
-            late = isinstance(error, UpstreamTimeout)
-            if late and self._server is not None and upstream.healthy and upstream.in_flight:
+            works = upstream.healthy and upstream.in_flight and not upstream.suspect
+            if isinstance(error, UpstreamTimeout) and self._server is not None and works:
                 return  # many of these servers answer nothing else while they make audio
             logger.debug("probe of %s failed: %s", upstream.address, error.message)
             self._fail(error.message)

@@ -108,6 +108,7 @@ def needs_of(generation: Generation) -> Needs:
     """What a generation needs of an engine."""
     return Needs(
         references=len(generation.references),
+        wordless=not all(reference.transcript for reference in generation.references),
         scene=generation.system_prompt is not None,
         dialogue=is_dialogue(generation.text),
         text_characters=len(generation.text),

@@ -37,6 +37,7 @@ ENGINES = {
     "devnen": "chatterbox-tts-server",
     "kokoro": "kokoro-fastapi",
     "vllm-omni": "vllm-omni",
+    "vllm-omni higgs v2": "vllm-omni",
     "sglang-omni": "sglang-omni",
     "litellm": "litellm",
     "unknown": "openai-compatible",
@@ -45,7 +46,11 @@ ENGINES = {
 PIECE_BYTES = 9_600
 FAILING = "explode"  # what a text says to make the model fail
 # Sizes that stand in the headers of streams, and say nothing.
-WAV_SIZES = {"travisvn": 0x7FFFFFFF - 36, "vllm-omni": 0xFFFFFFFF - 36}
+WAV_SIZES = {
+    "travisvn": 0x7FFFFFFF - 36,
+    "vllm-omni": 0xFFFFFFFF - 36,
+    "vllm-omni higgs v2": 0xFFFFFFFF - 36,
+}
 
 
 def pcm_of(text: str, voice: str) -> bytes:
@@ -82,8 +87,9 @@ class SpeechServer:
             "higgs": ("higgs-audio", "vllm"),
             "travisvn": ("chatterbox-tts-1", "resemble-ai"),
             "kokoro": ("kokoro", "kokoro"),
-            "vllm-omni": ("higgs-v3", "vllm"),
-            "sglang-omni": ("higgs-v3", "sglang-omni"),
+            "vllm-omni": ("Qwen/Qwen3-TTS", "vllm"),
+            "vllm-omni higgs v2": ("bosonai/higgs-audio-v2", "vllm"),
+            "sglang-omni": ("bosonai/higgs-audio-v3", "sglang-omni"),
             "litellm": ("tts-kokoro", "openai"),
             "unknown": ("some-tts", "somebody"),
             "mp3": ("some-tts", "somebody"),
@@ -103,7 +109,7 @@ class SpeechServer:
                 return JSONResponse({"voices": [{"id": n, "name": n} for n in names]})
             case "devnen":
                 return JSONResponse({"status": "ok", "voices": names})
-            case "vllm-omni":
+            case "vllm-omni" | "vllm-omni higgs v2" | "sglang-omni":
                 return JSONResponse({"voices": names, "uploaded_voices": []})
             case "travisvn":
                 return JSONResponse({"voices": [{"name": n} for n in names], "count": len(names)})
@@ -146,9 +152,13 @@ class SpeechServer:
     def _failure(self) -> Response:
         """How the model's failure looks."""
         match self.kind:
-            case "vllm-omni":
-                error = {"message": "CUDA out of memory", "type": "BadRequestError", "code": 400}
-                return JSONResponse({"error": error}, 400)
+            case "vllm-omni":  # the headers are sent before its engine is asked
+                return self._stream(b"", "audio/wav", {}, broken=True)
+            case "vllm-omni higgs v2":
+                return self._stream(b"", "audio/wav", {})
+            case "sglang-omni":
+                error = {"message": "CUDA out of memory", "type": "server_error", "code": None}
+                return JSONResponse({"error": error}, 500)
             case "kokoro" | "litellm":
                 return Response(b"", media_type="audio/pcm")
             case "unknown":
@@ -161,8 +171,15 @@ class SpeechServer:
         at = np.linspace(0, len(samples) - 1, count)
         return bytes(np.interp(at, np.arange(len(samples)), samples).astype("<i2").tobytes())
 
-    def _stream(self, data: bytes, kind: str, headers: Mapping[str, str]) -> Response:
-        return StreamingResponse(self._pieces(data), media_type=kind, headers=dict(headers))
+    def _stream(
+        self, data: bytes, kind: str, headers: Mapping[str, str], *, broken: bool = False
+    ) -> Response:
+        pieces = self._cut() if broken else self._pieces(data)
+        return StreamingResponse(pieces, media_type=kind, headers=dict(headers))
+
+    async def _cut(self) -> AsyncIterator[bytes]:
+        yield b""
+        raise ConnectionResetError  # the server's own: the connection ends without the last chunk
 
     async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
         try:

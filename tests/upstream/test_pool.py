@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import NoHealthyUpstream
+from gateway.upstream.capabilities import told_capabilities
+from gateway.upstream.known_servers import VLLM_OMNI
 from gateway.upstream.pool import Pool, Upstream, choose
 from gateway.upstream.probes import pause_before_probe
 
@@ -24,6 +26,21 @@ def test_the_one_with_the_least_in_flight_is_chosen() -> None:
     """Load is spread by what runs now."""
     busy, idle = upstream("a", in_flight=2), upstream("b", in_flight=1)
     assert choose([busy, idle], "belinda") is idle
+
+
+def test_an_engine_with_room_comes_before_one_whose_requests_would_wait() -> None:
+    """Its row or its own `/capabilities` tells how many it makes at once."""
+    higgs_v2 = VLLM_OMNI.serving(["bosonai/higgs-audio-v2-generation-3B-base"]).capabilities
+    small, large = upstream("a", in_flight=3), upstream("b", in_flight=9)
+    small.capabilities = higgs_v2
+    large.capabilities = told_capabilities({"slots": 10})
+    assert choose([small, large], "belinda") is small
+    small.in_flight = 4
+    assert choose([small, large], "belinda") is large
+    large.in_flight = 10
+    assert choose([small, large], "belinda") is small
+    for odd in (None, 0, -1, "9", [9]):
+        assert told_capabilities({"slots": odd}).concurrency is None
 
 
 def test_equals_are_taken_in_the_order_of_the_settings() -> None:

@@ -322,3 +322,36 @@ async def test_a_list_that_is_no_json_is_no_answer(path: str) -> None:
                 assert (probed.upstream.models, server.asked) == ((), []), kind
     finally:
         await client.aclose()
+
+
+async def test_a_late_answer_is_forgiven_while_the_upstream_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kokoro's and devnen's servers answer nothing else while they make audio (docs/evidence).
+
+    Only lateness is, only while a generation runs, and only where none has hung: a server that
+    stands still would stay in the pool for as long as clients come.
+    """
+    client = UpstreamClient(None, 4)
+    try:
+        with running_server("kokoro") as (address, server):
+            probed = Probed(address, client, Admission(1, 0, 5.0))
+            upstream, states = probed.upstream, []
+            for how, in_flight, suspect in (
+                ("late", 1, False),
+                ("503", 1, False),
+                ("late", 0, False),
+                ("late", 1, True),
+            ):
+                server.failing = None
+                monkeypatch.setattr(probes, "PROBE_SECONDS", 5.0)
+                await probed.prober.probe()
+                assert upstream.healthy
+                server.failing = ("/v1/models", how)
+                monkeypatch.setattr(probes, "PROBE_SECONDS", 0.2)
+                upstream.in_flight, upstream.suspect = in_flight, suspect
+                await probed.prober.probe()
+                states.append(upstream.state)
+            assert states == ["ready", "ejected", "ejected", "ejected"]
+    finally:
+        await client.aclose()

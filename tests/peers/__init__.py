@@ -1,0 +1,1 @@
+"""Real servers behind the gateway, with only the model replaced."""

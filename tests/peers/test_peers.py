@@ -13,6 +13,7 @@ import pytest
 
 from gateway.upstream.known_servers import OPENAI_VOICE_NAMES
 from gateway.voices.samples.decode import decode_pcm
+from tests.peers.quirks import QUIRKS, fetches_references
 from tests.peers.servers import (
     INSTRUCTIONS,
     PEERS,
@@ -78,6 +79,21 @@ def test_it_is_found_out(pair: Pair) -> None:
     assert upstream.capabilities.engine == pair.running.peer.engine
     assert set(upstream.voices) >= pair.running.peer.voices
     print("voices", len(upstream.voices), upstream.voices[:4], "models", upstream.models)
+
+
+def test_its_row_holds(pair: Pair) -> None:
+    """What the gateway's table says of it, asked directly."""
+    engine = pair.running.peer.engine
+    if engine not in QUIRKS:
+        pytest.skip("nothing of its own is in its row")
+    QUIRKS[engine](pair.running)
+
+
+def test_only_data_is_sent_as_a_recording(pair: Pair) -> None:
+    """A server that takes recordings would fetch an address."""
+    if RECORDING not in pair.running.peer.takes:
+        pytest.skip("it takes no recordings")
+    print("it fetches addresses:", fetches_references(pair.running))
 
 
 @pytest.mark.parametrize("name", ["mp3", "opus", "aac", "flac", "wav", "pcm"])

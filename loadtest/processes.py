@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ from gateway.server.engine_process import EngineSupervisor
 from gateway.settings import PREFIX
 
 DEADLINE_SECONDS = 60.0
+FIRST_PORT, PORTS = 10_000, 22_768
 
 
 def wait_until(
@@ -60,9 +63,15 @@ def engine_state(address: str) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A loopback port that nobody listens on now.
+
+    The system gives those from 32,768 on to connections by itself: one of them could be somebody
+    else's before a process that takes seconds to start has opened it.
+    """
+    while True:
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,30 @@ from tests.running import Gateway, running_engine, running_gateway
 # Gateways that a test starts without a folder of their own do not write to the user's.
 _DATA = tempfile.TemporaryDirectory(prefix="speech-gateway-tests-")
 os.environ["XDG_DATA_HOME"] = _DATA.name
+
+# The files that take longest, to be begun first: else all wait at the end for one of them. What
+# does not stand here takes some seconds (scripts/test --durations=0 tells).
+LONGEST = (
+    *("api/test_jobs", "faults/test_crowds", "api/test_schemathesis", "commands/test_serve"),
+    *("voices/test_library_in_use", "test_listening", "server/test_shutdown", "test_book"),
+    *("faults/test_fault_table", "engines/cpu/test_voice_load", "faults/test_pool_faults"),
+    *("faults/test_thousand_requests", "faults/test_engine_faults", "engines/cpu/test_voice"),
+    *("loadtest/test_benchmark_script", "loadtest/test_benchmark", "loadtest/test_sweep"),
+    *("loadtest/test_locust", "server/test_engine_process", "engines/container/test_fetch_weights"),
+    *(
+        "speech/test_long_text",
+        "telemetry/test_metrics",
+        "monitoring/test_rules",
+        "text/test_markup",
+    ),
+    *("test_packaging", "upstream/test_mixed_pool", "speech/test_engine_limits"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files before all others."""
+    ranks = {Path(__file__).parent / f"{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from gateway.api.routes import Route
 from gateway.app import Runtime, create_app
+from gateway.commands.serve import KEEP_ALIVE_SECONDS
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.http_protocol import bounded_protocol
 from gateway.settings import load_settings
@@ -44,7 +45,7 @@ class Gateway:
         crowd: Its connections.
     """
 
-    def __init__(self, *, keep_alive_seconds: int = 5, **settings: Any) -> None:
+    def __init__(self, *, keep_alive_seconds: int = KEEP_ALIVE_SECONDS, **settings: Any) -> None:
         self._data = tempfile.TemporaryDirectory(
             prefix="speech-gateway-", ignore_cleanup_errors=True
         )

@@ -5,6 +5,7 @@ The CPU engine speaks, a recogniser listens: every format, every voice, several 
 
 from __future__ import annotations
 
+import functools
 import io
 import wave
 from typing import Any
@@ -33,8 +34,9 @@ def engine_arguments() -> tuple[str, ...]:
     return ("--voice", "cpu")
 
 
+@functools.cache
 def speak(gateway: Gateway, **fields: Any) -> bytes:
-    """An answer's bytes."""
+    """An answer's bytes; the engine is deterministic, so each is asked for once."""
     body = {"input": SENTENCES, "voice": "en_woman", "response_format": "pcm", **fields}
     answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
     answer.raise_for_status()
@@ -48,9 +50,9 @@ def error_rate(data: bytes, response_format: str) -> float:
     return word_error_rate(SENTENCES, transcribe(samples, rate))
 
 
-@pytest.mark.parametrize("response_format", FORMATS)
-def test_every_format_is_understood(gateway: Gateway, response_format: str) -> None:
-    """At most one word in ten is heard wrong."""
+@pytest.mark.parametrize("response_format", ["mp3", "opus"])
+def test_speech_is_understood(gateway: Gateway, response_format: str) -> None:
+    """At most one word in ten is heard wrong; all other formats carry the same audio, see below."""
     assert error_rate(speak(gateway, response_format=response_format), response_format) <= 0.1
 
 

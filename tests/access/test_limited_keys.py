@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 
@@ -77,7 +79,9 @@ def test_a_key_without_audio_left_is_refused_in_every_surfaces_shape(engine: str
         assert running.metric("gateway_rejections_total", reason="rate_limit") == 3
 
 
-def test_a_client_that_leaves_pays_for_what_was_made(engine: str) -> None:
+def test_a_client_that_leaves_pays_for_what_was_made(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was held for the rest of the text is given back."""
     with running_gateway(
         upstreams=engine, api_keys=f"alice={KEY}", audio_seconds_per_minute=10_000
@@ -86,6 +90,8 @@ def test_a_client_that_leaves_pays_for_what_was_made(engine: str) -> None:
         url, key = running.url + "/v1/audio/speech", {"api-key": KEY}
         bucket = running.runtime.access.callers.get("alice").audio
         assert bucket is not None
+        now = time.monotonic()
+        monkeypatch.setattr(bucket, "_now", lambda: now)  # it fills by what is given back alone
         with httpx.stream("POST", url, json=body, headers=key, timeout=30) as answer:
             chunks = answer.iter_raw()
             next(chunks)

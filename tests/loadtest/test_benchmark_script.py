@@ -48,7 +48,7 @@ def test_a_sweep_shows_how_long_it_takes_and_keeps_logs_out_of_sight(tmp_path: P
     done = subprocess.run(
         [
             *(sys.executable, SCRIPT, "--sweep", "--quick", "--simulate", "1500"),
-            *("--levels", "8", "--offered", "0.5", "--seconds", "6", "--settle", "1"),
+            *("--levels", "8", "--offered", "0.5", "--seconds", "3", "--settle", "1"),
             *("--csv", tmp_path / "sweep.csv"),
         ],
         capture_output=True,

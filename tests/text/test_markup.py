@@ -247,8 +247,8 @@ HOSTILE = (
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_text_takes_linear_time(unit: str) -> None:
-    """100,000 characters of any mark are read in a moment."""
-    text = unit * (100_000 // len(unit))
+    """50,000 characters of any mark are read in a moment."""
+    text = unit * (50_000 // len(unit))
     started = time.process_time()
     readable(text)
-    assert time.process_time() - started < 4  # usually below 0.5 s, 1.4 s for "!["
+    assert time.process_time() - started < 2  # usually below 0.25 s, 0.7 s for "!["

@@ -5,8 +5,6 @@ Chunks may be cut anywhere on their way; an `Aligner` gives whole samples back.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,23 +62,3 @@ def samples_in(seconds: float, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> i
 def silence(seconds: float, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> bytes:
     """Digital silence of that duration."""
     return bytes(samples_in(seconds, sample_rate_hz) * BYTES_PER_SAMPLE)
-
-
-def peak_dbfs(pcm: bytes) -> float:
-    """Largest magnitude, in decibels of full scale; SILENCE_DBFS for none."""
-    samples = as_samples(pcm)
-    if not samples.size:
-        return SILENCE_DBFS
-    return _dbfs(max(int(samples.max()), -int(samples.min())))
-
-
-def level_dbfs(pcm: bytes) -> float:
-    """Root mean square, in decibels of full scale; SILENCE_DBFS for none."""
-    samples = as_samples(pcm)
-    if not samples.size:
-        return SILENCE_DBFS
-    return _dbfs(math.sqrt(float(np.mean(np.square(samples, dtype=np.float64)))))
-
-
-def _dbfs(magnitude: float) -> float:
-    return 20 * math.log10(magnitude / FULL_SCALE) if magnitude > 0 else SILENCE_DBFS

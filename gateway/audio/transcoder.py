@@ -81,18 +81,7 @@ class Transcoder:
         self._filters: list[Stage] = []
         self._opened: Encoder | None = None
         self._closed = False
-        self._input_samples = 0
         self._output_samples = 0
-
-    @property
-    def input_seconds(self) -> float:
-        """Audio that was fed."""
-        return self._input_samples / ENGINE_SAMPLE_RATE_HZ
-
-    @property
-    def output_samples(self) -> int:
-        """Samples that reached the encoder, after tempo and sample rate."""
-        return self._output_samples
 
     @property
     def output_seconds(self) -> float:
@@ -112,7 +101,6 @@ class Transcoder:
             EncodingError: A codec or filter failed, or the transcoder is closed.
         """
         whole = self._aligner.feed(pcm)
-        self._input_samples += len(whole) // BYTES_PER_SAMPLE
         try:
             return self._through(whole, self._open(), self._filters)
         except FOREIGN_ERRORS as error:

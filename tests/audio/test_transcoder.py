@@ -70,7 +70,7 @@ def test_a_single_sample_is_encoded(response_format: str, pcm: bytes) -> None:
     """The shortest audio is audio; half a sample is none."""
     transcoder = Transcoder(response_format)
     data = encode(transcoder, [pcm])
-    assert transcoder.output_samples == len(pcm) // 2
+    assert transcoder.output_seconds * transcoder.sample_rate_hz == len(pcm) // 2
     if len(pcm) >= 2:
         assert hear(data, response_format).samples.size >= 1
 

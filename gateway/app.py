@@ -36,7 +36,7 @@ from gateway.speech.activity import Activity
 from gateway.speech.admission import Admission
 from gateway.speech.jobs.jobs import Jobs
 from gateway.speech.jobs.runner import Runner
-from gateway.speech.jobs.store import Store
+from gateway.speech.jobs.store_thread import StoreThread
 from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcomes import Outcomes
@@ -142,11 +142,10 @@ class Runtime:
 
         return changed
 
-    def _job_runner(self, store: Store) -> Runner:
+    def _job_runner(self, store: StoreThread) -> Runner:
         settings = self.settings
         return Runner(
             store,
-            self.jobs.in_store,
             self._in_thread,
             self.service.make_segment,
             self.service.prepare,

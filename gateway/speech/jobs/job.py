@@ -27,6 +27,8 @@ class State(StrEnum):
 
 ACTIVE = frozenset({State.PENDING, State.PROCESSING})
 FINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+ALL = frozenset(State)
+OPEN = ALL - FINAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,8 @@ import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from gateway.access.rate_limits import CALLER, audio_charged
 from gateway.audio.join import PAUSES_SECONDS
@@ -20,7 +17,6 @@ from gateway.errors import (
     GatewayError,
     JobNotFound,
     NoJobs,
-    QueueFull,
     SegmentLost,
     WrongJobState,
 )
@@ -28,6 +24,7 @@ from gateway.speech.jobs.chapters import Part
 from gateway.speech.jobs.job import ACTIVE, FINAL, Chapter, Job, Notes, SegmentRecord, State
 from gateway.speech.jobs.runner import Runner
 from gateway.speech.jobs.store import NewJob, Store
+from gateway.speech.jobs.store_thread import StoreThread, open_store
 from gateway.speech.prepare import PreparedSpeech
 from gateway.text.boundary import Boundary
 from gateway.text.split import Segment
@@ -40,7 +37,6 @@ LOOK_SECONDS = 1.0  # how often a watcher looks whether another process has chan
 CLEAN_SECONDS = 600.0
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 
-Result = TypeVar("Result")
 SegmentsOf = Callable[[str], Iterator[Segment]]
 
 
@@ -91,18 +87,17 @@ class Jobs:
         self._folder = folder
         self._most_bytes = most_bytes
         self._retention_seconds = retention_seconds
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
-        self._opened: Store | None = None
+        self._opened: StoreThread | None = None
         self._runner: Runner | None = None
 
-    async def run(self, runner_of: Callable[[Store], Runner]) -> None:
+    async def run(self, runner_of: Callable[[StoreThread], Runner]) -> None:
         """Open the store and work on its jobs until cancelled.
 
         Args:
             runner_of: Makes the worker on an open store.
         """
         try:
-            self._opened = await self.in_store(lambda: Store(self._folder, self._most_bytes))
+            self._opened = await open_store(self._folder, self._most_bytes)
         except (OSError, sqlite3.Error) as error:
             logger.warning("no jobs: %s: %s", self._folder, error)
             return
@@ -114,26 +109,21 @@ class Jobs:
     async def aclose(self) -> None:
         """Close the store; the worker has been cancelled before."""
         if self._opened is not None:
-            await self.in_store(self._opened.close)
-        self._thread.shutdown(wait=False)
-
-    async def in_store(self, work: Callable[[], Result], /) -> Result:
-        """Run work in the one thread that uses the store."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            await self._opened.aclose()
 
     async def _clean(self) -> None:
         """Delete what is over for long, again and again."""
         while True:
             try:
-                for job in await self.in_store(self._store.jobs):
+                for job in await self._store(Store.jobs, FINAL):
                     if job.ended and time.time() - job.ended > self._retention_seconds:
-                        await self.in_store(partial(self._store.delete, job.id))
+                        await self._store(Store.delete, job.id)
             except GatewayError as error:
                 logger.warning("old jobs stay for now: %s", error)
             await asyncio.sleep(CLEAN_SECONDS)
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> StoreThread:
         """The open store.
 
         Raises:
@@ -169,8 +159,8 @@ class Jobs:
             RateLimited: The caller has had its audio of this minute.
         """
         every_paragraph = paragraph_pause_seconds is not None
-        segments, chapters = await self.in_store(
-            lambda: plan_segments(parts, prepared.segments_of, every_paragraph=every_paragraph)
+        segments, chapters = await asyncio.to_thread(
+            plan_segments, parts, prepared.segments_of, every_paragraph=every_paragraph
         )
         new = NewJob(
             _caller(),
@@ -185,17 +175,8 @@ class Jobs:
         return await self._add(new)
 
     async def _add(self, new: NewJob) -> Job:
-        store = self._store
-
-        def add() -> Job:
-            if sum(job.state not in FINAL for job in store.jobs()) >= MOST_OPEN:
-                raise QueueFull(
-                    f"There are {MOST_OPEN} jobs that are not over.", retry_after_seconds=60
-                )
-            return store.add(new)
-
         with audio_charged(new.likely_seconds) as charge:
-            job = await self.in_store(add)
+            job = await self._store(Store.add, new, MOST_OPEN)
             charge.made_seconds = lambda: new.likely_seconds
         self._poke()
         return job
@@ -203,7 +184,7 @@ class Jobs:
     async def owned(self) -> list[Job]:
         """The current caller's jobs, the newest first."""
         owner = _caller()
-        return [job for job in await self.in_store(self._store.jobs) if job.owner == owner]
+        return [job for job in await self._store(Store.jobs) if job.owner == owner]
 
     async def get(self, job_id: str) -> Job:
         """One of the current caller's jobs.
@@ -211,31 +192,22 @@ class Jobs:
         Raises:
             JobNotFound: There is none of this id.
         """
-        store = self._store
-        job = await self.in_store(lambda: store.get(job_id))
+        job = await self._store(Store.get, job_id)
         if job.owner != _caller():
             raise JobNotFound("There is no such job.")
         return job
 
     async def text(self, job: Job) -> str:
         """The whole text of a job."""
-        store = self._store
-        return (await self.in_store(lambda: store.request(job.id))).text.written
+        return (await self._store(Store.request, job.id)).text.written
 
     async def search(self, text: str) -> set[str]:
         """Ids of the jobs whose text or name holds some characters, whatever their case."""
-        store = self._store
-        return await self.in_store(lambda: store.search(text))
-
-    async def segments(self, job: Job) -> list[SegmentRecord]:
-        """A job's segments."""
-        store = self._store
-        return await self.in_store(lambda: store.segments(job.id))
+        return await self._store(Store.search, text)
 
     async def annotate(self, job: Job, notes: Notes) -> Job:
         """Replace a job's notes."""
-        store = self._store
-        await self.in_store(lambda: store.annotate(job.id, notes))
+        await self._store(Store.annotate, job.id, notes)
         return replace(job, notes=notes)
 
     async def pause(self, job: Job) -> Job:
@@ -276,9 +248,8 @@ class Jobs:
         """
         if job.state not in FINAL:
             raise WrongJobState(f"A job that is {job.state} cannot be repeated.")
-        store = self._store
-        request = await self.in_store(lambda: store.request(job.id))
-        segments = await self.in_store(lambda: store.segments(job.id))
+        request = await self._store(Store.request, job.id)
+        segments = await self._store(Store.segments, job.id)
         new = NewJob(
             job.owner,
             request,
@@ -293,13 +264,11 @@ class Jobs:
 
     async def delete(self, job: Job) -> None:
         """Forget a job and its audio, whatever it does."""
-        store = self._store
-        await self.in_store(lambda: store.delete(job.id))
+        await self._store(Store.delete, job.id)
         self._poke(job.id)
 
     async def _enter(self, job: Job, state: State, among: frozenset[State]) -> Job:
-        store = self._store
-        changed = await self.in_store(lambda: store.enter(job.id, state, among))
+        changed = await self._store(Store.enter, job.id, state, among)
         self._poke(job.id)
         return changed
 
@@ -316,10 +285,10 @@ class Jobs:
         """
         if job.state is not State.COMPLETED or job.stored_name is None:
             raise WrongJobState(f"The job is not completed: it is {job.state}.")
-        path = self._store.folder_of(job.id) / job.stored_name
+        path = self._store.blocking.folder_of(job.id) / job.stored_name
         if not path.exists():
-            store, reason = self._store, "The stored audio is gone; retry makes it again."
-            await self.in_store(lambda: store.fail(job.id, reason))
+            reason = "The stored audio is gone; retry makes it again."
+            await self._store(Store.fail, job.id, reason)
             raise SegmentLost(reason)
         return path
 
@@ -332,11 +301,11 @@ class Jobs:
         """
         if job.state is not State.COMPLETED:
             raise WrongJobState(f"The job is not completed: it is {job.state}.")
-        store, runner = self._store, self._runner
+        runner = self._runner
         if runner is None:
             raise NoJobs("Jobs are not worked on yet.", retry_after_seconds=5)
-        request = await self.in_store(lambda: store.request(job.id))
-        segments = await self.in_store(lambda: store.segments(job.id))
+        request = await self._store(Store.request, job.id)
+        segments = await self._store(Store.segments, job.id)
         return runner.encode(job, replace(request, response_format=response_format), segments)
 
     async def watch(self, job: Job) -> AsyncIterator[Job]:

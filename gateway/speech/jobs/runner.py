@@ -14,9 +14,9 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from gateway.audio.encoders.wav import header
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
@@ -35,6 +35,7 @@ from gateway.speech.admission import Admission
 from gateway.speech.jobs.job import ACTIVE, Job, SegmentRecord, State
 from gateway.speech.jobs.output import Output, timed
 from gateway.speech.jobs.store import LeaseLost, Store
+from gateway.speech.jobs.store_thread import StoreThread
 from gateway.speech.prepare import Context, PreparedSpeech
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
@@ -48,6 +49,7 @@ MOST_TRIES = 3
 RETRY_SECONDS = 2.0
 OUTAGE_SECONDS = 3600.0  # with no engine for so long, a job fails; retry goes on with it
 BEATS_A_LEASE = 5
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 MakeSegment = Callable[[PreparedSpeech, str, tuple[Reference, ...]], Awaitable[bytes]]
 
@@ -59,12 +61,12 @@ class InThread(Protocol):
         """What the work returns."""
 
 
+@dataclass(slots=True, eq=False)
 class Runner:
     """Works on the jobs of a store, those of dead processes included.
 
-    Args:
+    Attributes:
         store: The jobs.
-        in_store: Runs a function in the store's thread.
         in_thread: Runs a function in a codec's thread.
         make: Makes the PCM of one segment, whole.
         prepare: Decides how a request is made.
@@ -73,38 +75,28 @@ class Runner:
         bit_rates: Of the lossy formats.
         most_segments: Segments that are made at once, of all jobs of this process.
         lease_seconds: A holder whose heartbeat stands still for so long is taken for dead.
+        holder: Names this process in the rows of its jobs.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        in_store: InThread,
-        in_thread: InThread,
-        make: MakeSegment,
-        prepare: Callable[[SpeechRequest], PreparedSpeech],
-        admission: Admission,
-        metrics: Metrics,
-        bit_rates: BitRates,
-        *,
-        most_segments: int,
-        lease_seconds: float,
-    ) -> None:
-        self.holder = uuid.uuid4().hex
-        self._store = store
-        self._in_store = in_store
-        self._in_thread = in_thread
-        self._make = make
-        self._prepare = prepare
-        self._admission = admission
-        self._metrics = metrics
-        self._bit_rates = bit_rates
-        self._most_segments = most_segments
-        self._places = asyncio.Semaphore(most_segments)
-        self._lease_seconds = lease_seconds
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        # Heartbeats of other holders, and since when, by this process' monotonic clock.
-        self._seen: dict[str, tuple[str, int, float]] = {}
-        self._poked = asyncio.Event()
+    store: StoreThread
+    in_thread: InThread
+    make: MakeSegment
+    prepare: Callable[[SpeechRequest], PreparedSpeech]
+    admission: Admission
+    metrics: Metrics
+    bit_rates: BitRates
+    most_segments: int
+    lease_seconds: float
+    holder: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _places: asyncio.Semaphore = field(init=False)
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    # Heartbeats of other holders, and since when, by this process' monotonic clock.
+    _seen: dict[str, tuple[str, int, float]] = field(default_factory=dict)
+    _poked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Bound the segments of all jobs together."""
+        self._places = asyncio.Semaphore(self.most_segments)
 
     def poke(self, job_id: str | None = None) -> None:
         """Look at the store soon; stop work on a job that was changed."""
@@ -122,7 +114,7 @@ class Runner:
                 except (GatewayError, sqlite3.Error, OSError) as error:
                     logger.warning("the store of jobs cannot be used: %s", error)
                 try:
-                    async with asyncio.timeout(self._lease_seconds / BEATS_A_LEASE):
+                    async with asyncio.timeout(self.lease_seconds / BEATS_A_LEASE):
                         await self._poked.wait()
                 except TimeoutError:
                     pass
@@ -132,31 +124,31 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             try:
-                await self._in_store(partial(self._store.release, self.holder))
+                await self.store(Store.release, self.holder)
             except (GatewayError, sqlite3.Error) as error:
                 logger.warning("jobs stay leased until their lease is over: %s", error)
 
     async def _look(self) -> None:
         """Count a heartbeat, drop what is lost, and take what nobody works on."""
-        held = await self._in_store(partial(self._store.beat, self.holder))
+        held = await self.store(Store.beat, self.holder)
         for job_id, task in self._tasks.items():
             if job_id not in held:
                 task.cancel()
-        jobs = await self._in_store(self._store.jobs)
+        jobs = await self.store(Store.jobs, ACTIVE)
         for job in sorted(jobs, key=lambda job: job.created):
-            if len(self._tasks) >= self._most_segments:
+            if len(self._tasks) >= self.most_segments:
                 break
-            wanted = job.state in ACTIVE and job.id not in self._tasks and self._is_free(job)
-            if wanted and await self._in_store(partial(self._store.take, job, self.holder)):
+            wanted = job.id not in self._tasks and self._is_free(job)
+            if wanted and await self.store(Store.take, job, self.holder):
                 self._begin(job)
-        self._count(jobs)
+        self._count(jobs, await self.store(Store.counts))
 
-    def _count(self, jobs: list[Job]) -> None:
+    def _count(self, active: list[Job], counts: dict[str, int]) -> None:
         """Show how many jobs there are, and for how long the oldest has waited or run."""
         for state in State:
-            self._metrics.jobs.labels(state).set(sum(job.state is state for job in jobs))
-        begun = [job.created for job in jobs if job.state in ACTIVE]
-        self._metrics.oldest_job.set(max(0.0, time.time() - min(begun)) if begun else 0.0)
+            self.metrics.jobs.labels(state).set(counts.get(state, 0))
+        begun = [job.created for job in active]
+        self.metrics.oldest_job.set(max(0.0, time.time() - min(begun)) if begun else 0.0)
 
     def _is_free(self, job: Job) -> bool:
         """Whether nobody works on it, or its holder's heartbeat stands still."""
@@ -167,7 +159,7 @@ class Runner:
         if (holder, beat) != (job.holder, job.beat):
             self._seen[job.id] = (job.holder, job.beat, now)
             return False
-        return now - since > self._lease_seconds
+        return now - since > self.lease_seconds
 
     def _begin(self, job: Job) -> None:
         self._seen.pop(job.id, None)
@@ -181,9 +173,9 @@ class Runner:
     async def _work(self, job: Job) -> None:
         """One job to its end; a failure is told in it."""
         try:
-            request = await self._in_store(partial(self._store.request, job.id))
-            await self._in_store(partial(self._store.recover, job.id))
-            await self._make_segments(job, self._prepare(request))
+            request = await self.store(Store.request, job.id)
+            await self.store(Store.recover, job.id)
+            await self._make_segments(job, self.prepare(request))
             await self._complete(job, request)
         except (LeaseLost, ShuttingDown):
             return  # another process goes on with it
@@ -197,22 +189,21 @@ class Runner:
             await self._fail(job, InternalError().message)
 
     async def _fail(self, job: Job, message: str) -> None:
-        fail = partial(self._store.fail, job.id, message, holder=self.holder)
         try:
-            await self._in_store(fail)
+            await self.store(Store.fail, job.id, message, holder=self.holder)
         except GatewayError as error:  # the lease ends, and the job is tried again
             logger.warning("job %s: %s; its end could not be stored: %s", job.id, message, error)
 
     async def _make_segments(self, job: Job, prepared: PreparedSpeech) -> None:
         """Make what is not made, in order; several at once where none needs another's audio."""
-        segments = await self._in_store(partial(self._store.segments, job.id))
+        segments = await self.store(Store.segments, job.id)
         made = {segment.number: segment for segment in segments if segment.file}
         waiting = deque(segment for segment in segments if not segment.file)
         context = prepared.context
         running: set[asyncio.Task[SegmentRecord]] = set()
         try:
             while waiting or running:
-                while waiting and len(running) < self._most_segments:
+                while waiting and len(running) < self.most_segments:
                     segment = waiting[0]
                     if not _context_is_made(context, segment.number, made):
                         break
@@ -233,10 +224,8 @@ class Runner:
         self, job: Job, context: Context, number: int, made: dict[int, SegmentRecord]
     ) -> tuple[Reference, ...]:
         """Earlier segments that go along in the prompt."""
-        read = partial(
-            _read_references, self._store, job.id, [made[n] for n in _needed(context, number)]
-        )
-        return await self._in_store(read)
+        needed = [made[n] for n in _needed(context, number)]
+        return await self.store(_read_references, job.id, needed)
 
     async def _make_segment(
         self,
@@ -256,43 +245,45 @@ class Runner:
             while True:
                 try:
                     pcm = await self._in_spare_slot(
-                        partial(self._make, prepared, segment.text, references), asked
+                        partial(self.make, prepared, segment.text, references), asked
                     )
                     break
                 except (NoHealthyUpstream, QueueFull):
                     if time.monotonic() - asked > OUTAGE_SECONDS:
                         raise
                 except UpstreamError as error:
-                    await self._in_store(
-                        partial(self._store.count_try, job.id, self.holder, segment.number)
-                    )
+                    await self.store(Store.count_try, job.id, self.holder, segment.number)
                     segment = replace(segment, tries=segment.tries + 1)
-                    self._metrics.job_segments.labels("retried").inc()
+                    self.metrics.job_segments.labels("retried").inc()
                     if segment.tries % MOST_TRIES == 0 or not error.retryable:
                         raise
                 await asyncio.sleep(RETRY_SECONDS)
         seconds = len(pcm) / (2 * ENGINE_SAMPLE_RATE_HZ)
-        keep = partial(
-            self._store.keep_segment, job.id, self.holder, segment.number, pcm, seconds=seconds
+        name = await self._patiently(
+            Store.keep_segment, job.id, self.holder, segment.number, pcm, seconds=seconds
         )
-        name = await self._patiently(keep)
-        self._metrics.job_segments.labels("made").inc()
+        self.metrics.job_segments.labels("made").inc()
         return replace(segment, file=name, samples=len(pcm) // 2)
 
-    async def _patiently(self, write: Callable[[], Result]) -> Result:
+    async def _patiently(
+        self,
+        write: Callable[Concatenate[Store, Parameters], Result],
+        *arguments: Parameters.args,
+        **named: Parameters.kwargs,
+    ) -> Result:
         """Write what took long to make; a store that is busy for a while loses nothing."""
         for _ in range(MOST_TRIES):
             try:
-                return await self._in_store(write)
+                return await self.store(write, *arguments, **named)
             except JobStoreBusy:
                 await asyncio.sleep(RETRY_SECONDS)
-        return await self._in_store(write)
+        return await self.store(write, *arguments, **named)
 
     async def _in_spare_slot(self, make: Callable[[], Awaitable[bytes]], asked: float) -> bytes:
         """Make something in a slot that no live request wants; again when one wanted it."""
         while True:
             patience_seconds = max(0.0, asked + PATIENCE_SECONDS - time.monotonic())
-            async with self._admission.spare(patience_seconds) as slot:
+            async with self.admission.spare(patience_seconds) as slot:
                 work = asyncio.ensure_future(make())
                 slot.give_way = work.cancel
                 try:
@@ -301,25 +292,26 @@ class Runner:
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
-                    self._metrics.job_segments.labels("gave_way").inc()
+                    self.metrics.job_segments.labels("gave_way").inc()
                 finally:
                     work.cancel()
 
     async def _complete(self, job: Job, request: SpeechRequest) -> None:
         """Encode the stored segments into the job's file."""
-        segments = await self._in_store(partial(self._store.segments, job.id))
+        segments = await self.store(Store.segments, job.id)
         output = self._output(job, request, segments)
         path = output.folder / f"audio-{self.holder}.{request.response_format}"
-        seconds, starts_seconds = await self._in_thread(partial(output.write, path))
+        seconds, starts_seconds = await self.in_thread(partial(output.write, path))
         chapters = timed(job.chapters, starts_seconds)
-        finish = partial(
-            self._store.finish, job.id, self.holder, path, seconds=seconds, chapters=chapters
+        await self._patiently(
+            Store.finish, job.id, self.holder, path, seconds=seconds, chapters=chapters
         )
-        await self._patiently(finish)
 
     def _output(self, job: Job, request: SpeechRequest, segments: list[SegmentRecord]) -> Output:
         pauses = pauses_of(job)
-        return Output(self._store.folder_of(job.id), segments, request, pauses, self._bit_rates)
+        return Output(
+            self.store.blocking.folder_of(job.id), segments, request, pauses, self.bit_rates
+        )
 
     async def encode(
         self, job: Job, request: SpeechRequest, segments: list[SegmentRecord]
@@ -333,11 +325,11 @@ class Runner:
         output = self._output(job, request, segments)
         pieces = output.pieces(output.transcoder(), {})
         try:
-            while (data := await self._in_thread(partial(next, pieces, None))) is not None:
+            while (data := await self.in_thread(partial(next, pieces, None))) is not None:
                 if data:
                     yield data
         finally:
-            await self._in_thread(pieces.close)
+            await self.in_thread(pieces.close)
 
 
 def pauses_of(job: Job) -> dict[Boundary, float]:

@@ -20,10 +20,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_BYTES_PER_SECOND
-from gateway.errors import GatewayError, JobNotFound, JobStoreBusy, JobStoreFull, WrongJobState
+from gateway.errors import (
+    GatewayError,
+    JobNotFound,
+    JobStoreBusy,
+    JobStoreFull,
+    QueueFull,
+    WrongJobState,
+)
 from gateway.speech.jobs.job import (
     ACTIVE,
+    ALL,
     FINAL,
+    OPEN,
     Chapter,
     Job,
     Notes,
@@ -144,12 +153,17 @@ class Store:
 
     # What clients ask for
 
-    def add(self, new: NewJob) -> Job:
-        """Store a new job.
+    def add(self, new: NewJob, most_open: int) -> Job:
+        """Store a new job, where fewer than so many are not over.
 
         Raises:
+            QueueFull: There are too many.
             JobStoreFull: Its audio would probably not fit, or the disk is full.
         """
+        if len(self.jobs(OPEN)) >= most_open:
+            raise QueueFull(
+                f"There are {most_open} jobs that are not over.", retry_after_seconds=60
+            )
         needed = int(new.likely_seconds * ENGINE_BYTES_PER_SECOND)
         if self.used_bytes() + needed > self._most_bytes:
             raise JobStoreFull(
@@ -200,10 +214,20 @@ class Store:
             raise JobNotFound("There is no such job.")
         return _job(rows[0])
 
-    def jobs(self) -> list[Job]:
-        """All jobs, the newest first."""
-        rows = self._rows(f"{_JOBS} ORDER BY created DESC, id", preview=PREVIEW_CHARACTERS)
+    def jobs(self, among: frozenset[State] = ALL) -> list[Job]:
+        """The jobs in some states, the newest first."""
+        rows = self._rows(
+            f"{_JOBS} WHERE state IN (SELECT value FROM json_each(:among)) "  # noqa: S608  (constants)
+            "ORDER BY created DESC, id",
+            preview=PREVIEW_CHARACTERS,
+            among=json.dumps(sorted(among)),
+        )
         return [_job(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state that any is in."""
+        rows = self._rows("SELECT state, count(*) AS jobs FROM jobs GROUP BY state")
+        return {row["state"]: row["jobs"] for row in rows}
 
     def search(self, text: str) -> set[str]:
         """Ids of the jobs whose text or name holds some characters, whatever their case."""
@@ -262,12 +286,11 @@ class Store:
             WrongJobState: It is in another state.
         """
         now = time.time()
-        marks = ", ".join("?" * len(among))
         with self._transaction() as database:
             changed = database.execute(
-                f"UPDATE jobs SET state = ?, updated = ?, ended = ?, error = NULL, holder = NULL, "  # noqa: S608  (marks alone)
-                f"version = version + 1 WHERE id = ? AND state IN ({marks})",
-                (state, now, now if state in FINAL else None, job_id, *sorted(among)),
+                "UPDATE jobs SET state = ?, updated = ?, ended = ?, error = NULL, holder = NULL, "
+                "version = version + 1 WHERE id = ? AND state IN (SELECT value FROM json_each(?))",
+                (state, now, now if state in FINAL else None, job_id, json.dumps(sorted(among))),
             ).rowcount
         job = self.get(job_id)
         if not changed:
@@ -287,9 +310,7 @@ class Store:
             "segments), 0) AS used FROM jobs"
         )
         open_seconds = sum(
-            max(0.0, job.likely_seconds - job.made_seconds)
-            for job in self.jobs()
-            if job.state not in FINAL
+            max(0.0, job.likely_seconds - job.made_seconds) for job in self.jobs(OPEN)
         )
         return int(rows[0]["used"] + open_seconds * ENGINE_BYTES_PER_SECOND)
 

@@ -32,6 +32,7 @@ from gateway.speech.jobs.job import FINAL, Job, Notes, State
 from gateway.speech.jobs.jobs import Jobs
 from gateway.speech.jobs.runner import MakeSegment, Runner
 from gateway.speech.jobs.store import LeaseLost, Store
+from gateway.speech.jobs.store_thread import StoreThread
 from gateway.speech.prepare import Context, PreparedSpeech
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
@@ -103,10 +104,9 @@ class Gateway:
         self._context = options.pop("context", Context.NONE)
         self.task = asyncio.create_task(self.jobs.run(self._runner))
 
-    def _runner(self, store: Store) -> Runner:
+    def _runner(self, store: StoreThread) -> Runner:
         return Runner(
             store,
-            self.jobs.in_store,
             asyncio.to_thread,
             self._make,
             self.prepare,
@@ -145,18 +145,15 @@ class Gateway:
         """End as a killed process does: nothing is given up, no heartbeat follows."""
         runner = self.jobs._runner
         assert runner is not None
-        runner._store = _Dead()  # type: ignore[assignment]
+        runner.store = _Dead()  # type: ignore[assignment]
         self.task.cancel()
 
 
 class _Dead:
     """A store that nothing reaches any more."""
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def gone(*_: Any, **__: Any) -> Any:
-            raise sqlite3.ProgrammingError
-
-        return gone
+    async def __call__(self, *_: Any, **__: Any) -> Any:
+        raise sqlite3.ProgrammingError
 
 
 class _Prepared(PreparedSpeech):
@@ -265,7 +262,7 @@ def test_a_process_that_ends_in_order_gives_its_jobs_up_at_once(tmp_path: Path) 
         await until(lambda: maker.texts)
         gateway.task.cancel()
         await asyncio.wait([gateway.task])
-        found = await gateway.jobs.in_store(lambda: gateway.jobs._store.get(job.id))
+        found = await gateway.jobs._store(Store.get, job.id)
         assert (found.state, found.holder) == (State.PROCESSING, None)
 
     run(tmp_path, test)
@@ -333,7 +330,7 @@ def _added(store: Store, **changes: Any) -> Job:
         paragraph_pause_seconds=0.5,
         chapter_pause_seconds=1.5,
     )
-    return store.add(new)
+    return store.add(new, most_open=64)
 
 
 def test_a_paused_job_keeps_what_it_made(tmp_path: Path) -> None:
@@ -538,7 +535,7 @@ def test_earlier_segments_go_along_as_references(
     async def test(gateway: Gateway, maker: Maker) -> None:
         job = await gateway.over(await gateway.submit())
         assert job.state is State.COMPLETED
-        segments = await gateway.jobs.segments(job)
+        segments = await gateway.jobs._store(Store.segments, job.id)
         by_text = {pcm_of(each.text): each.number for each in segments}
         number_of = {each.text: each.number for each in segments}
         seen = {

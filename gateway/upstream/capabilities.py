@@ -116,10 +116,8 @@ def told_capabilities(told: Mapping[str, Any], known: Capabilities = HIGGS) -> C
         told: Its JSON object.
         known: What holds where it says nothing.
     """
-    engine, languages, scripts = told.get("engine"), told.get("languages"), told.get("scripts")
-    names = _names(languages)
-    spelled = _names(scripts)
-    most, slots = told.get("most_references"), told.get("slots")
+    engine, most, slots = told.get("engine"), told.get("most_references"), told.get("slots")
+    names, spelled = _names(told.get("languages")), _names(told.get("scripts"))
     return replace(
         known,
         engine=engine if isinstance(engine, str) else known.engine,
@@ -162,30 +160,19 @@ class Needs:
 NO_NEEDS = Needs()
 
 
-def lacking(capabilities: Capabilities, needs: Needs) -> str | None:
+def lacking(can: Capabilities, needs: Needs) -> str | None:
     """What an engine lacks for a generation, in words that end "No engine at hand …", or None."""
-    longest = capabilities.longest_text_characters
-    other = needs.scripts - (capabilities.scripts or needs.scripts)
-    takes_scene = capabilities.scene or capabilities.instructions
+    count, characters = needs.references, needs.text_characters
+    other = needs.scripts - (can.scripts or needs.scripts)
+    takes_scene = can.scene or can.instructions
+    too_long = characters > (can.longest_text_characters or characters)
     lacks = (
-        (
-            needs.references and capabilities.references is ReferenceField.NONE,
-            "imitates a recorded voice",
-        ),
-        (
-            needs.references > capabilities.most_references,
-            f"takes {needs.references} recordings at once",
-        ),
-        (
-            needs.wordless and capabilities.transcripts,
-            "imitates a recorded voice without its transcript",
-        ),
-        (needs.dialogue and not capabilities.dialogue, "reads a dialogue in several voices"),
+        (count and can.references is ReferenceField.NONE, "imitates a recorded voice"),
+        (count > can.most_references, f"takes {count} recordings at once"),
+        (needs.wordless and can.transcripts, "imitates a recorded voice without its transcript"),
+        (needs.dialogue and not can.dialogue, "reads a dialogue in several voices"),
         (needs.scene and not takes_scene, "takes instructions or a scene prompt"),
         (other, f"speaks the script {min(other, default='').capitalize()}"),
-        (
-            longest is not None and needs.text_characters > longest,
-            f"takes {needs.text_characters} characters at once",
-        ),
+        (too_long, f"takes {characters} characters at once"),
     )
     return next((words for lacking_it, words in lacks if lacking_it), None)

@@ -1,6 +1,6 @@
 """Servers that speak OpenAI's speech API, each a little wrong: one row a server, with its source.
 
-Every row was read in the server's own code and, where docs/evidence says so, seen there.
+Every row was read in the server's own code and, OpenAI's apart, seen there (tests/peers).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class KnownServer:
         voices: What it speaks with where it lists no voices.
         model: What it is asked for where it lists no models.
         models: What is otherwise where its model's name matches a pattern; the first one decides.
-        sources: Where its behaviour was read.
     """
 
     capabilities: Capabilities
@@ -42,7 +41,6 @@ class KnownServer:
     voices: tuple[str, ...] = OPENAI_VOICE_NAMES
     model: str = "tts-1"
     models: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    sources: str = ""
 
     def serving(self, names: Sequence[str]) -> KnownServer:
         """The row for a server of these models."""
@@ -52,19 +50,16 @@ class KnownServer:
         return self
 
 
+# developers.openai.com/api/reference: pcm is 24 kHz s16le and comes while it is made
 OPENAI = KnownServer(
     Capabilities("openai", instructions=True, preset_in_scene=True, longest_text_characters=4096),
     model="gpt-4o-mini-tts",
-    sources="developers.openai.com/api/reference: pcm is 24 kHz s16le and comes while it is made",
 )
 # Unknown servers are asked for WAV: its header tells the rate, and servers that know one format
 # alone (travisvn's, devnen's) know this one.
-GENERIC = KnownServer(
-    Capabilities("openai-compatible"),
-    response_format="wav",
-    sources="COMMON: response_format wav is the format that every server of this API makes",
-)
-# Both of the next two accept `instructions` for every model, and most models leave them out.
+GENERIC = KnownServer(Capabilities("openai-compatible"), response_format="wav")
+# vllm_omni 0.30.0 entrypoints/openai/{serving_speech.py,tts_adapters}. It accepts `instructions`
+# for every model, as the next one does, and most models leave them out.
 VLLM_OMNI = KnownServer(
     Capabilities(
         "vllm-omni",
@@ -85,8 +80,8 @@ VLLM_OMNI = KnownServer(
         (r"qwen3.?tts", {"transcripts": True, "instructions": True}),
         (r"ming|omnivoice|moss|gepard|breeze|step.?audio", {"instructions": True}),
     ),
-    sources="vllm_omni 0.30.0 entrypoints/openai: serving_speech.py, tts_adapters, and as it ran",
 )
+# sglang_omni 0.1.9 serve/openai_api.py, models/*/request_builders.py
 SGLANG_OMNI = replace(
     VLLM_OMNI,
     capabilities=replace(
@@ -97,8 +92,8 @@ SGLANG_OMNI = replace(
         (r"audar|dots", {"transcripts": True}),
         (r"qwen3.?tts|ming|moss|auk|cosyvoice|drama", {"instructions": True}),
     ),
-    sources="sglang_omni 0.1.9 serve, models, and as it ran",
 )
+# remsky/Kokoro-FastAPI 26eec06 api/src/routers/openai_compatible.py: pcm is 24 kHz
 KOKORO_FASTAPI = KnownServer(
     Capabilities(
         "kokoro-fastapi",
@@ -106,28 +101,26 @@ KOKORO_FASTAPI = KnownServer(
         scripts=scripts_of(("en", "hi", "ja", "zh")),
     ),
     fields={"stream": True},  # its default; said aloud because OpenAI has no such field
-    model="kokoro",  # an unknown model is 400 there
-    sources="remsky/Kokoro-FastAPI 26eec06 api/src/routers/openai_compatible.py: pcm is 24 kHz",
 )
+# travisvn/chatterbox-tts-api a5f4661 app/api/endpoints/speech.py
 TRAVISVN = KnownServer(
     Capabilities("chatterbox-tts-api", longest_text_characters=3000),
     # /v1/audio/speech ignores response_format and sends the whole WAV; this route streams.
     path="/v1/audio/speech/stream",
     response_format="wav",
     voices=("alloy",),
-    model="chatterbox-tts-1",
-    sources="travisvn/chatterbox-tts-api a5f4661 app/api/endpoints/speech.py",
 )
+# devnen/Chatterbox-TTS-Server 68213e7 server.py: voices are file names, no models
 DEVNEN = KnownServer(
     Capabilities("chatterbox-tts-server", streaming=False, seed=True),
     response_format="wav",  # it makes wav, mp3 and opus, whole
     model="chatterbox",
-    sources="devnen/Chatterbox-TTS-Server 68213e7 server.py: voices are file names, no models",
 )
+# litellm 1.108.7: passes fields on, sends audio when all is there, lists no voices
 LITELLM = KnownServer(
-    Capabilities("litellm", instructions=True, preset_in_scene=True, streaming=False),
-    sources="litellm 1.108.7: passes fields on, sends audio when all is there, lists no voices",
+    Capabilities("litellm", instructions=True, preset_in_scene=True, streaming=False)
 )
+# docs/compatibility.md
 GATEWAY = KnownServer(
     Capabilities(
         "speech-gateway",
@@ -141,5 +134,4 @@ GATEWAY = KnownServer(
         longest_text_characters=100_000,
     ),
     fields={"sample_rate": 24_000, "normalize": False},
-    sources="docs/compatibility.md",
 )

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -116,9 +116,23 @@ class ServeProcess:
 
 @contextmanager
 def running_serve(
-    *arguments: str, ready: bool = True, stderr: IO[bytes] | None = None, **settings: Any
+    *arguments: str,
+    ready: bool = True,
+    stderr: IO[bytes] | None = None,
+    before: Sequence[str] = (),
+    deadline_seconds: float = DEADLINE_SECONDS,
+    **settings: Any,
 ) -> Iterator[ServeProcess]:
-    """A gateway in its own process; `settings` become GATEWAY_ variables."""
+    """A gateway in its own process.
+
+    Args:
+        *arguments: What follows `speech-gateway serve`.
+        ready: Wait until it can speak; else until it is live.
+        stderr: Where it logs.
+        before: The command that runs it, such as a profiler.
+        deadline_seconds: For its start.
+        **settings: Become GATEWAY_ variables.
+    """
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with tempfile.TemporaryDirectory(prefix="speech-gateway-") as folder:
@@ -126,14 +140,18 @@ def running_serve(
         settings = {"data_dir": folder, "modelless": "openai", **settings}
         environment |= {PREFIX + name.upper(): str(value) for name, value in settings.items()}
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],
+            [*before, sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],
             env=environment,
             stderr=stderr,
         )
         serve = ServeProcess(f"http://127.0.0.1:{port}", process)
         try:
             path = "/ready" if ready else "/health"
-            wait_until(lambda: answers(serve.url + path) or process.poll() is not None, path)
+            wait_until(
+                lambda: answers(serve.url + path) or process.poll() is not None,
+                path,
+                deadline_seconds,
+            )
             yield serve
         finally:
             if process.poll() is None:

@@ -25,6 +25,10 @@ class AccessControl:
         replicas: Gateways that share the limits.
         hosts: Names of this machine, besides loopback names and addresses.
         metrics: Where refusals are counted.
+
+    Attributes:
+        callers: Who has asked, with what is left of their limits.
+        policy: The one in force; a change of the keys file changes it.
     """
 
     def __init__(
@@ -38,14 +42,9 @@ class AccessControl:
         metrics: Metrics,
     ) -> None:
         self.callers = Callers(limits, metrics, replicas=replicas)
+        self.policy = replace(policy, has_admins=keys.has_admins)
         self._keys = keys
-        self._policy = policy
         self._hosts = hosts
-
-    @property
-    def policy(self) -> Policy:
-        """The policy in force; the keys file may have changed it."""
-        return replace(self._policy, has_admins=self._keys.has_admins)
 
     def admit(self, scope: Scope, group: str) -> None:
         """Let a request in, and charge its caller; `CALLER` is the caller from now on.
@@ -62,6 +61,7 @@ class AccessControl:
         """
         if self._keys.reload():
             self.callers.keep(self._keys.names)
+            self.policy = replace(self.policy, has_admins=self._keys.has_admins)
         shown = credentials_of(scope["headers"])
         key = next(filter(None, map(self._keys.find, shown)), None)
         self._check(self.policy.need(group), key, scope)
@@ -71,7 +71,7 @@ class AccessControl:
             caller.charge_request()
 
     def _check(self, need: Need, key: Key | None, scope: Scope) -> None:
-        keyed = need in {Need.KEY, Need.ADMIN_KEY} or (need is Need.ABSENT and self._policy.guarded)
+        keyed = need in {Need.KEY, Need.ADMIN_KEY} or (need is Need.ABSENT and self.policy.guarded)
         if keyed and key is None:
             raise AuthenticationFailed(
                 "The API key is not valid."

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gateway.errors import RateLimited
@@ -184,6 +185,16 @@ class Caller:
         return headers
 
 
+@lru_cache(maxsize=1024)
+def _share(limits: Limits | None, defaults: Limits, replicas: int) -> Limits:
+    """What one of so many replicas gives a caller, whose own limits go before the defaults."""
+    whole = (limits or Limits()).over(defaults)
+    return Limits(
+        (whole.requests_per_minute or 0.0) / replicas,
+        (whole.audio_seconds_per_minute or 0.0) / replicas,
+    )
+
+
 class Callers:
     """The callers of one process; bounded by the number of configured names.
 
@@ -214,11 +225,7 @@ class Callers:
 
     def get(self, name: str = ANONYMOUS, limits: Limits | None = None) -> Caller:
         """The caller of a name; a new one when its limits have changed."""
-        whole = (limits or Limits()).over(self._defaults)
-        share = Limits(
-            (whole.requests_per_minute or 0.0) / self._replicas,
-            (whole.audio_seconds_per_minute or 0.0) / self._replicas,
-        )
+        share = _share(limits, self._defaults, self._replicas)
         caller = self._callers.get(name)
         if caller is None or caller.limits != share:
             caller = self._callers[name] = Caller(name, share, self._metrics, self._now)

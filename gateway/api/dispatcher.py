@@ -81,21 +81,25 @@ class Dispatcher:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and log it when it has ended."""
         arrived = time.monotonic()
-        request_id = name_request(Headers(scope=scope).get("x-request-id", ""))
+        headers = Headers(scope=scope)
+        request_id = name_request(headers.get("x-request-id", ""))
         record = new_record()
         CALLER.set(None)
+        answer = self._answer if "origin" in headers else self._answer_or_refuse
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 added = {"x-request-id": request_id}
+                if answer != self._answer:
+                    added["vary"] = "Origin"  # what the answer to a page of another origin says
                 if caller := CALLER.get():
                     added |= caller.headers()
                 message["headers"] += [(n.encode(), v.encode()) for n, v in added.items()]
             await send(message)
 
         try:
-            await self._answer(scope, receive, send_noted)
+            await answer(scope, receive, send_noted)
         finally:
             if caller := CALLER.get():
                 record.key = caller.name

@@ -79,12 +79,12 @@ class RunawayGuard:
             or len(pcm) > room_bytes - self._fade_samples * BYTES_PER_SAMPLE
         ):
             return False
-        end = as_samples(pcm[-LOOK_SAMPLES * BYTES_PER_SAMPLE :])
-        loud = np.flatnonzero(np.abs(end.astype(np.int32)) >= QUIET_BELOW)
-        if not loud.size:
-            return False
-        quiet_samples = end.size - 1 - int(loud[-1])
-        if quiet_samples > self._kept_samples:
+        # The last sound is mostly a few samples away: found before numpy would have begun.
+        end = reversed(memoryview(pcm)[-LOOK_SAMPLES * BYTES_PER_SAMPLE :].cast("h"))
+        quiet_samples = next(
+            (place for place, sample in enumerate(end) if abs(sample) >= QUIET_BELOW), None
+        )
+        if quiet_samples is None or quiet_samples > self._kept_samples:
             return False
         self._quiet_samples = quiet_samples
         self._seen_samples += count

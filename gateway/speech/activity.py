@@ -7,13 +7,14 @@ over is bounded, and of their texts nothing is kept but what the operator allows
 from __future__ import annotations
 
 import math
+import secrets
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
@@ -70,7 +71,7 @@ class RequestProgress:
     voice: str
     parameters: dict[str, Any]
     likely_seconds: float
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    id: str = field(default_factory=partial(secrets.token_hex, 4))
     started: float = field(default_factory=time.time)
     step: Step = Step.WAITING
     error: str | None = None

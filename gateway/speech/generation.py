@@ -142,7 +142,10 @@ class Deadline:
 
     def __init__(self, source: Source, deadline: float) -> None:
         self._source = source
-        self._deadline = deadline
+        self._reader: asyncio.Task[object] | None = None
+        self._over = False
+        # One timer for all reads: a scope around each costs as much as the read itself.
+        self._timer = asyncio.get_running_loop().call_at(deadline, self._end)
 
     @property
     def received_bytes(self) -> int:
@@ -155,12 +158,23 @@ class Deadline:
         Raises:
             UpstreamTimeout: The deadline has passed.
         """
+        reader = self._reader = asyncio.current_task()
         try:
-            async with asyncio.timeout_at(self._deadline):
+            if not self._over:
                 return await self._source.read()
-        except TimeoutError:
-            raise UpstreamTimeout("The whole request took too long.") from None
+        except asyncio.CancelledError:
+            if not self._over or reader is None or reader.uncancel():
+                raise
+        finally:
+            self._reader = None
+        raise UpstreamTimeout("The whole request took too long.") from None
+
+    def _end(self) -> None:
+        self._over = True
+        if self._reader is not None:
+            self._reader.cancel()
 
     def close(self) -> None:
         """Close the source."""
+        self._timer.cancel()
         self._source.close()

@@ -296,16 +296,11 @@ class SegmentedSource:
             self._own_slot_free = False
             return self._free_own_slot
         if self._admission.try_acquire():
-            self._metrics.slots_in_use.inc()
-            return self._release_further_slot
+            return self._admission.release
         return None
 
     def _free_own_slot(self) -> None:
         self._own_slot_free = True
-
-    def _release_further_slot(self) -> None:
-        self._metrics.slots_in_use.dec()
-        self._admission.release()
 
     def close(self) -> None:
         """Stop every segment; their slots come back as their tasks end."""

@@ -90,6 +90,10 @@ class SpeechService:
         self._peak = 0
         metrics.slots.set(admission.slots)
         metrics.queue_places.set(admission.places)
+        # Asked for at each scrape: counting them up and down would cost every request.
+        metrics.in_flight.set_function(lambda: self._open_requests)
+        metrics.slots_in_use.set_function(lambda: admission.in_flight)
+        metrics.queued.set_function(lambda: admission.queued)
         self._bit_rates = BitRates(settings.mp3_kbps, settings.opus_kbps, settings.aac_kbps)
 
     async def read_text(
@@ -201,20 +205,17 @@ class SpeechService:
     async def _admit(self, scope: ExitStack) -> float:
         """Wait for a slot that `scope` gives back."""
         metrics = self._metrics
-        with metrics.queued.track_inprogress():
-            try:
-                waited = await self._admission.acquire()
-            except QueueFull as error:
-                metrics.rejections.labels(error.code).inc()
-                raise
-            except ShuttingDown:
-                metrics.rejections.labels("shutdown").inc()
-                raise
+        try:
+            waited = await self._admission.acquire()
+        except QueueFull as error:
+            metrics.rejections.labels(error.code).inc()
+            raise
+        except ShuttingDown:
+            metrics.rejections.labels("shutdown").inc()
+            raise
         metrics.queue_wait.observe(waited)
         scope.callback(self._leave)
         self._open_requests += 1
-        metrics.in_flight.inc()
-        metrics.slots_in_use.inc()
         if self._open_requests > self._peak:
             self._peak = self._open_requests
             metrics.in_flight_peak.set(self._peak)
@@ -223,8 +224,6 @@ class SpeechService:
     def _leave(self) -> None:
         """Give back what `_admit` took."""
         self._open_requests -= 1
-        self._metrics.in_flight.dec()
-        self._metrics.slots_in_use.dec()
         self._admission.release()
 
     async def _start(self, prepared: PreparedSpeech) -> Source:
@@ -281,12 +280,11 @@ class SpeechService:
         if not text:
             return silence(SILENT_TEXT_SECONDS)
         self._pool.require_ready()
-        with self._metrics.slots_in_use.track_inprogress():
-            try:
-                async with asyncio.timeout(self._settings.request_timeout_seconds):
-                    made = await self._complete(prepared.plan(text, earlier))
-            except TimeoutError:
-                raise UpstreamTimeout("The segment took too long.") from None
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_seconds):
+                made = await self._complete(prepared.plan(text, earlier))
+        except TimeoutError:
+            raise UpstreamTimeout("The segment took too long.") from None
         return await made.read()
 
     async def _complete(self, plan: GenerationPlan) -> CompleteAudio:

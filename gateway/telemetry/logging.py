@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 # uvicorn calls an ASGI application that stops before the last body chunk an error; here it is the
@@ -24,6 +25,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
 
 # C0, DEL, C1 (a terminal obeys them), line and paragraph separators, marks that turn the direction
 # of what follows, and halves of surrogate pairs (they cannot be written as UTF-8).
+_PLAIN_WORD = re.compile("[!#-<>-~]+")  # ASCII without white space, `"` and `=`
+_NEEDS_QUOTES = re.compile(r'[\s"=]')
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -55,11 +58,11 @@ class ConsoleFormatter(logging.Formatter):
     """Lines for people: time, level, logger, message, `name=value` of the fields, request id."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: ", "%Y-%m-%dT%H:%M:%S%z")
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: ")
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and a traceback's below it."""
-        record.asctime = self.formatTime(record, self.datefmt)
+        record.asctime = _moment(int(record.created))
         words = [escaped(record.getMessage())]
         words += [f"{name}={_word(value)}" for name, value in _fields(record).items()]
         request_id = REQUEST_ID.get()
@@ -72,12 +75,21 @@ class ConsoleFormatter(logging.Formatter):
         return "\n".join(lines)
 
 
+@lru_cache(maxsize=2)
+def _moment(seconds: int) -> str:
+    """A Unix time, as lines for people tell it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+
+
 def _word(value: object) -> str:
     """A field's value as one word."""
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = escaped(str(value))
-    return json.dumps(text, ensure_ascii=False) if re.search(r'[\s"=]', text) or not text else text
+    text = str(value)
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    text = escaped(text)
+    return json.dumps(text, ensure_ascii=False) if _NEEDS_QUOTES.search(text) or not text else text
 
 
 class JsonFormatter(logging.Formatter):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-import uuid
+import secrets
 from dataclasses import fields
 
 from gateway.errors import outcome_of_status
@@ -30,7 +30,7 @@ def name_request(given: str) -> str:
     Args:
         given: The client's `x-request-id`; may be empty.
     """
-    request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
     REQUEST_ID.set(request_id)  # never reset: the task ends with the request
     return request_id
 

@@ -5,12 +5,15 @@ A passage is a run of letters of such scripts, with whatever stands between them
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 
+_LATIN = frozenset({"LATIN"})
+_ASCII_LETTER = re.compile("[A-Za-z]")
 MOST_WORDS, MOST_LETTERS = 4, 19  # of a passage that is left out; longer ones are refused
 SHOWN_CHARACTERS = 40
 
@@ -59,6 +62,8 @@ def script_of(character: str) -> str | None:
 
 def scripts_in(text: str) -> frozenset[str]:
     """All scripts of a text's letters."""
+    if text.isascii():
+        return _LATIN if _ASCII_LETTER.search(text) else frozenset()
     return frozenset(script for character in set(text) if (script := script_of(character)))
 
 

@@ -163,16 +163,19 @@ NO_NEEDS = Needs()
 def lacking(can: Capabilities, needs: Needs) -> str | None:
     """What an engine lacks for a generation, in words that end "No engine at hand …", or None."""
     count, characters = needs.references, needs.text_characters
-    other = needs.scripts - (can.scripts or needs.scripts)
-    takes_scene = can.scene or can.instructions
-    too_long = characters > (can.longest_text_characters or characters)
-    lacks = (
-        (count and can.references is ReferenceField.NONE, "imitates a recorded voice"),
-        (count > can.most_references, f"takes {count} recordings at once"),
-        (needs.wordless and can.transcripts, "imitates a recorded voice without its transcript"),
-        (needs.dialogue and not can.dialogue, "reads a dialogue in several voices"),
-        (needs.scene and not takes_scene, "takes instructions or a scene prompt"),
-        (other, f"speaks the script {min(other, default='').capitalize()}"),
-        (too_long, f"takes {characters} characters at once"),
-    )
-    return next((words for lacking_it, words in lacks if lacking_it), None)
+    lacks = None
+    if count and can.references is ReferenceField.NONE:
+        lacks = "imitates a recorded voice"
+    elif count > can.most_references:
+        lacks = f"takes {count} recordings at once"
+    elif needs.wordless and can.transcripts:
+        lacks = "imitates a recorded voice without its transcript"
+    elif needs.dialogue and not can.dialogue:
+        lacks = "reads a dialogue in several voices"
+    elif needs.scene and not (can.scene or can.instructions):
+        lacks = "takes instructions or a scene prompt"
+    elif can.scripts and (other := needs.scripts - can.scripts):
+        lacks = f"speaks the script {min(other).capitalize()}"
+    elif characters > (can.longest_text_characters or characters):
+        lacks = f"takes {characters} characters at once"
+    return lacks

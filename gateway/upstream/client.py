@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -48,27 +47,33 @@ class Timeouts:
     idle_seconds: float
 
 
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """Turn aiohttp's errors into the gateway's, by type and never by text.
+@lru_cache(maxsize=8)
+def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+
+
+FOREIGN_ERRORS = (aiohttp.ClientError, TimeoutError)
+
+
+def _translated(error: Exception) -> UpstreamError:
+    """One of FOREIGN_ERRORS as the gateway's own, by its type and never by its text.
 
     The messages reach clients, so none names the address: it may hold a password, and who may ask
     for speech may not know the inner network.
     """
-    try:
-        yield
-    except aiohttp.ClientConnectorError as error:
-        raise UpstreamUnreachable(_connect_failure(error)) from error
-    except aiohttp.ConnectionTimeoutError as error:
-        raise UpstreamTimeout("The upstream does not take connections in time.") from error
-    except (aiohttp.ServerTimeoutError, TimeoutError) as error:
-        raise UpstreamTimeout("The upstream did not answer in time.") from error
-    except aiohttp.ClientPayloadError as error:
-        raise UpstreamProtocolError("The upstream cut its answer off.") from error
-    except aiohttp.ClientConnectionError as error:
-        raise UpstreamUnreachable("The upstream reset the connection.") from error
-    except aiohttp.ClientError as error:
-        raise UpstreamProtocolError("The upstream does not speak HTTP.") from error
+    match error:
+        case aiohttp.ClientConnectorError():
+            return UpstreamUnreachable(_connect_failure(error))
+        case aiohttp.ConnectionTimeoutError():
+            return UpstreamTimeout("The upstream does not take connections in time.")
+        case aiohttp.ServerTimeoutError() | TimeoutError():
+            return UpstreamTimeout("The upstream did not answer in time.")
+        case aiohttp.ClientPayloadError():
+            return UpstreamProtocolError("The upstream cut its answer off.")
+        case aiohttp.ClientConnectionError():
+            return UpstreamUnreachable("The upstream reset the connection.")
+        case _:
+            return UpstreamProtocolError("The upstream does not speak HTTP.")
 
 
 def _connect_failure(error: aiohttp.ClientConnectorError) -> str:
@@ -96,8 +101,8 @@ class PcmStream:
         self.parser = parser
         self._response = response
         self._timeouts = timeouts
-        self._deadline = deadline  # of the first audio, in loop time
-        self._started = False
+        self._deadline: float | None = deadline  # of the first audio, in loop time
+        self._now = asyncio.get_running_loop().time
         self.ended = False
 
     async def read(self) -> bytes:
@@ -107,26 +112,29 @@ class PcmStream:
             UpstreamTimeout: No audio in time.
             UpstreamProtocolError: Error text, or an answer that broke off.
         """
-        if self.ended:
-            return b""
-        async with _translated():
-            # One deadline for the whole wait: bytes without audio must not keep a stream alive.
-            if self._started:
-                scope = asyncio.timeout(self._timeouts.idle_seconds)
-            else:
-                scope = asyncio.timeout_at(self._deadline)
-            async with scope:
-                while True:
-                    data = await self._response.content.readany()
-                    if not data:
-                        self.ended = True
-                        if self.parser.finish_blocks:
-                            return await asyncio.to_thread(self.parser.finish)
-                        return self.parser.finish()
-                    pcm = self.parser.feed(data)
-                    if pcm:
-                        self._started = True
-                        return pcm
+        deadline = self._deadline
+        while not self.ended:
+            try:
+                data = self._response.content.read_nowait()
+                if not data:
+                    # One deadline for the whole wait: bytes without audio keep no stream alive.
+                    deadline = deadline or self._now() + self._timeouts.idle_seconds
+                    async with asyncio.timeout_at(deadline):
+                        data = await self._response.content.readany()
+            except FOREIGN_ERRORS as error:
+                raise _translated(error) from error
+            pcm = self.parser.feed(data) if data else await self._finish()
+            if pcm:
+                self._deadline = None
+                return pcm
+        return b""
+
+    async def _finish(self) -> bytes:
+        """The rest at the answer's end; decoding what came whole is a thread's work."""
+        self.ended = True
+        if self.parser.finish_blocks:
+            return await asyncio.to_thread(self.parser.finish)
+        return self.parser.finish()
 
     async def read_end(self, grace_seconds: float) -> bytes:
         """What follows within a moment: the end (`ended` is set), more PCM, or nothing yet."""
@@ -186,15 +194,14 @@ class UpstreamClient:
         Raises:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, UpstreamRejected.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeouts.first_audio_seconds
-        headers: Mapping[str, str] = {
+        deadline = asyncio.get_running_loop().time() + timeouts.first_audio_seconds
+        headers = {
             **self._headers,
             "Content-Type": "application/json",
             # The container makes this its own request id, and two alike collide (section 3).
-            "X-Request-Id": uuid.uuid4().hex,
+            "X-Request-Id": secrets.token_hex(16),
         }
-        async with _translated():
+        try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.post(
                     address + call.path,
@@ -202,12 +209,12 @@ class UpstreamClient:
                     data=io.BytesIO(call.body) if len(call.body) > PIECE_BYTES else call.body,
                     headers=headers,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(
-                        total=None, sock_connect=timeouts.connect_seconds
-                    ),
+                    timeout=_connect_timeout(timeouts.connect_seconds),
                 )
                 if response.status != 200:  # noqa: PLR2004
                     raise await self._refusal(response)
+        except FOREIGN_ERRORS as error:
+            raise _translated(error) from error
         call.parser.begin(response.headers)
         return PcmStream(response, call.parser, timeouts, deadline)
 
@@ -218,17 +225,18 @@ class UpstreamClient:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: also for a status other
                 than 200 and a body above ANSWER_BODY_BYTES.
         """
-        async with _translated(), asyncio.timeout(timeout_seconds):
-            response = await self._session.get(
-                address + path, headers=self._headers, allow_redirects=False
-            )
-            try:
+        try:
+            async with (
+                asyncio.timeout(timeout_seconds),
+                self._session.get(
+                    address + path, headers=self._headers, allow_redirects=False
+                ) as response,
+            ):
                 if response.status != 200:  # noqa: PLR2004
                     raise await self._refusal(response)
-                body = await _read_bounded(response, ANSWER_BODY_BYTES)
-            finally:
-                response.release()
-        return body
+                return await _read_bounded(response, ANSWER_BODY_BYTES)
+        except FOREIGN_ERRORS as error:
+            raise _translated(error) from error
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
         """The exception for an answer whose status is not 200."""

@@ -175,6 +175,12 @@ class Attempts:
     metrics: Metrics
     budget: RetryBudget
 
+    def __post_init__(self) -> None:
+        """Let each scrape ask how much runs where."""
+        for upstream in self.pool.upstreams:
+            running = partial(getattr, upstream, "in_flight")
+            self.metrics.upstream_in_flight.labels(upstream.address).set_function(running)
+
     async def start(
         self, generation: Generation, timeouts: Timeouts, shortest_samples: int
     ) -> Running:
@@ -202,7 +208,6 @@ class Attempts:
                         goes_on=generation.goes_on,
                     )
                 )
-                self._count_lease(upstream, scope)
                 current_record().upstream = upstream.address
                 try:
                     stream = await self._open(upstream, generation, timeouts, scope)
@@ -270,17 +275,14 @@ class Attempts:
         elif isinstance(error, UpstreamTimeout):
             self.probers[upstream].suspect()
 
-    def _count_lease(self, upstream: Upstream, scope: ExitStack) -> None:
-        gauge = self.metrics.upstream_in_flight.labels(upstream.address)
-        gauge.inc()
-        scope.callback(gauge.dec)
-
     async def _open(
         self, upstream: Upstream, generation: Generation, timeouts: Timeouts, scope: ExitStack
     ) -> PcmStream:
         generation = fitted(generation, upstream)
         model = generation.model or self.model or upstream.models[0]
-        generation = replace(generation, voice=voice_at(generation, upstream))
+        voice = voice_at(generation, upstream)
+        if voice != generation.voice:
+            generation = replace(generation, voice=voice)
         if not upstream.capabilities.streaming:
             # Nothing comes before all of it is made, in real time at the slowest.
             seconds = timeouts.first_audio_seconds + generation.max_tokens / TOKENS_PER_SECOND

@@ -8,6 +8,7 @@ guessed: the container answers an unknown voice with its first preset and says n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from gateway.errors import VoiceNotFound
 
@@ -33,6 +34,7 @@ DEFAULT = "default"  # what wyoming-openai and RealtimeTTS send where nothing is
 ITS_DEFAULT_NAMES = frozenset({"alloy", "echo", "fable", "onyx", "nova", "shimmer"})
 
 
+@lru_cache(maxsize=1024)  # every request compares its voice with some twenty names
 def fold(name: str) -> str:
     """What two names have in common when they mean the same voice."""
     return name.strip().casefold().removesuffix(".wav")

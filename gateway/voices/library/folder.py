@@ -82,7 +82,7 @@ class Folder:
     def signature(self, name: str = CONFIG) -> Signature:
         """What changes whenever a file does; None where there is none of this name."""
         try:
-            found = os.lstat(self.path / name)
+            found = os.lstat(f"{self.path}/{name}")  # for every request: no path object
         except OSError:
             return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -108,7 +108,7 @@ class Folder:
     def size_of(self, name: str) -> int | None:
         """Bytes of a plain file; None where there is none of this name."""
         try:
-            found = os.lstat(self.path / name)
+            found = os.lstat(f"{self.path}/{name}")  # for every request: no path object
         except OSError:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None

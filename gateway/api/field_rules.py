@@ -55,7 +55,7 @@ class LenientFields(BaseModel):
     def _leave_out_unset(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        required = _required(cls)
         return {
             name: value
             for name, value in given.items()
@@ -87,6 +87,13 @@ class SpokenFields(LenientFields):
     fetched: SkipJsonSchema[Annotated[None, BeforeValidator(_refuse_address)]] = Field(
         None, validation_alias=AliasChoices(*ADDRESSES)
     )
+
+
+@cache
+def _required(model: type[BaseModel]) -> frozenset[str]:
+    """The fields that must be given."""
+    fields = model.model_fields.items()
+    return frozenset(name for name, field in fields if field.is_required())
 
 
 @cache

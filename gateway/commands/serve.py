@@ -236,6 +236,7 @@ def _serve(settings: Settings, listener: socket.socket, engine: Supervisor | Non
         ws="none",
         lifespan="on",
         server_header=False,
+        proxy_headers=False,  # nothing depends on a client's address or a proxy's scheme
         reset_contextvars=True,  # no context of one request leaks into the next one
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )

@@ -162,10 +162,11 @@ def _hasty_seconds(text: str) -> float:
     # One character less than four times, so that more text never counts less.
     text = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], text)
     words = Counter(_BETWEEN_WORDS.split(text.casefold()))
-    return sum(
-        min(count, _MOST_REPEATS) * sum(_pace(character).hasty for character in word)
-        for word, count in words.items()
-    )
+    said = Counter("".join(words))
+    for word, count in words.items():
+        for _ in range(min(count, _MOST_REPEATS) - 1):
+            said.update(word)
+    return sum(_pace(character).hasty * count for character, count in said.items())
 
 
 def speech_seconds(text: str, *, seconds_per_character_factor: float = 1.0) -> Estimate:

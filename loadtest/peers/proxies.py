@@ -21,7 +21,9 @@ from loadtest.processes import answers, free_port, running_serve, wait_until
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".cache" / "peers"
 PACKAGES = ("litellm[proxy]", "vllm-router")
-SENTENCE = "Fifteen plain words make up this sentence, which a voice reads to us right now."
+SENTENCE = (
+    "Line %06d: fifteen plain words make up this sentence, which a voice reads to us right now."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Peer:
     share: float = 1.0
 
     def body(self) -> bytes:
-        """The request."""
+        """The request, with `%06d` where its number belongs."""
         fields = {"model": "stub", "voice": "en_woman", "input": SENTENCE}
         return json.dumps({**fields, "response_format": self.response_format}).encode()
 

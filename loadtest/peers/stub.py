@@ -41,7 +41,6 @@ class Stub(asyncio.Protocol):
 
     def __init__(self, chunks: list[bytes], seconds: float) -> None:
         self._chunks = chunks
-        self._whole = _HEAD + b"".join(chunks) + _END
         self._seconds = seconds
         self._received = bytearray()
         self._task: asyncio.Task[None] | None = None
@@ -75,10 +74,7 @@ class Stub(asyncio.Protocol):
     def _answer(self, head: bytes) -> None:
         path = head.split(b" ", 2)[1]
         if path == b"/v1/audio/speech":
-            if self._seconds:
-                self._task = asyncio.ensure_future(self._pace())
-            else:
-                self._transport.write(self._whole)
+            self._task = asyncio.ensure_future(self._speak())
         elif path == b"/v1/models":
             self._transport.write(_json(MODEL))
         elif path == b"/v1/audio/voices":
@@ -86,13 +82,16 @@ class Stub(asyncio.Protocol):
         else:
             self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    async def _pace(self) -> None:
+    async def _speak(self) -> None:
+        """Send chunk by chunk, as every engine does, however fast it is."""
         self._transport.write(_HEAD)
         loop = asyncio.get_running_loop()
         began = loop.time()
         for number, chunk in enumerate(self._chunks, 1):
             self._transport.write(chunk)
-            await asyncio.sleep(began + number * self._seconds - loop.time())
+            await asyncio.sleep(
+                began + number * self._seconds - loop.time() if self._seconds else 0
+            )
         self._transport.write(_END)
 
 

@@ -44,7 +44,7 @@ def instructions_of_a_request(requests: int, profile: Path) -> float:
         Instructions of the gateway's process for one request.
     """
     peer = next(peer for peer in PEERS if peer.name == "gateway, wav")
-    command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet"]
+    command = ["env", "PYTHONHASHSEED=0", "valgrind", "--tool=callgrind", "--instr-atstart=no"]
     with ExitStack() as stack:
         engine = free_port()
         start_stub(engine)(stack)
@@ -68,7 +68,7 @@ def instructions_of_a_request(requests: int, profile: Path) -> float:
 
         def count_instructions(switch: str) -> None:
             control = ["callgrind_control", f"--instr={switch}", str(serve.process.pid)]
-            subprocess.run(control, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(control, check=True, capture_output=True)
 
         ask(WARM_UP_REQUESTS)
         count_instructions("on")

@@ -19,13 +19,11 @@ class Result:
         first_byte_seconds: From each request to the first byte of its body.
         failed: Requests whose answer was not 200, or broke off.
         body_bytes: Of all answers together.
-        late_streams: Answers whose listener would have starved for longer than `late_seconds`.
     """
 
     first_byte_seconds: list[float] = field(default_factory=list)
     failed: int = 0
     body_bytes: int = 0
-    late_streams: int = 0
 
 
 def request_template(host: str, body: bytes) -> bytes:

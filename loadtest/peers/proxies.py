@@ -146,7 +146,8 @@ def _listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _gateway(engine: int, stack: ExitStack) -> Running:
+def start_gateway(engine: int, stack: ExitStack) -> Running:
+    """The gateway, with a key, and more slots than there are streams."""
     log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (the stack closes it)
     serve = stack.enter_context(
         running_serve(
@@ -207,9 +208,9 @@ PEERS = (
     Peer("nginx, unbuffered", _nginx),
     Peer("vllm-router", _vllm_router),
     Peer("bare ASGI relay", _module("bare_relay")),
-    Peer("gateway, pcm", _gateway, "pcm"),
-    Peer("gateway, wav", _gateway),
-    Peer("gateway, mp3", _gateway, "mp3", 0.1),
+    Peer("gateway, pcm", start_gateway, "pcm"),
+    Peer("gateway, wav", start_gateway),
+    Peer("gateway, mp3", start_gateway, "mp3", 0.1),
     Peer("LiteLLM proxy", _litellm, "wav", 0.2),
     Peer("naive proxy", _module("naive_proxy"), "wav", 0.1),
 )

@@ -164,8 +164,8 @@ def _hasty_seconds(text: str) -> float:
     words = Counter(_BETWEEN_WORDS.split(text.casefold()))
     said = Counter("".join(words))
     for word, count in words.items():
-        for _ in range(min(count, _MOST_REPEATS) - 1):
-            said.update(word)
+        if count > 1:
+            said.update(word * (min(count, _MOST_REPEATS) - 1))
     return sum(_pace(character).hasty * count for character, count in said.items())
 
 

@@ -203,13 +203,15 @@ def main() -> None:
     scenarios = SCENARIOS[:1] if asked.quick else SCENARIOS
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     text = f"## Proxies beside each other, {dt.datetime.now(dt.UTC):%Y-%m-%d}, {machine}\n\n"
+    print(text)
     for scenario in scenarios:
         samples, memory = compare(scenario, 1 if asked.quick else asked.runs)
-        text += table(scenario, samples, memory) + "\n"
+        rows = table(scenario, samples, memory)
+        print(rows, flush=True)
+        text += rows + "\n"
         if scenario is SCENARIOS[0]:
             plot(asked.output / "peers.png", samples)
     (asked.output / "peers.md").write_text(text)
-    print(text)
 
 
 if __name__ == "__main__":

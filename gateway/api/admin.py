@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import BaseModel, StringConstraints
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,7 +18,7 @@ from gateway.access.policy import ADMIN
 from gateway.api.endpoint import BodyReader, require_json
 from gateway.api.error_bodies import OPERATIONS
 from gateway.api.routes import JSON, Route
-from gateway.api.schemas import parse_json, validation_error
+from gateway.api.schemas import parse_fields, parse_json
 from gateway.errors import InvalidRequest
 from gateway.upstream.pool import Pool, Upstream
 
@@ -80,10 +80,7 @@ class AdminSurface:
     async def _set(self, request: Request, *, drain: bool) -> Response:
         require_json(request.scope)
         body = await self.bodies.read(request.scope, request.receive, LONGEST_BODY_BYTES)
-        try:
-            named = _Named.model_validate(parse_json(body))
-        except ValidationError as error:
-            raise validation_error(error) from None
+        named = parse_fields(_Named, parse_json(body))
         upstream = self.pool.find(named.upstream)
         if upstream is None:
             known = ", ".join(u.address for u in self.pool.upstreams)

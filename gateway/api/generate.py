@@ -9,15 +9,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field
 from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.endpoint import SpeechSurface, Spoken, require_json
-from gateway.api.error_bodies import GENERATE, UnprocessableRequest
+from gateway.api.error_bodies import GENERATE
 from gateway.api.generate_batch import MOST_BATCH_ITEMS, BatchEndpoint
 from gateway.api.routes import AUDIO_TYPES, JSON, Route
-from gateway.api.schemas import ResponseFormat, TextOptions, parse_json
+from gateway.api.schemas import ResponseFormat, TextOptions, check_fields, parse_json
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest
 from gateway.speech.request import SpeechRequest
@@ -73,13 +73,7 @@ def _parse(value: Any) -> GenerateBody:
         InvalidRequest: The text is blank.
         UnprocessableRequest: A field is missing, of the wrong type or out of range.
     """
-    try:
-        body = GenerateBody.model_validate(value)
-    except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False, include_context=False)
-        raise UnprocessableRequest(
-            [{**detail, "loc": ["body", *detail["loc"]]} for detail in details]
-        ) from None
+    body = check_fields(GenerateBody, value)
     if not body.text.strip():
         raise InvalidRequest("Text cannot be empty")
     return body

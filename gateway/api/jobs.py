@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
@@ -30,9 +30,9 @@ from gateway.api.schemas import (
     Name,
     ResponseFormat,
     SpeechBody,
+    parse_fields,
     parse_json,
     read_query,
-    validation_error,
 )
 from gateway.audio.encoders import ENCODERS
 from gateway.audio.join import MOST_PAUSE_SECONDS, PAUSES_SECONDS
@@ -266,17 +266,15 @@ async def _read(body: bytes, request: Request) -> tuple[JobBody, Form]:
         InvalidRequest: It cannot be read, or a field is wrong.
     """
     form = Form({}, ())
-    try:
-        if not is_form(request.scope):
-            return JobBody.model_validate(parse_json(body)), form
-        form = await parse_form(body, request.scope)
-        texts = [data for name, data in form.files if name == TEXT_FILE]
-        given = dict(form.fields)
-        if texts:
+    if not is_form(request.scope):
+        return parse_fields(JobBody, parse_json(body)), form
+    form = await parse_form(body, request.scope)
+    texts = [data for name, data in form.files if name == TEXT_FILE]
+    given = dict(form.fields)
+    if texts:
+        try:
             given["input"] = texts[0].decode("utf-8-sig")
-        samples = tuple(each for each in form.files if each[0] != TEXT_FILE)
-        return JobBody.model_validate(given, strict=False), Form({}, samples)
-    except UnicodeDecodeError:
-        raise InvalidRequest("The text file is not UTF-8.", param=TEXT_FILE) from None
-    except ValidationError as error:
-        raise validation_error(error) from None
+        except UnicodeDecodeError:
+            raise InvalidRequest("The text file is not UTF-8.", param=TEXT_FILE) from None
+    samples = tuple(each for each in form.files if each[0] != TEXT_FILE)
+    return parse_fields(JobBody, given), Form({}, samples)

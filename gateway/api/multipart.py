@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -120,20 +119,13 @@ async def parse_form(body: bytes, scope: Scope) -> Form:
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                files.append((name, await _content(value)))
+                files.append((name, await value.read()))
                 filenames.append(value.filename or "")
             else:
                 fields[name] = _value(name, value)
     finally:
         await form.close()
     return Form(fields, tuple(files), tuple(filenames))
-
-
-async def _content(file: UploadFile) -> bytes:
-    sink = io.BytesIO()
-    while data := await file.read(1 << 20):
-        sink.write(data)
-    return sink.getvalue()
 
 
 def _value(name: str, text: str) -> Any:

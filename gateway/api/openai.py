@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
@@ -31,7 +30,7 @@ from gateway.api.multipart import (
     require_json_or_form,
 )
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
-from gateway.api.schemas import SpeechBody, VoiceId, parse_json, validation_error
+from gateway.api.schemas import SpeechBody, VoiceId, parse_fields, parse_json
 from gateway.api.speakers import Cast, cast_voices, voice_of_file
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.speech.encoded_stream import EncodedStream
@@ -124,10 +123,7 @@ class OpenAISurface(SpeechSurface):
         value = form.fields if form else parse_json(body)
         if self.modelless is not None and not (form and form.files) and is_modelless(value):
             return await self.modelless(value, scope)
-        try:
-            fields = SpeechBody.model_validate(value)
-        except ValidationError as error:
-            raise validation_error(error) from None
+        fields = parse_fields(SpeechBody, value)
         whole = fields.stream is False and fields.stream_format == "audio"
         speech = await self.understand(fields, form, buffered=whole)
         framing = EventFraming(fields.input) if fields.stream_format == "sse" else None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, Field, StringConstraints, ValidationError
 from starlette.requests import Request
 
+from gateway.api.error_bodies import UnprocessableRequest
 from gateway.api.field_rules import LenientFields, SpokenFields
 from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
@@ -163,16 +164,45 @@ def parse_json(body: bytes) -> Any:
     raise InvalidRequest(f"The request's body is not JSON: {reason}.")
 
 
+def parse_fields(model: type[Model], value: Any) -> Model:
+    """Check fields as OpenAI's server does.
+
+    Raises:
+        InvalidRequest: The first thing that is wrong.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise validation_error(error) from None
+
+
+def check_fields(model: type[Model], value: Any, where: str = "body") -> Model:
+    """Check fields as FastAPI does.
+
+    Args:
+        model: What they must be.
+        value: The fields.
+        where: Where they stand in the request.
+
+    Raises:
+        UnprocessableRequest: With everything that is wrong.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_url=False, include_context=False)
+        raise UnprocessableRequest(
+            [{**detail, "loc": [where, *detail["loc"]]} for detail in details]
+        ) from None
+
+
 def read_query(request: Request, model: type[Model]) -> Model:
     """Check a request's query.
 
     Raises:
         InvalidRequest: The first thing that is wrong.
     """
-    try:
-        return model.model_validate(dict(request.query_params))
-    except ValidationError as error:
-        raise validation_error(error) from None
+    return parse_fields(model, dict(request.query_params))
 
 
 def validation_error(error: ValidationError) -> InvalidRequest:

@@ -192,25 +192,13 @@ class Admission:
             if self._spare_slots:
                 self._spare_slots.pop().give_way()
         started = self._clock()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if first:
-            self._waiting.appendleft(future)
-        else:
-            self._waiting.append(future)
         try:
-            async with asyncio.timeout(self.timeout_seconds):
-                await future
-        except BaseException as error:
-            if future.done() and not future.cancelled() and not future.exception():
-                self._pass_on()  # the slot came at the moment in which the caller was cancelled
-            elif future in self._waiting:
-                self._waiting.remove(future)
-            if isinstance(error, TimeoutError):
-                raise QueueTimeout(
-                    f"No slot came free within {self.timeout_seconds:g} seconds; try again later.",
-                    retry_after_seconds=self.retry_after_seconds(),
-                ) from None
-            raise
+            await self._wait_in(self._waiting, self.timeout_seconds, first=first)
+        except TimeoutError:
+            raise QueueTimeout(
+                f"No slot came free within {self.timeout_seconds:g} seconds; try again later.",
+                retry_after_seconds=self.retry_after_seconds(),
+            ) from None
         return self._clock() - started
 
     def _refuse_in_vain(self) -> None:
@@ -255,20 +243,32 @@ class Admission:
 
     async def _wait_for_spare(self, patience_seconds: float) -> bool:
         """Wait for a slot that no request waits for; False when there was none in time."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._spare_waiting.append(future)
         try:
-            async with asyncio.timeout(patience_seconds):
-                await future
-        except BaseException as error:
-            if future.done() and not future.cancelled() and not future.exception():
-                self._pass_on()
-            elif future in self._spare_waiting:
-                self._spare_waiting.remove(future)
-            if isinstance(error, TimeoutError):
-                return False
-            raise
+            await self._wait_in(self._spare_waiting, patience_seconds)
+        except TimeoutError:
+            return False
         return True
+
+    async def _wait_in(
+        self, line: deque[asyncio.Future[None]], seconds: float, *, first: bool = False
+    ) -> None:
+        """Wait in a line until a slot is handed over, at its head or its end.
+
+        Raises:
+            TimeoutError: None was in time.
+            ShuttingDown: Nothing new begins any more.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.insert(0 if first else len(line), future)
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except BaseException:
+            if future.done() and not future.cancelled() and not future.exception():
+                self._pass_on()  # the slot came at the moment in which the caller was cancelled
+            elif future in line:
+                line.remove(future)
+            raise
 
     def close(self) -> None:
         """Let nothing new begin; what runs may still take further slots of its own."""

@@ -7,7 +7,6 @@ mono at the engines' rate.
 
 from __future__ import annotations
 
-import binascii
 import json
 import re
 import struct
@@ -19,7 +18,7 @@ import numpy as np
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, Aligner
 from gateway.audio.resample import Resampler
 from gateway.errors import GatewayError, UpstreamProtocolError
-from gateway.upstream.parsers import MOST_LINE_BYTES, OTHER_FIELDS
+from gateway.upstream.parsers import MOST_LINE_BYTES, base64_audio, event_data
 
 START_BYTES = 64  # enough to tell every format, and less than the shortest WAV header and a sample
 MOST_HEADER_BYTES = 64 * 1024  # of a WAV file: chunks before its audio
@@ -141,16 +140,14 @@ class _Events:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MOST_LINE_BYTES:
             raise UpstreamProtocolError("The upstream sent an event that is too long.")
-        return b"".join([self._line(line.strip()) for line in lines])
+        return b"".join([self._line(line) for line in lines])
 
     def _line(self, line: bytes) -> bytes:
-        if self._done or not line or line.startswith(OTHER_FIELDS):
+        if self._done:
             return b""
-        if not line.startswith(b"data:"):
-            raise UpstreamProtocolError("The upstream's answer is not an event stream.")
-        payload = line[5:].strip()
-        if payload == b"[DONE]":
-            self._done = True
+        payload = event_data(line)
+        self._done = payload == b"[DONE]"
+        if payload is None or self._done:
             return b""
         try:
             event = json.loads(payload)
@@ -174,16 +171,13 @@ class _Events:
         self._done = self._done or kind.endswith(".done") or bool(event.get("finish_reason"))
         if not isinstance(audio, str):
             return b""
-        try:
-            data = binascii.a2b_base64(audio, strict_mode=True)
-        except ValueError:
-            raise UpstreamProtocolError("The upstream's audio is not base64.") from None
+        data = base64_audio(audio)
         if self._audio is None:
             self._audio = AudioParser(self._rate_hz, raw=True)
         return self._audio.feed(data)
 
     def finish(self) -> bytes:
-        pcm = self._line(self._rest.strip()) if self._rest.strip() else b""
+        pcm = self._line(self._rest)
         if not self._done:
             raise UpstreamProtocolError("The upstream's event stream broke off.")
         return pcm + (self._audio.finish() if self._audio else b"")

@@ -80,11 +80,6 @@ class SpeechParser:
     def begin(self, headers: Mapping[str, str]) -> None:
         """Pass over the headers: they say audio/mpeg whatever comes."""
 
-    @property
-    def samples(self) -> int:
-        """Samples returned so far."""
-        return self._aligner.samples
-
     def feed(self, data: bytes) -> bytes:
         """Return the whole samples that `data` completes.
 
@@ -142,18 +137,12 @@ class ChatParser:
     carries the finish reason (docs/contract.md section 4), so only `[DONE]` ends the answer.
 
     Attributes:
-        finish_reason: `stop`, `length` or None so far.
-        text_characters: Length of the text that the model answered; the text itself is dropped.
-        usage: Token counts, if the engine sent them.
         wraparound: Repairs samples above full scale, which this route alone does not clip.
     """
 
     finish_blocks = False
 
     def __init__(self) -> None:
-        self.finish_reason: str | None = None
-        self.text_characters = 0
-        self.usage: dict[str, int] | None = None
         self.wraparound = WraparoundRepair()
         self._aligner = Aligner()
         self._parts: list[bytes] = []  # of a line that is not complete
@@ -162,11 +151,6 @@ class ChatParser:
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Pass over the headers."""
-
-    @property
-    def samples(self) -> int:
-        """Samples returned so far; zero at the end means that the model answered in text."""
-        return self._aligner.samples
 
     def feed(self, data: bytes) -> bytes:
         """Return the whole samples (s16le mono 24 kHz) of the events that `data` completes.
@@ -209,44 +193,50 @@ class ChatParser:
         """The PCM bytes of one line."""
         if self._done or _carries_nothing(line):
             return b""
-        line = line.rstrip(b"\r")
-        if not line or line.startswith(OTHER_FIELDS):
-            return b""
-        if not line.startswith(b"data:"):
-            raise UpstreamProtocolError("The upstream's answer is not an event stream.")
-        payload = line[5:].strip()
-        if payload == b"[DONE]":
-            self._done = True
+        payload = event_data(line)
+        self._done = payload == b"[DONE]"
+        if payload is None or self._done:
             return b""
         return self._event(_object(_json(payload)))
 
     def _event(self, event: dict[str, Any]) -> bytes:
         if event.get("error") or event.get("object") == "error":
             raise UpstreamProtocolError("The upstream sent an error event.")
-        usage = event.get("usage")
-        if usage:
-            counts = _object(usage).items()
-            self.usage = {name: count for name, count in counts if isinstance(count, int)}
         choices = event.get("choices")
         if not isinstance(choices, list):
             raise UpstreamProtocolError("The upstream sent an event without choices.")
         return b"".join([self._choice(_object(choice)) for choice in choices])
 
     def _choice(self, choice: dict[str, Any]) -> bytes:
-        reason = choice.get("finish_reason")
-        if isinstance(reason, str):
-            self.finish_reason = reason
         delta = _object(choice.get("delta") or {})
-        text = delta.get("content")
-        if isinstance(text, str):
-            self.text_characters += len(text)
         audio = _object(delta.get("audio") or {}).get("data")
-        if audio is None:
-            return b""
-        try:
-            return binascii.a2b_base64(audio, strict_mode=True)
-        except (ValueError, TypeError):  # binascii.Error is a ValueError
-            raise UpstreamProtocolError("The upstream's audio is not base64.") from None
+        return b"" if audio is None else base64_audio(audio)
+
+
+def event_data(line: bytes) -> bytes | None:
+    """What stands behind `data:` in a line of server-sent events; None for its other fields.
+
+    Raises:
+        UpstreamProtocolError: It is no such line.
+    """
+    line = line.strip()
+    if not line or line.startswith(OTHER_FIELDS):
+        return None
+    if not line.startswith(b"data:"):
+        raise UpstreamProtocolError("The upstream's answer is not an event stream.")
+    return line[5:].strip()
+
+
+def base64_audio(text: Any) -> bytes:
+    """The bytes of an event's audio.
+
+    Raises:
+        UpstreamProtocolError: It is no base64.
+    """
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except (ValueError, TypeError):  # binascii.Error is a ValueError
+        raise UpstreamProtocolError("The upstream's audio is not base64.") from None
 
 
 def _carries_nothing(line: bytes) -> bool:

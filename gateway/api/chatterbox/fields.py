@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -17,7 +17,7 @@ from gateway.api.endpoint import BodyReader, media_type
 from gateway.api.error_bodies import UnprocessableRequest
 from gateway.api.multipart import MOST_FIELDS, MULTIPART, Form, form_schema, is_form, parse_form
 from gateway.api.routes import JSON, BodySchema
-from gateway.api.schemas import parse_json
+from gateway.api.schemas import check_fields, parse_json
 from gateway.errors import InvalidRequest
 
 URLENCODED = "application/x-www-form-urlencoded"
@@ -72,26 +72,6 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value != ""}
 
 
-def check(model: type[Model], value: Any, where: str = "body") -> Model:
-    """Check fields against a model.
-
-    Args:
-        model: What they must be.
-        value: The fields.
-        where: Where they stand in the request.
-
-    Raises:
-        UnprocessableRequest: With everything that is wrong.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False, include_context=False)
-        raise UnprocessableRequest(
-            [{**detail, "loc": [where, *detail["loc"]]} for detail in details]
-        ) from None
-
-
 def wrong(where: str, name: str, message: str) -> UnprocessableRequest:
     """One wrong field, as 422."""
     return UnprocessableRequest([{"type": "value_error", "loc": [where, name], "msg": message}])
@@ -108,7 +88,7 @@ async def read_form(
     require_fields(request.scope)
     body = await bodies.read(request.scope, request.receive, limit_bytes)
     value, form = await parse_fields(body, request.scope)
-    return check(model, value), form
+    return check_fields(model, value), form
 
 
 def read_query(request: Request, model: type[Model]) -> Model:
@@ -117,4 +97,4 @@ def read_query(request: Request, model: type[Model]) -> Model:
     Raises:
         UnprocessableRequest: With everything that is wrong.
     """
-    return check(model, dict(request.query_params), "query")
+    return check_fields(model, dict(request.query_params), "query")

@@ -14,7 +14,6 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import (
-    check,
     form_bodies,
     parse_fields,
     require_fields,
@@ -28,7 +27,7 @@ from gateway.api.chatterbox.travisvn.speech import (
 from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import DEVNEN, TRAVISVN
 from gateway.api.routes import AUDIO_TYPES, Route
-from gateway.api.schemas import TextOptions
+from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.speech.request import SpeechRequest
@@ -103,7 +102,7 @@ class DevnenSpeech(SpeechSurface):
         Raises:
             UnprocessableRequest, InvalidRequest, VoiceNotFound, NoHealthyUpstream.
         """
-        fields = check(DevnenBody, value)
+        fields = check_fields(DevnenBody, value)
         if not fields.text.strip():
             raise InvalidRequest("The text has nothing to say.")
         text = await self.service.read_text(fields.text, normalise=fields.normalises)

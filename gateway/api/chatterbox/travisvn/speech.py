@@ -15,7 +15,6 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import (
-    check,
     form_bodies,
     parse_fields,
     require_fields,
@@ -26,7 +25,7 @@ from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import TRAVISVN
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
-from gateway.api.schemas import TextOptions
+from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import Cast, cast_voices, voice_of_file
 from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
@@ -99,7 +98,7 @@ class TravisvnSpeech(SpeechSurface):
 
     async def parse_fields(self, value: Any, form: Form) -> Spoken:
         """`parse`, of a body that is read already."""
-        fields = check(TravisvnBody, value)
+        fields = check_fields(TravisvnBody, value)
         request, headers = await self.understand(fields, form)
         if fields.stream_format == "sse":
             events = PcmEvents(fields.input)
@@ -115,7 +114,7 @@ class TravisvnSpeech(SpeechSurface):
             UnprocessableRequest, InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
         value, form = await parse_fields(body, scope)
-        request, headers = await self.understand(check(TravisvnBody, value), form)
+        request, headers = await self.understand(check_fields(TravisvnBody, value), form)
         headers = {
             **headers,
             "Content-Disposition": "attachment; filename=speech_stream.wav",

@@ -29,7 +29,7 @@ MOST_SLOTS = 64  # chosen at most where the operator names no number
 # Beside weights, slots and codec, measured on an H100: what kernels, graphs and a chunk of prefill
 # take of PyTorch's memory, and what CUDA takes beside that.
 _WORKING_BYTES = 512 << 20
-_CONTEXT_BYTES = 640 << 20
+_CONTEXT_BYTES = 768 << 20
 _SWITCH_SECONDS = 0.0005
 _LEAST_CAPABILITY = (8, 0)  # bf16 in Triton's tl.dot
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import secrets
 import threading
 import time
@@ -42,10 +41,10 @@ from engines.higgs.step import (
 
 logger = logging.getLogger(__name__)
 
-# Streams play 25 frames a second. Between two chunks of prefill they get a quarter more than that,
-# or 16 steps where the card is slower.
+# Streams play 25 frames a second. Beside chunks of prefill they get a quarter more steps than that,
+# or 16 between two chunks where the card is slower.
 _STEPS_PER_SECOND = 32
-_MOST_STEPS_BETWEEN_CHUNKS = 16
+_MOST_STEPS_OWED = 16
 _HUNG_SECONDS = 10.0
 # A stretch of 4 s in which the first codebook takes three codes at most is no speech.
 _GUARD_FRAMES = 100
@@ -136,8 +135,8 @@ class GenerationLoop:
         self._stopping = False
         self._failure: str | None = None
         self._beat = time.monotonic()
-        self._chunk_at = 0.0
-        self._steps_since_chunk = 0
+        self._owed_steps = 0.0  # to those that run, before the next chunk of prefill
+        self._owed_at = 0.0
         self._ended: Counter[EndReason] = Counter()
         self._frames_total = 0
         self._steps_total = 0
@@ -243,7 +242,7 @@ class GenerationLoop:
             self._beat = time.monotonic()
             self._admit()
         self._drop_stopped()
-        if self._prefiller.jobs and self._chunk_is_due():
+        if self._chunk_is_due():
             self._prefill()
         if self._running:
             self._step()
@@ -272,15 +271,13 @@ class GenerationLoop:
                 self._finish(job.generation, job.generation.wanted_end)
 
     def _chunk_is_due(self) -> bool:
-        if not self._running:
-            return True
-        elapsed = time.monotonic() - self._chunk_at
-        due = min(_MOST_STEPS_BETWEEN_CHUNKS, math.ceil(elapsed * _STEPS_PER_SECOND))
-        return self._steps_since_chunk >= due
+        now = time.monotonic()
+        owed = self._owed_steps + (now - self._owed_at) * _STEPS_PER_SECOND
+        both = self._running and self._prefiller.jobs
+        self._owed_steps, self._owed_at = min(owed, _MOST_STEPS_OWED) if both else 0.0, now
+        return bool(self._prefiller.jobs) and self._owed_steps < 1
 
     def _prefill(self) -> None:
-        self._chunk_at = time.monotonic()
-        self._steps_since_chunk = 0
         for job in self._prefiller.run_chunk():
             generation, config = job.generation, self._decoder.config
             fields = new_slot_fields(
@@ -311,7 +308,7 @@ class GenerationLoop:
             ]
         self._unread.append((self._rows, self._runner.run(self._named)))
         self._steps_total += 1
-        self._steps_since_chunk += 1
+        self._owed_steps = max(0.0, self._owed_steps - 1)
         # Many rows are read several steps at once: that is what other threads of the process wait
         # for, and a step of many rows is longer.
         block = READ_BLOCK_STEPS if len(self._running) >= _MANY_ROWS else 1

@@ -17,9 +17,6 @@ from torch import Tensor
 from engines.higgs.generation import Generation, Prompt
 from engines.higgs.model import PREFILL_BUCKETS, Cache, Decoder, Segment
 
-# So many prompts share a chunk of twice the size: less of its time goes to reading the weights.
-_CROWD = 8
-
 
 class PrefixStore:
     """Keys and values of prompt prefixes, the least recently used going first.
@@ -169,8 +166,9 @@ class Prefiller:
         chosen: list[tuple[PrefillJob, Segment]] = []
         computed: set[bytes] = set()
         budget = self._chunk_positions
-        if self._coalesce and len(self.jobs) >= _CROWD:
-            budget *= 2
+        waiting = sum(len(job.token_ids) - job.done for job in self.jobs)
+        if self._coalesce and waiting >= 2 * budget:
+            budget *= 2  # less of a chunk's time goes to reading the weights
         for job in self.jobs:
             if job.prefix_key and job.done < job.prompt.shared_positions:
                 if job.prefix_key in computed:

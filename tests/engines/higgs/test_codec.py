@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.higgs.codec import Codec, context_frames, random_codec_config
-from engines.higgs.codec_encoder import resample
+from engines.higgs.codec_semantic import resample
 from engines.higgs.codec_worker import BatchDecoder, CodecWorker
 
 MODULE = "transformers.models.higgs_audio_v2_tokenizer"

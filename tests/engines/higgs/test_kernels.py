@@ -89,11 +89,19 @@ def test_rotation_and_cache_writes_equal_their_twin(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_codecs_activation_equals_its_twin(dtype: Any) -> None:
-    """A slope for each channel; more samples than one program takes."""
-    hidden, alpha = normal(2, 3, 1100, dtype=dtype), normal(1, 3, 1, dtype=dtype).abs() + 0.1
-    close(snake.snake(hidden, alpha), snake.snake_twin(hidden, alpha))
+    """A slope for each channel; the sums before it; zeros behind a row's own length."""
+    shape = (2, 3, 1, 1100)
+    hidden, residual = (
+        normal(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last) for _ in "ab"
+    )
+    alpha, bias = normal(1, 3, 1, dtype=dtype).abs() + 0.1, normal(3, dtype=dtype)
+    close(snake.snake(hidden.clone(), alpha, bias), snake.snake_twin(hidden, alpha, bias))
+    ours, theirs = residual.clone(), residual.clone()
     lengths = slots_of(1050, 7)
-    close(snake.snake(hidden, alpha, lengths), snake.snake_twin(hidden, alpha, lengths))
+    wanted = snake.snake_twin(hidden, alpha, bias, residual=theirs, total=theirs, lengths=lengths)
+    got = snake.snake(hidden, alpha, bias, residual=ours, total=ours, lengths=lengths)
+    close(got, wanted)
+    close(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

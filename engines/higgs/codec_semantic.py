@@ -1,4 +1,4 @@
-"""Features of recordings, several at once: what HuBERT and DAC's encoder make of their sound.
+"""Semantic features of recordings, several at once: HuBERT's, and a few convolutions over them.
 
 Recordings of a batch are filled up with zeros to one length. What a layer makes of the filling is
 zeroed again before the next convolution, and HuBERT's first norm and its attention leave it out: a
@@ -18,41 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import HiggsAudioV2TokenizerConfig
 
-from engines.higgs.kernels.snake import snake
-
 HUBERT_PADDING_SAMPLES = 160
 RESAMPLER_ZERO_CROSSINGS = 6  # torchaudio.functional.resample's defaults, with which the model was
 RESAMPLER_ROLLOFF = 0.99  # trained
-
-
-def strided_length(samples: int, ratio: int) -> int:
-    """How long a block of DAC's encoder leaves what it gets."""
-    return (samples + 2 * math.ceil(ratio / 2) - 2 * ratio) // ratio + 1
-
-
-def acoustic_features(encoder: Any, waves: Tensor, counts: Sequence[int]) -> Tensor:
-    """Run DAC's encoder.
-
-    Args:
-        encoder: A `DacEncoder` of transformers.
-        waves: [rows, samples], zeros behind each row's own sound.
-        counts: Samples of each row.
-
-    Returns:
-        [rows, channels, frames].
-    """
-    counts = list(counts)
-    hidden = encoder.conv1(waves[:, None])
-    for block in encoder.block:
-        lengths = torch.tensor(counts, dtype=torch.int32).to(waves.device)
-        for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
-            inner = unit.conv1(snake(hidden, unit.snake1.alpha, lengths))
-            hidden += unit.conv2(snake(inner, unit.snake2.alpha, lengths))
-        hidden = block.conv1(snake(hidden, block.snake1.alpha, lengths))
-        counts = [strided_length(count, block.conv1.stride[0]) for count in counts]
-    lengths = torch.tensor(counts, dtype=torch.int32).to(waves.device)
-    result: Tensor = encoder.conv2(snake(hidden, encoder.snake1.alpha, lengths))
-    return result
 
 
 def hubert_frames(config: Any, samples: int) -> int:

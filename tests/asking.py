@@ -23,7 +23,7 @@ TEXT = "It was a bright cold day in April, and the clocks of the town were strik
 VOICE = "mabel"
 # Half a page, said in one generation of 43 s. Its shortest honest reading takes 7.8 s.
 PAGE = " ".join(prose(100).split())
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 120.0
 WHOLE, ABORTED = "whole", "aborted"
 
 
@@ -31,14 +31,14 @@ def speak(gateway: Gateway, key: str | None = None, **headers: str) -> httpx.Res
     """Ask for a short text."""
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    return httpx.post(gateway.url + "/v1/audio/speech", json=BODY, headers=headers, timeout=30)
+    return httpx.post(gateway.url + "/v1/audio/speech", json=BODY, headers=headers, timeout=120)
 
 
 def get(gateway: Gateway, path: str, key: str | None = None, **headers: str) -> httpx.Response:
     """Ask for a page."""
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    return httpx.get(gateway.url + path, headers=headers, timeout=30)
+    return httpx.get(gateway.url + path, headers=headers, timeout=120)
 
 
 def say(gateway: Gateway, text: str = TEXT, **fields: Any) -> httpx.Response:
@@ -82,7 +82,7 @@ def plan_faults(engine: str, *faults: str, match: str = " ", **more: Any) -> Non
         more: Further fields of the plan, such as `always`.
     """
     plan = {"next": faults, "match": match, **more}
-    httpx.post(engine + "/simulator/faults", json=plan, timeout=30).raise_for_status()
+    httpx.post(engine + "/simulator/faults", json=plan, timeout=120).raise_for_status()
 
 
 class Asked:

@@ -163,11 +163,11 @@ def test_no_key_is_in_what_a_gateway_and_its_engine_print(tmp_path: Path) -> Non
                 params={"key": KEYS["stranger"]},
                 json={"input": "Hello."},
                 headers={"Authorization": f"Bearer {KEYS[name]}"},
-                timeout=60,
+                timeout=120,
             )
             assert answer.status_code == status
         shown = {"X-API-Key": KEYS["admin"]}
-        upstreams = httpx.get(f"{serve.url}/admin/upstreams", headers=shown, timeout=60)
+        upstreams = httpx.get(f"{serve.url}/admin/upstreams", headers=shown, timeout=120)
         assert upstreams.status_code == 200
         assert serve.stop() == 0
     told = log.read_text("utf-8")

@@ -42,7 +42,7 @@ def test_the_tables_are_those_that_the_script_makes() -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     ).stdout
     assert made.rstrip() == _section("settings") + "\n\n" + _section("voices")
 
@@ -86,7 +86,7 @@ def test_every_file_that_the_readme_links_exists() -> None:
 def test_every_make_target_in_the_readme_exists() -> None:
     """And `make help` lists it."""
     told = subprocess.run(
-        ["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+        ["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=120
     ).stdout
     targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
     assert targets
@@ -94,7 +94,7 @@ def test_every_make_target_in_the_readme_exists() -> None:
 
 
 def _run_example(command: list[str], folder: Path) -> None:
-    subprocess.run(command, cwd=folder, check=True, timeout=60)
+    subprocess.run(command, cwd=folder, check=True, timeout=120)
 
 
 def test_the_curl_example_works(gateway: Gateway, tmp_path: Path) -> None:

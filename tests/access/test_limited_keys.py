@@ -92,7 +92,7 @@ def test_a_client_that_leaves_pays_for_what_was_made(
         assert bucket is not None
         now = time.monotonic()
         monkeypatch.setattr(bucket, "_now", lambda: now)  # it fills by what is given back alone
-        with httpx.stream("POST", url, json=body, headers=key, timeout=30) as answer:
+        with httpx.stream("POST", url, json=body, headers=key, timeout=120) as answer:
             chunks = answer.iter_raw()
             next(chunks)
             assert bucket.level < 9950, "the estimate is held while it runs"
@@ -110,7 +110,7 @@ def test_a_batch_counts_as_its_items(engine: str) -> None:
     ) as running:
         url, key = running.url + "/generate/batch", {"api-key": KEY}
         items = [{"text": f"Number {n}."} for n in range(12)]
-        answer = httpx.post(url, json=items, headers=key, timeout=30)
+        answer = httpx.post(url, json=items, headers=key, timeout=120)
         assert answer.json()["successful"] == 12
         refused = httpx.post(url, json=items[:1], headers=key)
         assert refused.status_code == 429

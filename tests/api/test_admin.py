@@ -100,13 +100,13 @@ def test_a_long_text_is_heard_to_its_end_although_its_only_upstream_is_drained(
     named = {"upstream": upstream.address + "/"}
     labels = {"upstream": upstream.address, "outcome": "ok"}
     before = gateway.metric("gateway_upstream_requests_total", **labels)
-    with httpx.stream("POST", url, json=body, timeout=60) as answer:
+    with httpx.stream("POST", url, json=body, timeout=120) as answer:
         parts = answer.iter_raw()
         heard = len(next(parts))
         drained = httpx.post(admin + "/drain", json=named, headers=AS_ADMIN, timeout=5).json()
         assert drained["state"] == "draining"
         assert drained["in_flight"] == 1
-        refused = httpx.post(url, json=body, timeout=30)
+        refused = httpx.post(url, json=body, timeout=120)
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
         assert httpx.get(gateway.url + "/ready", timeout=5).status_code == 503

@@ -60,7 +60,7 @@ def call(gateway: Gateway, body: dict[str, Any]) -> int:
         return statuses[0]
 
     assert gateway.loop is not None
-    return asyncio.run_coroutine_threadsafe(run(), gateway.loop).result(60)
+    return asyncio.run_coroutine_threadsafe(run(), gateway.loop).result(120)
 
 
 @pytest.mark.parametrize("stream", [True, False])

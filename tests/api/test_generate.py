@@ -31,12 +31,12 @@ SAMPLE = base64.b64encode(wav(tone(2.0, 24_000))).decode()
 
 def generate(gateway: Gateway, text: Any = TEXT, **fields: Any) -> httpx.Response:
     """Ask the way the proxy's clients do."""
-    return httpx.post(gateway.url + "/generate", json={"text": text, **fields}, timeout=30)
+    return httpx.post(gateway.url + "/generate", json={"text": text, **fields}, timeout=120)
 
 
 def batch(gateway: Gateway, items: Any) -> httpx.Response:
     """Ask for several at once."""
-    return httpx.post(gateway.url + "/generate/batch", json=items, timeout=30)
+    return httpx.post(gateway.url + "/generate/batch", json=items, timeout=120)
 
 
 def last_body(engine: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def test_unknown_fields_are_ignored(gateway: Gateway) -> None:
 def test_a_file_that_is_no_voice_is_refused_and_not_ignored(gateway: Gateway, path: str) -> None:
     """An ignored recording would give another voice than was asked for."""
     answer = httpx.post(
-        gateway.url + "/generate", json={"text": "Hi.", "audio_prompt_path": path}, timeout=30
+        gateway.url + "/generate", json={"text": "Hi.", "audio_prompt_path": path}, timeout=120
     )
     assert answer.status_code == 400
     assert "audio_prompt_path" in answer.json()["detail"]

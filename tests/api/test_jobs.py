@@ -53,7 +53,7 @@ def client(engine: str) -> Iterator[httpx.Client]:
     """A client of a gateway with jobs."""
     with (
         running_gateway(upstreams=engine, show_texts=True) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         yield client
 
@@ -168,7 +168,7 @@ def test_a_job_is_paused_resumed_cancelled_and_retried() -> None:
     with (
         running_engine("--voice", "simulated", "--tokens-per-second", "100") as slow,
         running_gateway(upstreams=slow.address) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as slow_client,
+        httpx.Client(base_url=gateway.url, timeout=120) as slow_client,
     ):
         job_id = submit(slow_client)["id"]
         _is_running(gateway)
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_used_is_told_and_speech_goes_on(
     (tmp_path / "jobs").write_text("in the way")
     with (
         running_gateway(upstreams=engine, data_dir=tmp_path) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         answer = client.post(BASE, json={"voice": "mabel", "input": TEXT})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_jobs")
@@ -239,19 +239,19 @@ def _kill(serve: ServeProcess) -> None:
 
 
 def _job(serve: ServeProcess, job_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{serve.url}{BASE}/{job_id}", timeout=60).json()
+    found: dict[str, Any] = httpx.get(f"{serve.url}{BASE}/{job_id}", timeout=120).json()
     return found
 
 
 def _new(serve: ServeProcess, fields: dict[str, Any]) -> str:
-    answer = httpx.post(serve.url + BASE, json=fields, timeout=60)
+    answer = httpx.post(serve.url + BASE, json=fields, timeout=120)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
 
 def _complete(serve: ServeProcess, job_id: str) -> bytes:
     wait_until(lambda: _job(serve, job_id)["state"] == "completed", "it is complete", 300)
-    return httpx.get(f"{serve.url}{BASE}/{job_id}/download", timeout=60).content
+    return httpx.get(f"{serve.url}{BASE}/{job_id}/download", timeout=120).content
 
 
 def test_another_gateway_goes_on_when_the_owner_is_killed(engine: str, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def gateway(engine: str) -> Iterator[Gateway]:
 def said(gateway: Gateway, engine: str, path: str, **body: Any) -> list[str]:
     """What the engine was asked to say for a request."""
     before = engine_state(engine)["requests_total"]
-    httpx.post(gateway.url + path, json=body, timeout=60).raise_for_status()
+    httpx.post(gateway.url + path, json=body, timeout=120).raise_for_status()
     state = engine_state(engine)
     count = state["requests_total"] - before
     return [request["text"] for request in state["requests"][-count:]] if count else []

@@ -24,7 +24,7 @@ def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     """Ask for speech the way an SDK does."""
     body = {"model": "tts-1", "voice": "alloy", "input": TEXT, "response_format": "pcm", **fields}
     body = {name: value for name, value in body.items() if value is not ...}
-    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=30)
+    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
 
 def test_pcm_is_the_engine_s_own_audio(gateway: Gateway, engine: str) -> None:
@@ -94,7 +94,7 @@ def test_names_of_models_that_clients_send_are_accepted(gateway: Gateway, model:
 
 def test_only_input_is_required(gateway: Gateway) -> None:
     """Chatterbox clients send neither model nor voice."""
-    answer = httpx.post(gateway.url + "/v1/audio/speech", json={"input": TEXT}, timeout=30)
+    answer = httpx.post(gateway.url + "/v1/audio/speech", json={"input": TEXT}, timeout=120)
     assert answer.status_code == 200
 
 
@@ -118,7 +118,7 @@ def test_the_engine_is_always_asked_for_bounded_pcm(gateway: Gateway, engine: st
         gateway.url + "/v1/audio/speech",
         json={"input": TEXT, "voice": "mabel", "response_format": "wav"},
         headers={"X-Request-Id": "mine"},
-        timeout=30,
+        timeout=120,
     )
     seen = engine_state(engine)["requests"][-1]
     body = seen["body"]
@@ -257,7 +257,7 @@ def test_a_body_over_the_limit_is_refused_and_the_client_hears_it(gateway: Gatew
         gateway.url + "/v1/audio/speech",
         content=body,
         headers={"Content-Type": "application/json"},
-        timeout=30,
+        timeout=120,
     )
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "request_too_large"
@@ -313,7 +313,7 @@ def test_a_client_that_leaves_frees_the_engine_and_the_slot() -> None:
         with running_gateway(upstreams=address) as running:
             url = running.url + "/v1/audio/speech"
             with (
-                httpx.Client(timeout=30) as client,
+                httpx.Client(timeout=120) as client,
                 client.stream(
                     "POST", url, json={"input": slow, "response_format": "pcm"}
                 ) as answer,
@@ -389,7 +389,7 @@ def test_a_reference_may_be_a_file_of_a_form(gateway: Gateway, engine: str, samp
         gateway.url + "/v1/audio/speech",
         data={"input": TEXT, "speed": "1.0", "response_format": "pcm", "reference_text": "Hm."},
         files={"voice_file": ("voice.wav", sample, "audio/wav")},
-        timeout=30,
+        timeout=120,
     )
     assert answer.status_code == 200
     assert pairs_of(engine_state(engine)["requests"][-1]["body"]["messages"])[0][0] == "Hm."

@@ -62,14 +62,14 @@ def create(gateway: Gateway, name: str, sample: bytes = SAMPLE, **fields: str) -
         gateway.url + "/v1/audio/voices",
         data={"name": name, **fields},
         files={"audio_sample": ("sample.wav", sample, "audio/wav")},
-        timeout=30,
+        timeout=120,
     )
 
 
 def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     """POST /v1/audio/speech, PCM."""
     body = {"input": TEXT, "response_format": "pcm", **fields}
-    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=30)
+    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
 
 def test_a_voice_is_made_as_openai_makes_it(gateway: Gateway) -> None:
@@ -115,7 +115,7 @@ def test_a_voice_speaks_by_name_alias_and_id(gateway: Gateway, echo: tuple[str, 
     legacy = httpx.post(
         gateway.url + "/generate",
         json={"text": TEXT, "voice": "anna", "response_format": "pcm"},
-        timeout=30,
+        timeout=120,
     )
     assert legacy.content == heard(SAMPLE)
     assert echo[1].jobs[0].references == ()

@@ -40,7 +40,7 @@ def gateway_settings() -> dict[str, Any]:
 def test_it_is_nothing_where_a_slot_is_free(gateway: Gateway, name: str) -> None:
     """All surfaces have it."""
     path, body = ROUTES[name]
-    answer = httpx.post(gateway.url + path, json=body, timeout=30)
+    answer = httpx.post(gateway.url + path, json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     waited = float(answer.headers[HEADER])
     # The second text of the batch waits for the first one.
@@ -55,7 +55,7 @@ def test_it_is_the_whole_wait_in_line(gateway: Gateway, name: str) -> None:
     answers: list[httpx.Response] = []
 
     def ask() -> None:
-        answers.append(httpx.post(gateway.url + path, json=body, timeout=30))
+        answers.append(httpx.post(gateway.url + path, json=body, timeout=120))
 
     wait_until(lambda: admission.in_flight == 0, "the slot is free")
     assert admission.try_acquire()
@@ -65,6 +65,6 @@ def test_it_is_the_whole_wait_in_line(gateway: Gateway, name: str) -> None:
     threading.Event().wait(0.3)  # what it must be told at least
     assert gateway.loop is not None
     gateway.loop.call_soon_threadsafe(admission.release)
-    thread.join(30)
+    thread.join(120)
     assert answers[0].status_code == 200
     assert float(answers[0].headers[HEADER]) >= 0.3

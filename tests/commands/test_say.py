@@ -55,7 +55,7 @@ class FakeGateway:
     def stop(self) -> None:
         """Stop serving."""
         self._uvicorn.should_exit = True
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive()
 
     async def speech(self, request: Request) -> Response:

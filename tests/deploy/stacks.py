@@ -115,7 +115,7 @@ class Load:
 
     def _client(self) -> None:
         body = {"model": "tts-1", "voice": "alloy", "input": "Hello there, my friend."}
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=120) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.post(self._url + "/v1/audio/speech", json=body)

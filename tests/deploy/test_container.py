@@ -148,7 +148,7 @@ def test_up_starts_the_documented_engine_and_waits_until_it_speaks(
     assert printed.count("is complete") == 3
     assert "@sha256:" in printed or "sha256:" in printed, "the image can be pinned"
     assert "it speaks at" in printed
-    voices = httpx.get(f"http://127.0.0.1:{command.port}/v1/audio/voices", timeout=10).json()
+    voices = httpx.get(f"http://127.0.0.1:{command.port}/v1/audio/voices", timeout=120).json()
     assert "belinda" in voices
     facts = json.loads(workshop.docker.run("inspect", NAME))[0]
     documented = DOCUMENTED_ARGUMENTS.replace("--port 8000", f"--port {command.port}")

@@ -89,9 +89,9 @@ def caddy_hides_aborts() -> bool:
 
 def test_a_whole_answer_comes_through(proxy: str) -> None:
     """Every byte of a stream, and an error with its status."""
-    answer = httpx.post(proxy + "/v1/audio/speech", json=SAY, timeout=60)
+    answer = httpx.post(proxy + "/v1/audio/speech", json=SAY, timeout=120)
     assert answer.content == PCM
-    refused = httpx.post(proxy + "/v1/audio/speech", json={**SAY, "voice": "nobody"}, timeout=60)
+    refused = httpx.post(proxy + "/v1/audio/speech", json={**SAY, "voice": "nobody"}, timeout=120)
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "voice_not_found")
 
 
@@ -102,7 +102,7 @@ def test_audio_passes_as_it_comes_and_an_abort_is_an_error(
     if request.node.callspec.params["proxy"] == "caddy" and caddy_hides_aborts():
         pytest.skip("this Caddy ends what breaks off as if it were whole, as the page says")
     plan_faults(engine, "stall-48000", match="striking")
-    with httpx.stream("POST", proxy + "/v1/audio/speech", json=SAY, timeout=60) as answer:
+    with httpx.stream("POST", proxy + "/v1/audio/speech", json=SAY, timeout=120) as answer:
         parts = answer.iter_raw()
         heard = next(parts)
         assert gateway.runtime.service.in_flight == 1
@@ -117,7 +117,7 @@ def test_a_client_that_leaves_frees_the_engine(proxy: str, gateway: Gateway, eng
     counted = {"surface": "openai", "outcome": "cancelled"}
     before = gateway.metric("gateway_requests_total", **counted)
     plan_faults(engine, "stall-48000", match="striking")
-    with httpx.stream("POST", proxy + "/v1/audio/speech", json=SAY, timeout=60) as answer:
+    with httpx.stream("POST", proxy + "/v1/audio/speech", json=SAY, timeout=120) as answer:
         next(answer.iter_raw())
     wait_until(
         lambda: gateway.metric("gateway_requests_total", **counted) > before, "it is cancelled"

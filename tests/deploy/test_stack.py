@@ -194,7 +194,7 @@ def test_several_gateways_share_the_engine_behind_the_front(front: CpuStack) -> 
 def test_a_client_that_leaves_is_noticed_behind_the_front(front: CpuStack) -> None:
     """HAProxy passes the end on, so that nobody's audio keeps an engine busy."""
     body = {"model": "tts-1", "voice": "alloy", "input": SENTENCE * 200, "response_format": "pcm"}
-    with httpx.stream("POST", front.url + "/v1/audio/speech", json=body, timeout=30) as answer:
+    with httpx.stream("POST", front.url + "/v1/audio/speech", json=body, timeout=120) as answer:
         assert answer.status_code == 200
         assert next(answer.iter_raw())
     wait_until(lambda: 'outcome="cancelled"' in front.metrics(), "the gateway notices")
@@ -299,11 +299,11 @@ def test_the_gateway_speaks_through_the_gpu_service(gpu: GpuStack) -> None:
     wait_until(gpu.ready, "the gateway is ready")
 
     def lists_presets() -> bool:
-        listed = httpx.get(f"{gpu.url}/v1/audio/voices", timeout=10).json()["voices"]
+        listed = httpx.get(f"{gpu.url}/v1/audio/voices", timeout=120).json()["voices"]
         return set(PRESETS) <= {voice["name"] for voice in listed}
 
     wait_until(lists_presets, "the presets are listed again")
     body = {"model": "tts-1", "voice": "alloy", "input": "Hello.", "response_format": "pcm"}
-    answer = httpx.post(f"{gpu.url}/v1/audio/speech", json=body, timeout=30)
+    answer = httpx.post(f"{gpu.url}/v1/audio/speech", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     assert len(answer.content) > 10_000

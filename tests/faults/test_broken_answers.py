@@ -187,7 +187,7 @@ def test_an_abort_tells_http_clients_of_every_kind(gateway: Gateway, engine: str
     plan_faults(engine, EARLY)
     body = {"input": PAGE, "voice": VOICE, "response_format": "pcm"}
     url = gateway.url + "/v1/audio/speech"
-    with httpx.stream("POST", url, json=body, timeout=30) as answer:
+    with httpx.stream("POST", url, json=body, timeout=120) as answer:
         parts = answer.iter_raw()
         assert next(parts)
         with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):

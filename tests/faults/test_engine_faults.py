@@ -241,7 +241,7 @@ def test_a_full_house_is_429_with_a_time_to_come_back() -> None:
     ):
         body = {"input": TEXT, "response_format": "pcm"}
         url = running.url + "/v1/audio/speech"
-        with httpx.stream("POST", url, json=body, timeout=30) as busy:
+        with httpx.stream("POST", url, json=body, timeout=120) as busy:
             chunks = busy.iter_raw()
             next(chunks)
             refused = httpx.post(url, json=body)
@@ -262,7 +262,7 @@ def test_a_queued_client_that_leaves_frees_its_place() -> None:
     ):
         body = {"input": TEXT, "response_format": "pcm"}
         url = running.url + "/v1/audio/speech"
-        with httpx.stream("POST", url, json=body, timeout=30) as busy:
+        with httpx.stream("POST", url, json=body, timeout=120) as busy:
             chunks = busy.iter_raw()
             next(chunks)
             with pytest.raises(httpx.ReadTimeout):

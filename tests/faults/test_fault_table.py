@@ -49,7 +49,7 @@ def ask(gateway: Gateway, kind: str) -> tuple[str, bytes]:
     heard = b""
     try:
         with httpx.stream(
-            "POST", gateway.url + "/v1/audio/speech", json=body, timeout=30
+            "POST", gateway.url + "/v1/audio/speech", json=body, timeout=120
         ) as answer:
             if answer.status_code != 200:
                 answer.read()
@@ -73,7 +73,7 @@ def meet(engine: str, fault: str | None, *, always: bool) -> None:
     plan: dict[str, object] = {}
     if fault is not None:
         plan = {"always": fault} if always else {"next": [fault], "match": " "}
-    httpx.post(engine + "/simulator/faults", json=plan, timeout=10).raise_for_status()
+    httpx.post(engine + "/simulator/faults", json=plan, timeout=120).raise_for_status()
 
 
 def tasks(gateway: Gateway) -> int:

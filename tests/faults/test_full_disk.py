@@ -52,14 +52,14 @@ def add(gateway: Gateway, name: str) -> httpx.Response:
         gateway.url + "/v1/audio/voices",
         data={"name": name},
         files={"audio_sample": ("a.wav", wav(tone(3.0, 24_000)), "audio/wav")},
-        timeout=30,
+        timeout=120,
     )
 
 
 def speaks(gateway: Gateway, voice: str) -> bool:
     """Whether a request is answered with audio."""
     body = {"input": "Hello there.", "voice": voice, "response_format": "pcm"}
-    answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=30)
+    answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
     return answer.status_code == 200 and len(answer.content) > 10_000
 
 

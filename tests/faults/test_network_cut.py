@@ -106,14 +106,14 @@ def line() -> Iterator[Line]:
 
 def speak(line: Line, text: str) -> httpx.Response:
     """A buffered request."""
-    return httpx.post(line.gateway.url + "/generate", json={"text": text}, timeout=60)
+    return httpx.post(line.gateway.url + "/generate", json={"text": text}, timeout=120)
 
 
 def test_a_stream_is_aborted_when_the_line_is_cut(line: Line) -> None:
     """The client hears that the answer is not whole, within the idle timeout."""
     body = {"input": TEXT, "voice": "belinda", "response_format": "pcm"}
     url = line.gateway.url + "/v1/audio/speech"
-    with httpx.stream("POST", url, json=body, timeout=60) as answer:
+    with httpx.stream("POST", url, json=body, timeout=120) as answer:
         parts = answer.iter_raw()
         heard = next(parts)
         with line.cut(), pytest.raises(httpx.RemoteProtocolError):
@@ -140,7 +140,7 @@ def test_a_short_silence_is_only_a_delay(line: Line) -> None:
     wait_until(lambda: speak(line, "Hello.").is_success, "the line is whole")
     body = {"input": TEXT, "voice": "belinda", "response_format": "pcm"}
     url = line.gateway.url + "/v1/audio/speech"
-    with httpx.stream("POST", url, json=body, timeout=60) as answer:
+    with httpx.stream("POST", url, json=body, timeout=120) as answer:
         parts = answer.iter_raw()
         heard = next(parts)
         line.cut().close()

@@ -21,7 +21,7 @@ def test_the_report_tells_what_happened(tmp_path: Path) -> None:
     def benchmark(url: str) -> tuple[int, dict[str, Any]]:
         command = [sys.executable, "-m", "loadtest.benchmark", "--url", url]
         command += ["--requests", "8", "--concurrent", "4", "--json", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert "8 requests, 4 at once" in done.stdout
         assert "100%" in done.stderr  # the progress bar
         report = json.loads(file.read_text(encoding="utf-8"))

@@ -170,7 +170,7 @@ def marks(watched: Watched, name: str) -> list[str]:
     answer = httpx.get(
         watched.prometheus + "/api/v1/query_range",
         params={"query": expression_of(expression), "start": now - 120, "end": now, "step": 1},
-        timeout=10,
+        timeout=120,
     )
     return [
         json.dumps(series["metric"])

@@ -58,7 +58,7 @@ class Watched:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Samples that a query finds now."""
         answer = httpx.get(
-            self.prometheus + "/api/v1/query", params={"query": expression}, timeout=10
+            self.prometheus + "/api/v1/query", params={"query": expression}, timeout=120
         )
         assert answer.status_code == 200, f"{expression}: {answer.text}"
         found = answer.json()["data"]["result"]
@@ -140,7 +140,7 @@ class Load:
             (speech, {"input": text, "speed": 99}),
             (self._url + "/generate", {"text": text}),
         ]
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=120) as client:
             for url, body in cycle(bodies):
                 with contextlib.suppress(httpx.RemoteProtocolError):  # broken off, as planned
                     client.post(url, json=body)

@@ -22,7 +22,9 @@ def ask(
     running: RunningPeer, text: str = "Hello there.", path: str = "/v1/audio/speech", **fields: Any
 ) -> tuple[int, httpx.Headers, bytes]:
     """Status, headers and body of a direct request."""
-    with httpx.stream("POST", running.url + path, json={"input": text} | fields, timeout=60) as got:
+    with httpx.stream(
+        "POST", running.url + path, json={"input": text} | fields, timeout=120
+    ) as got:
         try:
             return got.status_code, got.headers, got.read()
         except httpx.RemoteProtocolError:

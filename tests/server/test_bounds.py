@@ -334,7 +334,7 @@ def test_a_voice_sample_is_bounded_before_it_is_decoded(engine: str) -> None:
     with running_gateway(upstreams=engine) as roomy:
         sample = base64.b64encode(bytes(22 * 1024 * 1024)).decode()
         body = {**SPEECH, "reference_audio_base64": sample}
-        answer = httpx.post(roomy.url + "/v1/audio/speech", json=body, timeout=30)
+        answer = httpx.post(roomy.url + "/v1/audio/speech", json=body, timeout=120)
         assert answer.status_code == 413
 
 

@@ -23,7 +23,7 @@ def test_ordinary_texts_are_never_refused_for_the_context(
 ) -> None:
     """Numbers, prices and rare scripts, short and long, with a preset: 200 and audio."""
     body = {"input": TEXTS[name] * times, "voice": "belinda", "response_format": "pcm"}
-    answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
+    answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
     assert (answer.status_code, answer.headers.get("content-type")) == (200, "audio/pcm")
     assert len(answer.content) > 2 * 24_000
 
@@ -32,7 +32,7 @@ def test_the_simulator_counts_with_the_tokenizer(gateway: Gateway, engine: str) 
     """The prompt's length is what the model's tokenizer makes of the text."""
     text = TEXTS["Amharic"].strip()
     body = {"input": text, "voice": "belinda", "response_format": "pcm"}
-    httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60).raise_for_status()
+    httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120).raise_for_status()
     asked = next(
         r for r in engine_state(engine)["requests"][::-1] if r["text"].startswith("\u1230")
     )

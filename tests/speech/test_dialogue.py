@@ -59,7 +59,7 @@ def perform(gateway: Gateway, engine: str, text: str, **fields: Any) -> Performa
     answer = httpx.post(
         gateway.url + "/generate",
         json={"text": text, "response_format": "pcm", **fields},
-        timeout=60,
+        timeout=120,
     )
     assert answer.status_code == 200, answer.text
     after = httpx.get(state).json()

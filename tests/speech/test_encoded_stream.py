@@ -41,7 +41,7 @@ class Held(Transcoder):
         """Encode, in the middle of it waiting for the test."""
         first = super().feed(pcm[:4800])
         self.begun.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(120)
         try:
             self.made = first + super().feed(pcm[4800:])
         except EncodingError as error:

@@ -103,7 +103,7 @@ def test_without_a_preset_the_first_segment_is_the_others_voice(
                 "response_format": "pcm",
                 "stream": True,
             },
-            timeout=60,
+            timeout=120,
         )
     texts = in_order(source, asked.bodies)
     assert flat(" ".join(texts)) == flat(source)
@@ -157,7 +157,7 @@ def test_a_stream_that_breaks_off_is_aborted(gateway: Gateway, engine: str) -> N
     url, body = gateway.url + "/v1/audio/speech", {"input": source, "voice": VOICE}
     heard = bytearray()
     with (
-        httpx.Client(timeout=30) as client,
+        httpx.Client(timeout=120) as client,
         client.stream("POST", url, json={**body, "response_format": "pcm"}) as answer,
         pytest.raises(httpx.RemoteProtocolError),
     ):
@@ -183,7 +183,7 @@ def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
                 assert say(gateway, short).content == expected_pcm(short, VOICE)
             assert not long_answer
         finally:
-            thread.join(60)
+            thread.join(120)
         assert long_answer[0].status_code == 200
         assert engine_state(slow_engine)["peak_running"] == 2
 
@@ -193,7 +193,7 @@ def test_a_client_that_leaves_stops_all_segments(slow_engine: str) -> None:
     with running_gateway(upstreams=slow_engine, max_in_flight=6) as gateway:
         body = {"voice": VOICE, "input": prose(3000), "response_format": "pcm"}
         with (
-            httpx.Client(timeout=30) as client,
+            httpx.Client(timeout=120) as client,
             client.stream("POST", gateway.url + "/v1/audio/speech", json=body) as answer,
         ):
             chunks = answer.iter_raw()
@@ -223,7 +223,7 @@ def test_audio_that_was_made_for_a_client_that_left_stays_counted(slow_engine: s
             return gateway.metric("gateway_audio_tokens_total")
 
         url = gateway.url + "/v1/audio/speech"
-        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+        with httpx.stream("POST", url, json=body, timeout=120) as answer:
             parts = answer.iter_raw()
             while not (heard := tokens()):
                 next(parts)

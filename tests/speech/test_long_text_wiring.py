@@ -77,7 +77,7 @@ def test_a_first_segment_that_was_made_again_is_the_others_reference_without_its
         answer = httpx.post(
             gateway.url + "/generate",
             json={"text": prose(400), "system_prompt": "A hall.", "response_format": "pcm"},
-            timeout=60,
+            timeout=120,
         )
     assert answer.status_code == 200
     broken, first, *others = asked.bodies
@@ -96,7 +96,7 @@ def test_a_later_turn_that_was_made_again_is_the_next_one_s_reference_alone(
     with Asked(engine) as asked:
         plan_faults(engine, "slow", "cut-96000")
         answer = httpx.post(
-            gateway.url + "/generate", json={"text": text, "response_format": "pcm"}, timeout=60
+            gateway.url + "/generate", json={"text": text, "response_format": "pcm"}, timeout=120
         )
     assert answer.status_code == 200
     first, broken, second, third, *_ = asked.bodies
@@ -119,7 +119,7 @@ def test_the_gauge_of_slots_follows_a_long_text(engine: str) -> None:
 
         url, body = gateway.url + "/v1/audio/speech", {"input": prose(1500), "voice": VOICE}
         plan_faults(engine, always="stall-240000")
-        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+        with httpx.stream("POST", url, json=body, timeout=120) as answer:
             parts = answer.iter_raw()  # kept: the stream would be closed with it
             next(parts)
             wait_until(lambda: gauges() == (4, 1), "all slots are in use, by one request")
@@ -143,7 +143,7 @@ def test_behind_the_first_segment_that_fixes_the_voice_the_others_are_made_at_on
         body = {"input": prose(900), "response_format": "opus", "system_prompt": "A calm voice."}
         url = gateway.url + "/v1/audio/speech"
         plan_faults(engine, "slow", always="stall-240000")
-        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+        with httpx.stream("POST", url, json=body, timeout=120) as answer:
             parts = answer.iter_raw()  # kept: the stream would be closed with it
             next(parts)
             wait_until(lambda: engine_state(engine)["running"] == 4, "all slots are in use")

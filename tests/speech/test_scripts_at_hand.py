@@ -23,7 +23,7 @@ def gateway() -> Iterator[Gateway]:
 def speak(gateway: Gateway, text: str) -> httpx.Response:
     """Ask for raw samples."""
     body = {"model": "tts-1", "voice": "alloy", "input": text, "response_format": "pcm"}
-    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
+    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
 
 @pytest.mark.parametrize("text", [RUSSIAN, prose(300) + "\n\n" + RUSSIAN])
@@ -60,7 +60,7 @@ def test_a_word_alone_is_a_short_silence_on_every_surface(
 ) -> None:
     """What a client cut from a longer text is judged as it is within it."""
     body = {field: text, "response_format": "wav", **more}
-    answer = httpx.post(gateway.url + path, json=body, timeout=60)
+    answer = httpx.post(gateway.url + path, json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     assert int(answer.headers["x-unspoken-letters"]) >= 4
     assert not any(answer.content[44:])
@@ -70,7 +70,7 @@ def test_a_word_alone_is_a_short_silence_on_every_surface(
 def made(gateway: Gateway, text: str) -> bytes:
     """The samples of a job."""
     url = gateway.url + "/v1/audio/jobs"
-    job = httpx.post(url, json={"input": text, "response_format": "pcm"}, timeout=60).json()
+    job = httpx.post(url, json={"input": text, "response_format": "pcm"}, timeout=120).json()
     path = f"{url}/{job['id']}"
     state = wait_until(
         lambda: (found := httpx.get(path).json()["state"]) in {"completed", "failed"} and found,

@@ -40,7 +40,7 @@ def run(
             whole=whole,
         )
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(120):
                 while await segment.read():
                     pass
         except (UpstreamProtocolError, ZeroDivisionError) as error:

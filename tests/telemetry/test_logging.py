@@ -79,7 +79,7 @@ def speak(
     """Ask for speech under an id."""
     body = {"input": SPOKEN, "voice": "belinda", "response_format": "pcm", **fields}
     headers = {"x-request-id": request_id, **(headers or {})}
-    return httpx.post(url + "/v1/audio/speech", json=body, headers=headers, timeout=30)
+    return httpx.post(url + "/v1/audio/speech", json=body, headers=headers, timeout=120)
 
 
 def test_a_request_is_one_line_that_tells_all_but_what_was_said(engine: str, heard: Heard) -> None:

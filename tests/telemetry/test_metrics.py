@@ -37,7 +37,7 @@ LABELS = {
 
 def samples(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Every sample of an exposition by name and labels."""
-    text = httpx.get(url + "/metrics", timeout=10).text
+    text = httpx.get(url + "/metrics", timeout=120).text
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -77,7 +77,7 @@ class Client:
     def speak(self, number: int) -> None:
         """One request of a kind that its number decides, on a connection of its own."""
         kind = (self._legacy, self._sse, self._wav, self._pcm, self._invalid)[number % 5]
-        with httpx.Client(base_url=self.url, timeout=60) as client:
+        with httpx.Client(base_url=self.url, timeout=120) as client:
             kind(client, TEXTS[number % len(TEXTS)])
 
     def _legacy(self, client: httpx.Client, text: str) -> None:
@@ -162,9 +162,9 @@ def test_the_counters_equal_what_the_clients_counted(gateway: ServeProcess) -> N
 
 def test_stats_reads_the_same_numbers(gateway: ServeProcess) -> None:
     """`/stats` and `/metrics` never tell two stories."""
-    httpx.post(gateway.url + "/generate", json={"text": TEXTS[0]}, timeout=60)
+    httpx.post(gateway.url + "/generate", json={"text": TEXTS[0]}, timeout=120)
     wait_until(lambda: total(gateway.url, "gateway_in_flight_requests") == 0, "all is counted")
-    stats = httpx.get(gateway.url + "/stats", timeout=10).json()
+    stats = httpx.get(gateway.url + "/stats", timeout=120).json()
     ok = total(gateway.url, "gateway_requests_total", outcome="ok")
     assert stats["successful_requests"] == ok > 0
     assert stats["total_requests"] == total(gateway.url, "gateway_requests_total")
@@ -183,7 +183,7 @@ def test_the_series_do_not_grow_with_what_clients_send(gateway: ServeProcess) ->
         name = f"stranger{number}"
         body = {"input": "Hello.", "voice": name, "model": name, "response_format": name}
         for path in ("/v1/audio/speech", "/generate", f"/{name}"):
-            httpx.post(gateway.url + path, json=body, headers={"x-request-id": name}, timeout=60)
+            httpx.post(gateway.url + path, json=body, headers={"x-request-id": name}, timeout=120)
 
     for number in range(4):
         send(number)
@@ -208,7 +208,7 @@ def test_the_names_keep_to_the_rules_of_prometheus() -> None:
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_promtool_finds_nothing_to_say(gateway: ServeProcess) -> None:
     """Prometheus' own linter is content with a live exposition."""
-    exposition = httpx.get(gateway.url + "/metrics", timeout=10).content
+    exposition = httpx.get(gateway.url + "/metrics", timeout=120).content
     said = subprocess.run(["promtool", "check", "metrics"], input=exposition,
                           capture_output=True, check=False)  # fmt: skip
     assert (said.returncode, said.stdout + said.stderr) == (0, b"")

@@ -36,7 +36,7 @@ def front(rear: Gateway) -> Iterator[Gateway]:
 def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     """Ask for raw samples."""
     body = {"model": "tts-1", "voice": "belinda", "response_format": "pcm", **fields}
-    answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
+    answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     return answer
 
@@ -78,7 +78,7 @@ def test_the_samples_are_identical(
 def test_it_streams(front: Gateway) -> None:
     """The first bytes come long before the last."""
     body = {"model": "tts-1", "voice": "belinda", "input": prose(150), "response_format": "pcm"}
-    with httpx.stream("POST", front.url + "/v1/audio/speech", json=body, timeout=60) as answer:
+    with httpx.stream("POST", front.url + "/v1/audio/speech", json=body, timeout=120) as answer:
         pieces = [len(piece) for piece in answer.iter_raw()]
     assert len(pieces) > 5
 
@@ -94,7 +94,7 @@ def first_byte_seconds(gateway: Gateway, client: httpx.Client) -> float:
 
 def measure(front: Gateway, rear: Gateway, count: int = 40) -> tuple[float, float]:
     """Medians of the first byte in seconds, through both gateways and through one."""
-    with httpx.Client(timeout=60) as client:
+    with httpx.Client(timeout=120) as client:
         pairs = [
             (first_byte_seconds(front, client), first_byte_seconds(rear, client))
             for _ in range(count)

@@ -43,7 +43,7 @@ class Mixed:
     def ask(self, kind: str, **fields: Any) -> httpx.Response:
         """One request of a kind, as raw samples."""
         body = {"model": "tts-1", "response_format": "pcm", **KINDS[kind], **fields}
-        return httpx.post(self.gateway.url + "/v1/audio/speech", json=body, timeout=60)
+        return httpx.post(self.gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
     def kill(self, address: str) -> None:
         """End an engine, and wait until the gateway knows."""

@@ -33,7 +33,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     """Ask for raw samples."""
     body = {"model": "tts-1", "input": TEXT, "response_format": "pcm", **fields}
-    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=60)
+    return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
 
 def test_it_is_found_out(pair: Pair) -> None:
@@ -137,7 +137,7 @@ def test_a_client_that_leaves_ends_the_request() -> None:
     ):
         body = {"model": "tts-1", "voice": "alloy", "input": TEXT * 5, "response_format": "pcm"}
         url = gateway.url + "/v1/audio/speech"
-        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+        with httpx.stream("POST", url, json=body, timeout=120) as answer:
             next(answer.iter_raw())
         wait_until(lambda: server.left, "the server knows")
 

@@ -57,7 +57,7 @@ def taken(admission: Admission) -> Iterator[None]:
 
 async def settle(admission: Admission, queued: int) -> None:
     """Wait until so many wait in line."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while admission.queued != queued:  # noqa: ASYNC110  (it comes over a real socket)
             await asyncio.sleep(0.001)
 

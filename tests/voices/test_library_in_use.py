@@ -134,7 +134,7 @@ async def speak_until(url: str, done: asyncio.Event) -> tuple[Counter[int], list
                 wrong.append(answer.text)
 
     async with (
-        httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client,
+        httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client,
         asyncio.TaskGroup() as group,
     ):
         for number in range(STREAMS):

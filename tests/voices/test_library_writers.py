@@ -43,7 +43,7 @@ def at_once(works: Sequence[Callable[[], LibraryVoice]]) -> list[Outcome]:
             return error
 
     with ThreadPoolExecutor(len(works)) as threads:
-        return [future.result(60) for future in [threads.submit(run, work) for work in works]]
+        return [future.result(120) for future in [threads.submit(run, work) for work in works]]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def meeting(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         barrier = threading.Barrier(writers)
 
         def normalise(*args: Any, **kwargs: Any) -> Any:
-            barrier.wait(30)
+            barrier.wait(120)
             return normalise_recording(*args, **kwargs)
 
         monkeypatch.setattr(library_module, "normalise_recording", normalise)

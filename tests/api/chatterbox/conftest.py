@@ -29,7 +29,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture
 def client(gateway: Gateway) -> Iterator[httpx.Client]:
     """A client of it, with an empty library."""
-    with httpx.Client(base_url=gateway.url, timeout=30) as client:
+    with httpx.Client(base_url=gateway.url, timeout=120) as client:
         yield client
         for voice in client.get("/voices").json()["voices"]:
             client.delete(f"/voices/{voice['name']}").raise_for_status()

@@ -57,7 +57,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clien
     with (
         running_echo() as (address, voice),
         running_gateway(upstreams=address, voices_dir=folder) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         form: dict[str, Any] = {
             "data": {"voice_name": "bob"},

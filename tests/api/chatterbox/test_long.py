@@ -130,7 +130,7 @@ def slow() -> Iterator[tuple[Gateway, httpx.Client]]:
     with (
         running_engine("--voice", "simulated", "--tokens-per-second", "50") as engine,
         running_gateway(upstreams=engine.address) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         yield gateway, client
 
@@ -200,7 +200,7 @@ def test_a_key_sees_its_own_jobs_alone() -> None:
     with (
         running_engine("--voice", "simulated", "--tokens-per-second", "4000") as engine,
         running_gateway(upstreams=engine.address, api_keys=keys) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         anna, bert = (
             {"Authorization": f"Bearer sg-for-{name}-0123456789"} for name in ("anna", "bert")
@@ -220,7 +220,7 @@ def test_a_job_that_runs_ends_with_the_process() -> None:
     with running_engine("--voice", "simulated", "--tokens-per-second", "50") as engine:
         with (
             running_gateway(upstreams=engine.address) as gateway,
-            httpx.Client(base_url=gateway.url, timeout=30) as client,
+            httpx.Client(base_url=gateway.url, timeout=120) as client,
         ):
             for _ in range(3):
                 create(client)

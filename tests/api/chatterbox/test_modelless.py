@@ -111,7 +111,7 @@ def test_an_operator_may_settle_it_and_without_that_surface_it_is_openai(
     """`GATEWAY_MODELLESS=openai`, or no such surface."""
     (engine,) = gateway.runtime.settings.upstreams
     with running_gateway(upstreams=engine, **settings) as other:
-        answer = httpx.post(other.url + PATH, json=SAY, timeout=30)
+        answer = httpx.post(other.url + PATH, json=SAY, timeout=120)
     assert answer.headers["content-type"] == "audio/mpeg"
     assert ANSWERED_AS not in answer.headers
 

@@ -27,7 +27,7 @@ def mounted(address: str, surfaces: str) -> Iterator[httpx.Client]:
     """A client of a gateway with these surfaces."""
     with (
         running_gateway(upstreams=address, surfaces=surfaces) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         for path in SHARED:
             assert client.get(path).status_code == 200, path
@@ -77,7 +77,7 @@ def test_before_an_engine_is_ready_chatterbox_is_told_so() -> None:
     """`/health` is 200 and says that no model is loaded; speech is 503 in both shapes."""
     with (
         running_gateway(upstreams="http://127.0.0.1:9", ready=False) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         health = client.get("/health")
         assert health.status_code == 200

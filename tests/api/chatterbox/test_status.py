@@ -25,13 +25,13 @@ def test_a_request_shows_while_it_runs_and_when_it_is_over() -> None:
     with (
         running_engine("--voice", "simulated", "--tokens-per-second", "120") as engine,
         running_gateway(upstreams=engine.address, show_texts=True) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=60) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         stop = threading.Event()
 
         def listen() -> None:
             with httpx.stream(
-                "POST", gateway.url + "/v1/audio/speech", json={"input": LONG}, timeout=60
+                "POST", gateway.url + "/v1/audio/speech", json={"input": LONG}, timeout=120
             ) as answer:
                 for _ in answer.iter_raw():
                     if stop.is_set():
@@ -62,7 +62,7 @@ def test_a_request_shows_while_it_runs_and_when_it_is_over() -> None:
             assert client.get("/v1/status").json()["is_processing"] is True
         finally:
             stop.set()
-            listener.join(30)
+            listener.join(120)
         wait_until(lambda: history(client), "it is over")
         past = history(client)[0]
         assert past["status"] == "error"  # the listener left
@@ -105,7 +105,7 @@ def test_texts_are_masked_by_default() -> None:
     with (
         running_engine("--voice", "simulated", "--tokens-per-second", "4000") as engine,
         running_gateway(upstreams=engine.address) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=30) as client,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
     ):
         secret = "The password is swordfish."  # noqa: S105 (a text)
         client.post("/audio/speech", json={"input": secret}).raise_for_status()

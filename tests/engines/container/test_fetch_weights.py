@@ -70,7 +70,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         reasons = [line for line in done.stderr.splitlines() if "cannot load" in line]
         assert reasons or "everything is here" in done.stdout, done.stderr

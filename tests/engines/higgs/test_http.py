@@ -34,7 +34,7 @@ def engine(*arguments: str, presets: Path | None = None) -> Iterator[httpx.Clien
     options = EngineOptions(presets=PresetFolder(presets, may_be_empty=True) if presets else None)
     with (
         serving(create_higgs(parsed, options)) as address,
-        httpx.Client(base_url=address, timeout=60) as client,
+        httpx.Client(base_url=address, timeout=120) as client,
     ):
         yield client
 
@@ -170,7 +170,7 @@ def speech_in_background(address: httpx.URL) -> Any:
     pool = ThreadPoolExecutor(1)
 
     def ask() -> bytes:
-        with httpx.Client(base_url=address, timeout=60) as client:
+        with httpx.Client(base_url=address, timeout=120) as client:
             return speech(client).content
 
     result = pool.submit(ask).result

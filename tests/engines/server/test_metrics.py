@@ -61,7 +61,7 @@ def test_the_simulators_cache_fills_with_its_streams() -> None:
         assert usage() == 0
         body = {"model": MODEL_ID, "voice": "vex", "input": "A sentence that takes its time."}
         speech = engine.address + "/v1/audio/speech"
-        with httpx.stream("POST", speech, json=body, timeout=30) as answer:
+        with httpx.stream("POST", speech, json=body, timeout=120) as answer:
             assert answer.status_code == 200
             wait_until(lambda: usage() == 0.25, "a quarter is taken")
         wait_until(lambda: usage() == 0, "nothing is taken")

@@ -130,7 +130,7 @@ class Gateway:
 
     async def over(self, job: Job) -> Job:
         """The job at its end."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             async for seen in self.jobs.watch(job):
                 job = seen
         return job
@@ -167,7 +167,7 @@ class _Prepared(PreparedSpeech):
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for something to become true."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110  (files and counts have no events)
             await asyncio.sleep(0.01)
 
@@ -561,7 +561,7 @@ def test_a_segment_gives_way_to_a_request_and_is_made_again(tmp_path: Path) -> N
         maker.before = hang_once
         job = await gateway.submit()
         await first.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(120):
             await gateway.admission.acquire()
         gateway.admission.release()
         over = await gateway.over(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -50,6 +51,7 @@ from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.samples.decode import decode_pcm
 
 LEAST_RETRIES = 10
+CODEC_THREADS = max(2, os.cpu_count() or 2)
 PROBE_CONNECTIONS = 4  # beside the slots, for each upstream
 
 
@@ -81,7 +83,7 @@ class Runtime:
             settings.queue_timeout_seconds,
         )
         drain.at_begin(self.admission.close)
-        self.executor = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="codec")
+        self.executor = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec")
         key = settings.upstream_api_key
         connections = settings.slots + PROBE_CONNECTIONS * len(settings.upstreams)
         self.client = UpstreamClient(key.get_secret_value() if key else None, connections)
@@ -109,7 +111,7 @@ class Runtime:
         )
         self.activity = Activity(show_texts=settings.show_texts)
         self.catalogue = VoiceCatalogue(
-            lambda: self.pool.voices,
+            listed=lambda: self.pool.voices,
             default=settings.default_voice,
             aliases=settings.voice_aliases,
             everywhere=self.pool.knows_everywhere,

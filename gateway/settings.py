@@ -16,7 +16,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.access.keys import KeyRing, parse_file, parse_keys, read_key_file
@@ -46,7 +53,7 @@ UNDOCUMENTED = frozenset(
         *("connect_timeout_seconds", "idle_timeout_seconds", "slowest_tokens_per_second"),
         *("first_audio_timeout_seconds", "probe_interval_seconds", "turn_pause_seconds"),
         *("head_timeout_seconds", "body_timeout_seconds", "send_timeout_seconds"),
-        *("max_body_bytes", "max_held_body_bytes", "max_connections", "worker_threads"),
+        *("max_body_bytes", "max_held_body_bytes", "max_connections"),
         *("plausible_length_factor", "quiet_limit_seconds", "opus_kbps", "aac_kbps"),
         *("job_slots", "job_lease_seconds", "grafana_url"),
         "engine_restart_seconds",
@@ -65,6 +72,15 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _unset(value: object) -> object:
+    """Take an empty value for none."""
+    return None if value == "" else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Unset = BeforeValidator(_unset)
 
 
 def _base_address(address: str) -> str:
@@ -90,7 +106,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8888, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    published_address: str | None = Field(
+    published_address: Annotated[str | None, Unset] = Field(
         None,
         description="Address on which clients reach the gateway where that is not GATEWAY_HOST, as "
         "with a container's published port; it decides whether keys are needed.",
@@ -106,12 +122,12 @@ class Settings(BaseSettings):
         description="Gateways that share the engines behind one proxy; each takes its part of "
         "slots, queue places and keys' limits.",
     )
-    upstreams: Annotated[tuple[str, ...], NoDecode] = Field(
+    upstreams: Words = Field(
         (),
         description="Base addresses of engines, comma-separated, each as http://… (what speaks "
         "there is found out), higgs+http://… or openai+http://…; empty starts the CPU engine.",
     )
-    engine_command: str | None = Field(
+    engine_command: Annotated[str | None, Unset] = Field(
         None,
         description="Command that starts an engine on an address of its own; `serve` runs it, "
         "starts it again when it dies, and ends it and all that it started.",
@@ -127,13 +143,13 @@ class Settings(BaseSettings):
         description="Time after which an engine that `serve` started is started again when it has "
         "spoken and then stays ejected; 0 never does that.",
     )
-    upstream_api_key: SecretStr | None = Field(
+    upstream_api_key: Annotated[SecretStr | None, Unset] = Field(
         None, description="Bearer key that the upstreams want."
     )
-    upstream_model: str | None = Field(
+    upstream_model: Annotated[str | None, Unset] = Field(
         None, description="Model name to ask the upstreams for; default: what they list first."
     )
-    model_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+    model_aliases: Words = Field(
         (),
         description="Further model names that clients may send for whatever model is served, "
         "comma-separated; `*` is any.",
@@ -143,18 +159,20 @@ class Settings(BaseSettings):
         description="Names that clients may use, as alias=voice,alias=voice; adds to the 13 "
         "OpenAI voices or moves them.",
     )
-    api_keys: SecretStr | None = Field(
+    api_keys: Annotated[SecretStr | None, Unset] = Field(
         None,
         description="Keys that clients must show, comma-separated, as `key` or `name=key`, with "
         "` admin` behind those that may also change voices and use /admin.",
     )
-    api_keys_file: Path | None = Field(
+    api_keys_file: Annotated[Path | None, Unset] = Field(
         None,
         description="File of hashed keys, as `speech-gateway keys new` makes them; read again "
         "when it changes.",
     )
     public_routes: Annotated[
-        tuple[Literal["health", "metrics", "stats", "docs", "voices", "speech"], ...], NoDecode
+        tuple[Literal["health", "metrics", "stats", "docs", "voices", "speech"], ...],
+        NoDecode,
+        BeforeValidator(_split),
     ] = Field(
         ("health",),
         description="Routes that need no key where keys are set, comma-separated: health, metrics, "
@@ -185,7 +203,7 @@ class Settings(BaseSettings):
         description="Folder of what the gateway keeps: voices, and the audio of jobs; made at the "
         "start. In the image it is /data.",
     )
-    voices_dir: Path | None = Field(
+    voices_dir: Annotated[Path | None, Unset] = Field(
         None,
         description="Folder of the voice library, where an engine's container reads it too as its "
         "--voice-presets-dir; default: voices in GATEWAY_DATA_DIR.",
@@ -306,14 +324,10 @@ class Settings(BaseSettings):
     mp3_kbps: int = Field(96, ge=8, le=320, description="Bit rate of MP3 answers.")
     opus_kbps: int = Field(48, ge=8, le=256, description="Bit rate of Opus answers.")
     aac_kbps: int = Field(64, ge=8, le=320, description="Bit rate of AAC answers.")
-    worker_threads: int = Field(
-        default_factory=lambda: max(2, os.cpu_count() or 2),
-        ge=1,
-        le=256,
-        description="Threads that encode audio; default: one a core, at least two.",
-    )
     surfaces: Annotated[
-        tuple[Literal["openai", "generate", "chatterbox", "page"], ...], NoDecode
+        tuple[Literal["openai", "generate", "chatterbox", "page"], ...],
+        NoDecode,
+        BeforeValidator(_split),
     ] = Field(
         ("openai", "generate", "chatterbox", "page"),
         min_length=1,
@@ -331,7 +345,7 @@ class Settings(BaseSettings):
         description="Show the first 100 characters of texts under /v1/status and its history, as "
         "Chatterbox servers do; a mask stands there otherwise.",
     )
-    cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None,
         description="Origins whose web pages may call the gateway, comma-separated; `*` is any, "
         "empty is none. Default: any where keys are set, else this machine's own pages.",
@@ -354,13 +368,6 @@ class Settings(BaseSettings):
         False,
         description="Show the first 200 characters of each text in the log; off, no text is there.",
     )
-
-    @field_validator(
-        "upstreams", "surfaces", "cors_origins", "public_routes", "model_aliases", mode="before"
-    )
-    @classmethod
-    def _split_lists(cls, value: object) -> object:
-        return _split(value)
 
     @field_validator("upstreams")
     @classmethod
@@ -415,20 +422,6 @@ class Settings(BaseSettings):
         if value is not None:
             parse_file(read_key_file(value))
         return value
-
-    @field_validator(
-        "published_address",
-        "engine_command",
-        "upstream_model",
-        "upstream_api_key",
-        "api_keys",
-        "api_keys_file",
-        "voices_dir",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Settings:

@@ -10,7 +10,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cache, partial
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -26,36 +26,25 @@ from gateway.api.routes import EVENTS_TYPE, JSON, REFERENCE, BodySchema, Route
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 
-class Description:
-    """The description of the API, made when it is first asked for.
+def description_routes(routes: Sequence[Route]) -> list[Route]:
+    """The routes that describe all routes, themselves included.
 
     Args:
-        routes: All that are mounted, by then.
+        routes: All that are mounted when the description is first asked for.
     """
+    document = cache(partial(openapi_document, routes))
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._routes = routes
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(document())
 
-    @cached_property
-    def _document(self) -> dict[str, Any]:
-        return openapi_document(self._routes)
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(docs_page(document()))
 
-    async def openapi(self, _: Request) -> Response:
-        """`GET /openapi.json`."""
-        return JSONResponse(self._document)
-
-    async def docs(self, _: Request) -> Response:
-        """`GET /docs`: the same for people."""
-        return HTMLResponse(docs_page(self._document))
-
-
-def description_routes(routes: Sequence[Route]) -> list[Route]:
-    """The routes that describe all routes, themselves included."""
-    description, show = Description(routes), partial(Route, "GET", surface=OPERATIONS, group=DOCS)
+    show = partial(Route, "GET", surface=OPERATIONS, group=DOCS)
     return [
-        show("/openapi.json", description.openapi, summary="This description"),
+        show("/openapi.json", openapi, summary="This description"),
         *(
-            show(path, description.docs, summary="The same for people", produces=("text/html",))
+            show(path, docs, summary="The same for people", produces=("text/html",))
             for path in ("/docs", "/redoc")  # FastAPI's two pages, which its servers' users know
         ),
     ]

@@ -50,7 +50,7 @@ def default_text(field: str) -> str:
     """The default of a field as text, for tables."""
     info = Settings.model_fields[field]
     if info.default_factory is not None:
-        return {"worker_threads": "(cores)", "data_dir": "(user data)"}[field]
+        return {"data_dir": "(user data)"}[field]
     return as_text(info.default)
 
 

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.errors import (
@@ -86,10 +86,11 @@ class Slots(Protocol):
         """Give it back."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Prober:
     """Keeps the state of one upstream true.
 
-    Args:
+    Attributes:
         upstream: The state that it changes.
         client: The process' HTTP client.
         model: The configured model name, or None for what the upstream lists first.
@@ -100,36 +101,24 @@ class Prober:
         changed: Called with the health whenever it changes.
     """
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        client: UpstreamClient,
-        *,
-        model: str | None,
-        admission: Slots,
-        interval_seconds: float,
-        decode: Decode,
-        aliases: Mapping[str, str] = MappingProxyType({}),
-        changed: Callable[[bool], None] = lambda _: None,
-    ) -> None:
-        self._changed = changed
-        self._upstream = upstream
-        self._client = client
-        self._aliases = aliases
-        self._decode = decode
-        self._server: KnownServer | None = None
-        self._why = ""
-        self._model = model
-        self._admission = admission
-        self._interval_seconds = interval_seconds
-        self._wake = asyncio.Event()
-        self._probes = 0
-        self._steady = 0
-        self._told: str | None = None  # the fault that the log has told last
+    upstream: Upstream
+    client: UpstreamClient
+    model: str | None
+    admission: Slots
+    interval_seconds: float
+    decode: Decode
+    aliases: Mapping[str, str]
+    changed: Callable[[bool], None]
+    _server: KnownServer | None = None
+    _why: str = ""
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _probes: int = 0
+    _steady: int = 0
+    _told: str | None = None  # the fault that the log has told last
 
     def __repr__(self) -> str:
         """State, for tests and logs."""
-        upstream = self._upstream
+        upstream = self.upstream
         return f"<Prober {upstream.address} {upstream.state}, {upstream.failures} failures>"
 
     def eject(self, reason: str) -> None:
@@ -138,19 +127,19 @@ class Prober:
         All that ran on it fails at once: only the first failure counts, or the pause before the
         first probe would be the longest one.
         """
-        if self._upstream.healthy:
-            self._upstream.healthy = False
-            self._upstream.fault = reason
-            self._upstream.failures += 1
+        if self.upstream.healthy:
+            self.upstream.healthy = False
+            self.upstream.fault = reason
+            self.upstream.failures += 1
             self._steady = 0
-            self._changed(False)
+            self.changed(False)
             self._told = reason
-            logger.warning("upstream %s ejected: %s", self._upstream.address, reason)
+            logger.warning("upstream %s ejected: %s", self.upstream.address, reason)
             self._wake.set()
 
     def _fail(self, reason: str) -> None:
         """A probe failed; a reason is told once, when it is a new one and no matter of a start."""
-        upstream = self._upstream
+        upstream = self.upstream
         if upstream.healthy:
             self.eject(reason)
             return
@@ -163,12 +152,12 @@ class Prober:
 
     def suspect(self) -> None:
         """A generation hung: look closer at once."""
-        self._upstream.suspect = True
+        self.upstream.suspect = True
         self._wake.set()
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        upstream = self._upstream
+        upstream = self.upstream
         while True:
             try:
                 await self.probe()
@@ -176,7 +165,7 @@ class Prober:
                 logger.exception("probe of %s failed in an unforeseen way", upstream.address)
                 self._fail("its probe failed in an unforeseen way")
             # A failure that a generation meets ends the pause between two good probes.
-            if upstream.healthy and not await self._woken(self._interval_seconds):
+            if upstream.healthy and not await self._woken(self.interval_seconds):
                 continue
             if not upstream.healthy:
                 # Nothing shortens this pause: it is what keeps a sick engine from being knocked on.
@@ -184,10 +173,10 @@ class Prober:
 
     def _pause(self) -> float:
         chance = random.random()  # noqa: S311  (spreads probes, no secret)
-        return pause_before_probe(self._upstream.failures, self._interval_seconds, chance)
+        return pause_before_probe(self.upstream.failures, self.interval_seconds, chance)
 
     def _plan_next(self, seconds: float) -> float:
-        self._upstream.next_probe = time.monotonic() + seconds
+        self.upstream.next_probe = time.monotonic() + seconds
         return seconds
 
     async def _woken(self, seconds: float) -> bool:
@@ -204,14 +193,14 @@ class Prober:
 
     async def probe(self) -> None:
         """Ask once and note what was learnt; never raises a GatewayError."""
-        upstream = self._upstream
+        upstream = self.upstream
         try:
             if upstream.healthy and not upstream.suspect:
                 self._probes += 1
                 if self._server is not None or self._probes % LISTS_EVERY_PROBES == 0:
                     await self._refresh_lists()
                 else:
-                    await self._client.get(upstream.address, "/health", PROBE_SECONDS)
+                    await self.client.get(upstream.address, "/health", PROBE_SECONDS)
                 self._steady += 1
                 if self._steady >= STEADY_PROBES:
                     upstream.failures = 0
@@ -228,7 +217,7 @@ class Prober:
 
     async def _try_again(self) -> None:
         """Half open: one warm-up decides whether others may come."""
-        upstream = self._upstream
+        upstream = self.upstream
         upstream.probing = True
         try:
             await self._identify()
@@ -244,7 +233,7 @@ class Prober:
         upstream.fault = self._told = None
         if not upstream.healthy:
             upstream.healthy = True
-            self._changed(True)
+            self.changed(True)
             languages = ", ".join(upstream.capabilities.languages or ("as its model has them",))
             logger.info(
                 "upstream %s is ready: %s, languages: %s",
@@ -252,12 +241,12 @@ class Prober:
             )
 
     async def _refresh_lists(self) -> None:
-        upstream, address = self._upstream, self._upstream.address
+        upstream, address = self.upstream, self.upstream.address
         models, context_tokens = await self._models()
         voices = await self._voices()
         if not models or not voices:
             raise UpstreamProtocolError("The upstream lists no model or no voice.")
-        upstream.aliases = spread(OPENAI_VOICE_NAMES, voices, self._aliases)
+        upstream.aliases = spread(OPENAI_VOICE_NAMES, voices, self.aliases)
         if (models, voices) != (upstream.models, upstream.voices):
             logger.info("upstream %s lists %s", address, ", ".join((*models, *voices)))
         upstream.models, upstream.voices = models, voices
@@ -294,13 +283,13 @@ class Prober:
             return (*listed, *server.voices)
         if server is None or listed:
             return listed
-        own = [v for a, v in self._aliases.items() if v != OPENAI_VOICES.get(a)]
+        own = [v for a, v in self.aliases.items() if v != OPENAI_VOICES.get(a)]
         return tuple(dict.fromkeys([*own, *server.voices]))
 
     async def _asked(self, path: str, *, needed: bool) -> bytes | None:
         """An answer's body, or None where there is no such route and none is needed."""
         try:
-            return await self._client.get(self._upstream.address, path, PROBE_SECONDS)
+            return await self.client.get(self.upstream.address, path, PROBE_SECONDS)
         except (UpstreamRouteUnknown, UpstreamRejected) as error:
             if needed:
                 raise UpstreamProtocolError(NO_ENGINE) from error
@@ -308,7 +297,7 @@ class Prober:
 
     async def _identify(self) -> None:
         """Find out what the upstream is, from questions that cost nothing, and log what told so."""
-        upstream = self._upstream
+        upstream = self.upstream
         answers = Answers(
             capabilities=await self._json(CAPABILITIES_PATH),
             models=await self._json(MODELS_PATH),
@@ -325,7 +314,7 @@ class Prober:
             logger.info("upstream %s is taken for %s: %s", upstream.address, name, found.why)
         self._server, upstream.capabilities = found.server, found.capabilities
         upstream.dialect = (
-            OpenAIDialect(found.server, self._decode)
+            OpenAIDialect(found.server, self.decode)
             if found.server
             else HiggsDialect(takes_seed=found.capabilities.seed)
         )
@@ -338,7 +327,7 @@ class Prober:
         """
         is_list = path in {MODELS_PATH, VOICES_PATH}
         try:
-            return json.loads(await self._client.get(self._upstream.address, path, PROBE_SECONDS))
+            return json.loads(await self.client.get(self.upstream.address, path, PROBE_SECONDS))
         except (UpstreamRouteUnknown, UpstreamRejected):
             return None
         except UpstreamProtocolError as error:
@@ -350,7 +339,7 @@ class Prober:
         return None
 
     async def _warm_up(self) -> None:
-        upstream = self._upstream
+        upstream = self.upstream
         generation = Generation(
             text=WARM_UP_TEXT,
             voice=upstream.voices[0],
@@ -360,13 +349,13 @@ class Prober:
             max_tokens=WARM_UP_TOKENS,
             chunking=PROFILES["standard"],
         )
-        call = upstream.dialect.call(generation, self._model or upstream.models[0])
+        call = upstream.dialect.call(generation, self.model or upstream.models[0])
         patience = RECHECK_SECONDS if upstream.spoken else WARM_UP_SECONDS
         timeouts = Timeouts(PROBE_SECONDS, patience, patience)
         # At the front: in an overload the queue would refuse the one request that brings relief.
-        await self._admission.acquire(first=True)
+        await self.admission.acquire(first=True)
         try:
-            async with await self._client.open(upstream.address, call, timeouts) as stream:
+            async with await self.client.open(upstream.address, call, timeouts) as stream:
                 if not await stream.read():
                     raise UpstreamProtocolError("The upstream made no audio.")
                 while await stream.read():
@@ -376,4 +365,4 @@ class Prober:
                 raise
             raise UpstreamTimeout(LOADING) from error
         finally:
-            self._admission.release()
+            self.admission.release()

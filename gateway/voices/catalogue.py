@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -27,51 +28,47 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
+@dataclass(slots=True)
 class VoiceCatalogue:
     """The library's voices, the engines' presets, and the aliases of both.
 
-    Args:
-        presets: Tells the presets that the engines list.
+    Attributes:
+        listed: Tells the presets that the engines list.
         default: The voice of requests that name none: a preset or an alias.
         aliases: From the settings.
         everywhere: Whether all engines have a preset.
         library: The voice library.
         threads: Where recordings are read.
+        keeper: Runs the library's changes.
     """
 
-    def __init__(
-        self,
-        presets: Callable[[], Sequence[str]],
-        *,
-        default: str,
-        aliases: Mapping[str, str],
-        everywhere: Callable[[str], bool] = lambda _: True,
-        library: VoiceLibrary,
-        threads: Executor,
-    ) -> None:
-        self.default = default
-        self.keeper = VoiceKeeper(library)
-        self._presets = presets
-        self._aliases = aliases
-        self._everywhere = everywhere
-        self._library = library
-        self._threads = threads
-        self._told = False
+    listed: Callable[[], Sequence[str]]
+    default: str
+    aliases: Mapping[str, str]
+    everywhere: Callable[[str], bool]
+    library: VoiceLibrary
+    threads: Executor
+    keeper: VoiceKeeper = field(init=False)
+    _told: bool = False
+
+    def __post_init__(self) -> None:
+        """Let nothing but the keeper change the library."""
+        self.keeper = VoiceKeeper(self.library)
 
     @property
     def snapshot(self) -> Snapshot:
         """The library's voices as they are now."""
-        return self._library.snapshot
+        return self.library.snapshot
 
     @property
     def presets(self) -> list[str]:
         """Presets of the engines that the library does not have."""
-        return self.snapshot.outside(self._presets())
+        return self.snapshot.outside(self.listed())
 
     @property
     def names(self) -> list[str]:
         """Every name that may stand as a request's voice."""
-        return names_of_voices(self._aliases, self._presets(), self.snapshot)
+        return names_of_voices(self.aliases, self.listed(), self.snapshot)
 
     async def change(
         self,
@@ -85,7 +82,7 @@ class VoiceCatalogue:
             QueueFull: Too many changes wait.
             GatewayError: What the method raises.
         """
-        return await self.keeper.change(partial(work, self._library, *arguments, **named))
+        return await self.keeper.change(partial(work, self.library, *arguments, **named))
 
     def choose(self, name: str | None) -> ChosenVoice:
         """What a client's word for a voice means; None is the default voice.
@@ -96,21 +93,21 @@ class VoiceCatalogue:
         chosen = choose_voice(
             name,
             default=self.default,
-            aliases=self._aliases,
-            listed=self._presets(),
+            aliases=self.aliases,
+            listed=self.listed(),
             library=self.snapshot,
             now=time.time(),
         )
         wanted = fold(self.default if name is None else name)
-        shared = chosen.preset is None or self._everywhere(chosen.preset)
-        if chosen.recorded is None and not shared and wanted in self._aliases:
+        shared = chosen.preset is None or self.everywhere(chosen.preset)
+        if chosen.recorded is None and not shared and wanted in self.aliases:
             # Engines with other voices: the name goes along, and each has its own voice for it.
             return ChosenVoice(wanted)
         return chosen
 
     def check_default(self) -> None:
         """Log, once, that no engine and no library has the default voice."""
-        if self._told or not self._presets():
+        if self._told or not self.listed():
             return
         with suppress(VoiceNotFound):
             self.choose(None)
@@ -133,5 +130,5 @@ class VoiceCatalogue:
         Raises:
             VoiceNotFound, InvalidRequest.
         """
-        read = partial(self._library.read_audio, voice)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+        read = partial(self.library.read_audio, voice)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, read)

@@ -41,6 +41,7 @@ class Probed:
             admission=admission,
             interval_seconds=5.0,
             decode=decode_pcm,
+            aliases={},
             changed=self.told.append,
         )
 

@@ -32,7 +32,6 @@ LONG_FILES = frozenset(
     {
         "engines/container/docker_engine.py",
         "engines/container/fetch_weights.py",
-        "engines/higgs/codec.py",
         "engines/higgs/kernels/sampler.py",
         "engines/higgs/loop.py",
         "engines/server/app.py",
@@ -58,7 +57,7 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    "gateway": 14800,
+    "gateway": 14770,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

@@ -23,7 +23,7 @@ from gateway.telemetry.request_record import current_record
 from gateway.upstream.dialect import SAMPLES_PER_TOKEN
 
 FIRST_SLICE_BYTES = 9_600  # 0.2 s: every codec has bytes after that (AAC needs 0.1 s)
-COUNT_EVERY_SECONDS = 0.5  # finer than any scrape
+COUNT_EVERY_SECONDS = 2.0  # finer than any scrape
 SLICE_BYTES = 48_000  # 1 s: a few milliseconds of a thread for the slowest codec
 
 

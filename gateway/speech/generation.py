@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.speech.prepare import GenerationPlan
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.retry import Running, TooShort
+from gateway.upstream.wait_limit import WaitLimit
 
 logger = logging.getLogger("gateway.speech")
 
@@ -142,10 +142,7 @@ class Deadline:
 
     def __init__(self, source: Source, deadline: float) -> None:
         self._source = source
-        self._reader: asyncio.Task[object] | None = None
-        self._over = False
-        # One timer for all reads: a scope around each costs as much as the read itself.
-        self._timer = asyncio.get_running_loop().call_at(deadline, self._end)
+        self._limit = WaitLimit(deadline)
 
     @property
     def received_bytes(self) -> int:
@@ -158,23 +155,13 @@ class Deadline:
         Raises:
             UpstreamTimeout: The deadline has passed.
         """
-        reader = self._reader = asyncio.current_task()
         try:
-            if not self._over:
+            with self._limit:
                 return await self._source.read()
-        except asyncio.CancelledError:
-            if not self._over or reader is None or reader.uncancel():
-                raise
-        finally:
-            self._reader = None
-        raise UpstreamTimeout("The whole request took too long.") from None
-
-    def _end(self) -> None:
-        self._over = True
-        if self._reader is not None:
-            self._reader.cancel()
+        except TimeoutError:
+            raise UpstreamTimeout("The whole request took too long.") from None
 
     def close(self) -> None:
         """Close the source."""
-        self._timer.cancel()
+        self._limit.close()
         self._source.close()

@@ -26,6 +26,7 @@ from gateway.errors import (
 )
 from gateway.upstream.dialect import Call, Parser
 from gateway.upstream.parsers import parse_error_body
+from gateway.upstream.wait_limit import WaitLimit
 
 # The container closes idle connections after 5.0 s (docs/contract.md section 1); a connection
 # reused at that moment would be reset.
@@ -101,7 +102,8 @@ class PcmStream:
         self.parser = parser
         self._response = response
         self._timeouts = timeouts
-        self._deadline: float | None = deadline  # of the first audio, in loop time
+        self._limit = WaitLimit(deadline)  # of the first audio, then of each wait
+        self._started = False
         self._now = asyncio.get_running_loop().time
         self.ended = False
 
@@ -112,20 +114,20 @@ class PcmStream:
             UpstreamTimeout: No audio in time.
             UpstreamProtocolError: Error text, or an answer that broke off.
         """
-        deadline = self._deadline
+        if self._started:
+            # One bound for the whole wait: bytes without audio keep no stream alive.
+            self._limit.at = self._now() + self._timeouts.idle_seconds
         while not self.ended:
             try:
                 data = self._response.content.read_nowait()
                 if not data:
-                    # One deadline for the whole wait: bytes without audio keep no stream alive.
-                    deadline = deadline or self._now() + self._timeouts.idle_seconds
-                    async with asyncio.timeout_at(deadline):
+                    with self._limit:
                         data = await self._response.content.readany()
             except FOREIGN_ERRORS as error:
                 raise _translated(error) from error
             pcm = self.parser.feed(data) if data else await self._finish()
             if pcm:
-                self._deadline = None
+                self._started = True
                 return pcm
         return b""
 
@@ -146,6 +148,7 @@ class PcmStream:
 
     def close(self) -> None:
         """Drop the connection unless the answer was read to its end. Synchronous, idempotent."""
+        self._limit.close()
         if self.ended:
             self._response.release()
         else:

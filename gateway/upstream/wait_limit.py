@@ -45,9 +45,9 @@ class WaitLimit:
         """
         waiter, self._waiter = self._waiter, None
         over, self._over = self._over, False
-        if over and waiter is not None and waiter.uncancel() == 0:
-            if kind is asyncio.CancelledError:
-                raise TimeoutError from error
+        cancelled = kind is asyncio.CancelledError
+        if over and waiter is not None and waiter.uncancel() == 0 and cancelled:
+            raise TimeoutError from error
 
     def _ring(self) -> None:
         self._timer = None

@@ -283,7 +283,8 @@ def _killed_at_random(engine: str, folder: Path, kills: int) -> None:
     for _ in range(kills):
         with _serving(engine, folder) as serve:
             before = made
-            enough = before + chance.randint(0, (segments - 2) // kills)
+            # More may be made than was waited for: never wait for what there is not.
+            enough = min(segments - 1, before + chance.randint(0, (segments - 2) // kills))
 
             def so_far() -> int:
                 return int(_job(serve, job_id)["segments_made"])
@@ -306,6 +307,6 @@ def test_a_job_survives_three_kills(tmp_path: Path) -> None:
 
 @pytest.mark.prove
 def test_a_job_survives_fifty_kills(tmp_path: Path) -> None:
-    """The same, far more often."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "20000") as engine:
+    """The same, far more often, before an engine that is slow enough for all of them."""
+    with running_engine("--voice", "simulated", "--tokens-per-second", "3000") as engine:
         _killed_at_random(engine.address, tmp_path, 50)

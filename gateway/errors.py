@@ -245,7 +245,7 @@ class UpstreamRouteUnknown(UpstreamProtocolError):
 
 
 class UpstreamBusy(UpstreamProtocolError):
-    """The upstream answered 408, 429 or 5xx: what it was asked stays open."""
+    """The upstream answered 408, 429, 502, 503 or 504: what it was asked stays open."""
 
 
 class UpstreamRejected(UpstreamProtocolError):

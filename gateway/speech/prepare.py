@@ -267,8 +267,7 @@ class PreparedSpeech:
 def needs_of(request: SpeechRequest) -> Needs:
     """What the first generation of a request needs of an engine."""
     return Needs(
-        references=len(request.references),
-        wordless=not all(reference.transcript for reference in request.references),
+        references=request.references,
         scene=request.system_prompt is not None,
         dialogue=request.text.is_dialogue,
         scripts=scripts_in(request.text.spoken),

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
+from gateway.upstream.dialect import Reference
 
 
 class ReferenceField(Enum):
@@ -141,16 +142,14 @@ class Needs:
     """What a generation needs of an engine.
 
     Attributes:
-        references: So many recordings.
-        wordless: The transcript of one of them is missing.
+        references: The recordings to imitate.
         scene: A scene prompt, which instructions can stand in for.
         dialogue: Turns of several speakers in one text.
         text_characters: Length of the text.
         scripts: Of its letters.
     """
 
-    references: int = 0
-    wordless: bool = False
+    references: tuple[Reference, ...] = ()
     scene: bool = False
     dialogue: bool = False
     text_characters: int = 0
@@ -162,13 +161,13 @@ NO_NEEDS = Needs()
 
 def lacking(can: Capabilities, needs: Needs) -> str | None:
     """What an engine lacks for a generation, in words that end "No engine at hand …", or None."""
-    count, characters = needs.references, needs.text_characters
+    count, characters = len(needs.references), needs.text_characters
     lacks = None
     if count and can.references is ReferenceField.NONE:
         lacks = "imitates a recorded voice"
     elif count > can.most_references:
         lacks = f"takes {count} recordings at once"
-    elif needs.wordless and can.transcripts:
+    elif can.transcripts and not all(reference.transcript for reference in needs.references):
         lacks = "imitates a recorded voice without its transcript"
     elif needs.dialogue and not can.dialogue:
         lacks = "reads a dialogue in several voices"

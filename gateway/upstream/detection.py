@@ -125,10 +125,8 @@ def _server_of(address: str, answers: Answers) -> tuple[KnownServer | None, str]
 
 
 def _has(answer: Any) -> bool:
-    return isinstance(answer, dict) and any(isinstance(answer.get(k), list) for k in _LISTS)
-
-
-_LISTS = ("data", "voices")
+    keys = ("data", "voices")
+    return isinstance(answer, dict) and any(isinstance(answer.get(key), list) for key in keys)
 
 
 def _told(models: Any, *keys: str) -> Iterable[str]:

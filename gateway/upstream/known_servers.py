@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.upstream.capabilities import Capabilities, ReferenceField, scripts_of
+from gateway.upstream.capabilities import HIGGS, Capabilities, ReferenceField, scripts_of
 
 OPENAI_VOICE_NAMES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
@@ -53,7 +53,6 @@ class KnownServer:
 # developers.openai.com/api/reference: pcm is 24 kHz s16le and comes while it is made
 OPENAI = KnownServer(
     Capabilities("openai", instructions=True, preset_in_scene=True, longest_text_characters=4096),
-    model="gpt-4o-mini-tts",
 )
 # Unknown servers are asked for WAV: its header tells the rate, and servers that know one format
 # alone (travisvn's, devnen's) know this one.
@@ -100,7 +99,6 @@ KOKORO_FASTAPI = KnownServer(
         languages=("en", "es", "fr", "hi", "it", "ja", "pt", "zh"),
         scripts=scripts_of(("en", "hi", "ja", "zh")),
     ),
-    fields={"stream": True},  # its default; said aloud because OpenAI has no such field
 )
 # travisvn/chatterbox-tts-api a5f4661 app/api/endpoints/speech.py
 TRAVISVN = KnownServer(
@@ -122,15 +120,12 @@ LITELLM = KnownServer(
 )
 # docs/compatibility.md
 GATEWAY = KnownServer(
-    Capabilities(
-        "speech-gateway",
+    replace(
+        HIGGS,
+        engine="speech-gateway",
         references=ReferenceField.REFERENCES,
         most_references=8,
-        scene=True,
-        instructions=True,
-        dialogue=True,
         seed=True,
-        sampling=True,
         longest_text_characters=100_000,
     ),
     fields={"sample_rate": 24_000, "normalize": False},

@@ -52,6 +52,9 @@ _RETRYABLE_REFUSALS = {
 }
 
 
+_BUSY = (502, 503, 504)  # of a proxy, or of a server that starts or is overloaded
+
+
 def _require_whole(aligner: Aligner) -> None:
     """Refuse an answer that ends within a sample.
 
@@ -294,7 +297,7 @@ def parse_error_body(status: int, body: bytes) -> GatewayError:
     if 400 <= status < 500:  # noqa: PLR2004
         sentence = str(envelope.get("message") or envelope.get("detail") or "")
         return UpstreamRejected(f"The upstream refused the request ({name}).", sentence)
-    failed = UpstreamBusy if status >= 500 else UpstreamProtocolError  # noqa: PLR2004
+    failed = UpstreamBusy if status in _BUSY else UpstreamProtocolError
     return failed(f"The upstream failed ({name}).")
 
 

@@ -107,8 +107,7 @@ def voice_at(generation: Generation, upstream: Upstream) -> str | None:
 def needs_of(generation: Generation) -> Needs:
     """What a generation needs of an engine."""
     return Needs(
-        references=len(generation.references),
-        wordless=not all(reference.transcript for reference in generation.references),
+        references=generation.references,
         scene=generation.system_prompt is not None,
         dialogue=is_dialogue(generation.text),
         text_characters=len(generation.text),

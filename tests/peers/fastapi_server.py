@@ -1,7 +1,7 @@
 """Runs the application of one of three servers with its model replaced, in its checkout.
 
 `python fastapi_server.py travisvn|devnen|kokoro PORT`. Replaced: the packages `chatterbox`,
-`kokoro` and `phonemizer`, and the files of Kokoro's model.
+`kokoro`, `phonemizer` and `torchaudio`, and the files of Kokoro's model.
 """
 
 from __future__ import annotations
@@ -76,6 +76,12 @@ class Phonemizer:
         return list(texts)
 
 
+def save(target: Any, audio: Any, rate_hz: int, **_: Any) -> None:
+    """In place of torchaudio's `save`, whose codecs need another package: a WAV file."""
+    writer = importlib.import_module("soundfile")
+    writer.write(target, audio.T.numpy(), rate_hz, format="WAV")
+
+
 def prepare_chatterbox() -> None:
     """The package that travisvn's and devnen's servers load."""
     languages = {"en": "English", "de": "German"}
@@ -84,6 +90,7 @@ def prepare_chatterbox() -> None:
     provide("chatterbox.tts", ChatterboxTTS=Chatterbox, punc_norm=lambda text: text)
     provide("chatterbox.mtl_tts", **shared)
     provide("chatterbox.tts_turbo", ChatterboxTurboTTS=Chatterbox)
+    provide("torchaudio", save=save)
     stand_in("chatterbox.models", "perth", "torchaudio")
     config = Path("config.yaml")
     if config.exists():

@@ -80,7 +80,7 @@ def travisvn(running: RunningPeer) -> None:
     """travisvn/chatterbox-tts-api a5f4661."""
     assert ask(running, response_format="mp3")[2][:4] == b"RIFF"
     path = "/v1/audio/speech/stream"
-    assert ask(running, path=path)[2][40:44] == (0x7FFFFFFF - 36).to_bytes(4, "little")
+    assert ask(running, path=path)[2][40:44] == b"\xff" * 4
     assert ask(running, f"Please {FAILING}.", path=path)[0] == BROKEN
     assert ask(running, "a" * 3001)[0] == 400
 
@@ -90,7 +90,8 @@ def devnen(running: RunningPeer) -> None:
     assert httpx.get(running.url + "/v1/models").status_code == 404
     (voice, *_) = httpx.get(running.url + "/v1/audio/voices").json()["voices"]
     known: dict[str, Any] = {"model": "chatterbox", "voice": voice, "response_format": "wav"}
-    assert "Content-Length" in ask(running, **known)[1]
+    whole = ask(running, **known)[2]
+    assert int.from_bytes(whole[40:44], "little") == len(whole) - 44
     assert ask(running, f"Please {FAILING}.", **known)[0] == 500
 
 

@@ -45,12 +45,8 @@ ENGINES = {
 }
 PIECE_BYTES = 9_600
 FAILING = "explode"  # what a text says to make the model fail
-# Sizes that stand in the headers of streams, and say nothing.
-WAV_SIZES = {
-    "travisvn": 0x7FFFFFFF - 36,
-    "vllm-omni": 0xFFFFFFFF - 36,
-    "vllm-omni higgs v2": 0xFFFFFFFF - 36,
-}
+# Those that stream a WAV, and the size in its header that says nothing.
+WAV_KINDS, WAV_SIZE = ("travisvn", "vllm-omni", "vllm-omni higgs v2"), 0xFFFFFFFF - 36
 
 
 def pcm_of(text: str, voice: str) -> bytes:
@@ -128,9 +124,8 @@ class SpeechServer:
         if FAILING in text:
             return self._failure()
         pcm = self._resampled(pcm_of(text, voice))
-        if self.kind in WAV_SIZES:
-            start = header(self.rate_hz, WAV_SIZES[self.kind])
-            return self._stream(start + pcm, "audio/wav", {})
+        if self.kind in WAV_KINDS:
+            return self._stream(header(self.rate_hz, WAV_SIZE) + pcm, "audio/wav", {})
         return self._answer(pcm)
 
     def _answer(self, pcm: bytes) -> Response:

@@ -294,15 +294,18 @@ async def test_a_question_without_an_answer_leaves_an_upstream_unidentified(
     """It is taken for nothing else meanwhile, and for what it is once it answers."""
     monkeypatch.setattr(probes, "PROBE_SECONDS", 0.2)
     client = UpstreamClient(None, 4)
-    asked = ("/capabilities", "/v1/models", "/v1/audio/voices", "/", "/health/liveliness")
+    lists = ("/v1/models", "/v1/audio/voices")
+    asked = (*lists, "/capabilities", "/", "/health/liveliness")
+    ways = itertools.product(asked, ("late", "503", "429"))
     try:
         with running_server(kind) as (address, server):
-            for server.failing in itertools.product(asked, ("late", "500", "503", "429")):
+            for server.failing in (*ways, *itertools.product(lists, ("500",))):
                 probed = Probed(address, client, Admission(1, 0, 5.0))
                 await probed.prober.probe()
                 assert not probed.upstream.spoken, server.failing
                 assert (probed.upstream.models, server.asked) == ((), []), server.failing
-            server.failing = None
+            # A page that is broken for good says nothing: devnen's `/` is with a newer Starlette.
+            server.failing = None if kind == "litellm" else ("/", "500")
             monkeypatch.setattr(probes, "PROBE_SECONDS", 5.0)
             await probed.prober.probe()
             assert probed.upstream.capabilities.engine == ENGINES[kind]

@@ -1,4 +1,4 @@
-"""`create_app(settings)`: what lives as long as the process, and the routes. Wiring only."""
+"""The application: wires the objects of a process and the routes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ Result = TypeVar("Result")
 
 
 class Runtime:
-    """What lives as long as the process: client, pool, probes, threads."""
+    """The objects that live as long as the process: client, pool, probes, threads."""
 
     def __init__(self, settings: Settings, drain: Drain, engine: Supervisor | None) -> None:
         self.engine = engine
@@ -230,7 +230,7 @@ def routes_of(runtime: Runtime) -> list[Route]:
 
 
 def _facts(runtime: Runtime) -> dict[str, Any]:
-    """What the page must know; it is told to everybody."""
+    """The facts that the page reads; they are public."""
     settings = runtime.settings
     return {
         "version": __version__,
@@ -296,10 +296,3 @@ class Application:
             probes.cancel()
             await asyncio.wait([probes])
             await runtime.aclose()
-
-
-def create_app(
-    settings: Settings, drain: Drain | None = None, engine: Supervisor | None = None
-) -> Application:
-    """Build the ASGI application; see `Application`."""
-    return Application(settings, drain, engine)

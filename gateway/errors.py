@@ -1,4 +1,4 @@
-"""The exception tree: every failure that a client can be told about, with status and code.
+"""The exception tree: every failure that an answer can report, with status and code.
 
 Foreign errors are translated into one of these once, at the boundary where they arise; each
 surface renders them in its own shape, and nothing decides by message text.

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.api.routes import Route
-from gateway.app import Runtime, create_app
+from gateway.app import Application, Runtime
 from gateway.commands.serve import KEEP_ALIVE_SECONDS
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.http_protocol import bounded_protocol
@@ -55,7 +55,7 @@ class Gateway:
         self._settings = load_settings(**{**defaults, **settings})
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._app = create_app(self._settings)
+        self._app = Application(self._settings)
         self.crowd = Crowd(bounds_of(self._settings))
         config = uvicorn.Config(
             self._app,

@@ -220,7 +220,7 @@ class Callers:
         self._callers: dict[str, Caller] = {}
 
     def __repr__(self) -> str:
-        """Who is known, for tests and logs."""
+        """The callers' names, for tests and logs."""
         return f"<Callers {sorted(self._callers)}>"
 
     def get(self, name: str = ANONYMOUS, limits: Limits | None = None) -> Caller:

@@ -1,6 +1,6 @@
 """Routes for operators of the upstreams: the state of each, and draining one.
 
-Who may call them is the door's business (access.py). Here, and only here, addresses are told.
+The access check decides who may call them. No other route tells addresses.
 """
 
 from __future__ import annotations

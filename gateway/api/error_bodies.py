@@ -102,7 +102,7 @@ def _render_travisvn(error: GatewayError) -> Response:
 
 
 def _headers(error: GatewayError) -> dict[str, str]:
-    """Headers that tell a client when to come back, or what to do else."""
+    """Headers of an error answer: when to retry, how to authenticate, which methods are allowed."""
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))

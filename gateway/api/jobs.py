@@ -169,7 +169,7 @@ class JobsSurface:
         return JSONResponse(self._shown(await self._job(request)))
 
     async def delete(self, request: Request) -> Response:
-        """`DELETE /{id}`: the job and its audio, whatever it does."""
+        """`DELETE /{id}`: removes the job and its audio, in any state."""
         job = await self._job(request)
         await self.jobs.delete(job)
         return JSONResponse({"id": job.id, "object": "audio.job.deleted", "deleted": True})
@@ -229,7 +229,7 @@ class JobsSurface:
             yield b"event: deleted\ndata: {}\n\n"
 
     def _shown(self, job: Job) -> dict[str, Any]:
-        """A job as this surface tells it; times are Unix seconds."""
+        """The JSON of a job; times are Unix seconds."""
         complete = job.state is State.COMPLETED
         return {
             "id": job.id,

@@ -1,4 +1,4 @@
-"""Names of models: those that upstreams list, and those that clients send for whatever speaks."""
+"""Names of models: those that upstreams list, and aliases of the served one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15
 def resolve_model(
     name: str | None, served: Sequence[str], aliases: Sequence[str] = ()
 ) -> str | None:
-    """The model that a name means: one that an upstream lists, or None for whatever is served.
+    """Resolves a name to a model that an upstream lists, or None for the served one.
 
     Args:
         name: From the client.

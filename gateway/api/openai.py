@@ -189,7 +189,7 @@ class OpenAISurface(SpeechSurface):
         files: tuple[tuple[str, bytes], ...],
         scene: str | None,
     ) -> Cast:
-        """Who speaks: the voices of a request, as the engine is told."""
+        """Resolves the voices of a request into preset, prompt and references."""
         named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
         named = voice_of_file(self.catalogue, fields.audio_prompt_path) or named
         samples: tuple[Reference, ...] = ()

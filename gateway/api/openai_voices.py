@@ -177,7 +177,7 @@ def _text(form: Form, name: str) -> str | None:
 
 
 def _described(voice: LibraryVoice) -> dict[str, Any]:
-    """A library voice as OpenAI shows it, and what else there is to know."""
+    """The JSON of a library voice: OpenAI's fields, and the gateway's own."""
     return {
         "id": voice.id,
         "name": voice.name,

@@ -1,4 +1,4 @@
-"""Routes for those who run the gateway: is it alive, is it ready, what has it done.
+"""Routes of operation: health, readiness, statistics and metrics.
 
 None of them touches an upstream: they answer from what the probes found last.
 """

@@ -1,4 +1,4 @@
-"""Who speaks a text: from the words and samples of a request to preset, prompt and references.
+"""Resolves a request's voices and samples into preset, prompt and references.
 
 A sample decides over a named voice; in a dialogue each speaker has a preset's description, a
 recording of the library, or the client's own words.
@@ -23,7 +23,7 @@ _SPEAKER = re.compile(r"(?:SPEAKER)?(\d{1,3})")
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """How the engine is told who speaks.
+    """The voices of a request, in the engine's terms.
 
     Attributes:
         preset: One that it lists, or None where the prompt decides.
@@ -52,7 +52,7 @@ async def cast_voices(
     system_prompt: str | None = None,
     instructions: str | None = None,
 ) -> Cast:
-    """Decide who speaks.
+    """Resolve the voices of a request.
 
     Args:
         catalogue: All voices.

@@ -1,4 +1,4 @@
-"""FFmpeg's libraries as this process wants them: silent, and without threads of their own.
+"""Frames and filter graphs of FFmpeg, with its log and its thread pools switched off.
 
 One request is one worker thread's work; parallel work comes from many requests at a time.
 """

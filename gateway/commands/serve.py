@@ -21,7 +21,7 @@ from types import FrameType
 
 import uvicorn
 
-from gateway.app import create_app
+from gateway.app import Application
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
 from gateway.server.http_protocol import bounded_protocol
@@ -201,7 +201,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def greeting(settings: Settings, host: str, port: int) -> Iterator[str]:
-    """What the log says at the start: the address, who may change voices, and a line to try.
+    """The log lines of the start: the address, who may change voices, and a command to try.
 
     Args:
         settings: Those in force.
@@ -228,7 +228,7 @@ def _serve(settings: Settings, listener: socket.socket, engine: Supervisor | Non
         logger.info(line)
     drain = Drain()
     config = uvicorn.Config(
-        partial(create_app, settings, drain, engine),
+        partial(Application, settings, drain, engine),
         factory=True,
         log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,

@@ -1,4 +1,4 @@
-"""How the gateway ends: nothing new begins, what runs may finish, the rest is cut honestly.
+"""Shuts the gateway down: no new requests, time for running ones, then an abort.
 
 Closing the listener at once is what a load balancer understands best: a refused connection has
 begun nothing, so that it goes to another gateway, whereas a 503 would go to the client.
@@ -25,7 +25,7 @@ GIVE_BACK_SECONDS = 3.0  # for the application to give back what it holds; the p
 
 
 class Drain:
-    """Where the gateway stands between serving and gone.
+    """The state of the shutdown.
 
     Attributes:
         begun: No new request is taken.

@@ -1,4 +1,4 @@
-"""What one process speaks now and has spoken lately, for people who watch it.
+"""The current and the latest requests of one process, for the status routes.
 
 The straight line notes every request here as it begins and ends; the memory for those that are
 over is bounded, and of their texts nothing is kept but what the operator allows.
@@ -125,7 +125,7 @@ class RequestProgress:
 
     @property
     def likely_end(self) -> float | None:
-        """Unix time of its end, at the pace so far; None while nothing tells."""
+        """Estimated Unix time of its end, at the pace so far; None before any audio."""
         share = self.share
         return self.started + self.seconds / share if share else None
 

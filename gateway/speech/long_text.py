@@ -211,7 +211,7 @@ class SegmentedSource:
         return self._received_bytes + sum(s.received_bytes for s, _ in self._segments)
 
     async def open(self) -> None:
-        """Wait for the first audio, so that a failure before it is an honest status."""
+        """Wait for the first audio: a failure before it can still be answered with a status."""
         self._first = await self.read()
 
     async def read(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What a client wants spoken, free of any surface's field names and of any upstream's.
+"""The speech request, free of any surface's and any upstream's field names.
 
 Surfaces build a `SpeechRequest`; the straight line reads it and never changes it.
 """

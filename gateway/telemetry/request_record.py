@@ -1,4 +1,4 @@
-"""What is known of one request, gathered on its way and told once, in the log."""
+"""The record of one request: filled on its way, logged once at its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN_TEXT_CHARACTERS = 200
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What is known of a request when it ends; None where it never came to that.
+    """The log's fields of a request; None where a step was not reached.
 
     A request that speaks several texts sums up their characters and audio.
 

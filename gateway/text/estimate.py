@@ -1,4 +1,4 @@
-"""How long a text may take to say: the bounds that tell speech from a runaway or a cut answer.
+"""Estimates how long a text takes to say, with bounds for runaways and cut answers.
 
 A character's script gives its pace; the bounds are wide on purpose, because a slow honest reading
 must never be cut and a quick one never be refused.
@@ -42,7 +42,7 @@ class Pace:
 
 
 def _letters(per_second: float) -> Pace:
-    """A script's pace: nobody reads four times as fast as usual, or four times as slowly."""
+    """The pace of a script: a quarter and four times the usual rate are the bounds."""
     return Pace(0.25 / per_second, 1 / per_second, 4 / per_second)
 
 

@@ -1,4 +1,4 @@
-"""What Chatterbox's two knobs mean to an engine that has neither: words about the scene.
+"""Translates Chatterbox's two knobs into words about the scene, for engines without them.
 
 `exaggeration` is how lively a voice is, `cfg_weight` how fast it speaks (low is slow); both count
 0.5 as neutral. The words are those of the model's own examples.
@@ -34,7 +34,7 @@ class Expression:
 
 
 def knob_of(value: object) -> float | None:
-    """A knob's value from a client that nobody has checked; None for what is no number."""
+    """Parses an unchecked knob's value; None for anything but a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

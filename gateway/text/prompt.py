@@ -148,5 +148,5 @@ def system_prompt_for(
 
 
 def describe_voice(voice: str) -> str | None:
-    """What the chat route is told of a preset that it cannot be given, or None."""
+    """The description of a preset for the chat route, which takes no presets; or None."""
     return _DESCRIPTIONS.get(voice)

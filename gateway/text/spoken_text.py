@@ -1,4 +1,4 @@
-"""What a text says about itself: its speakers, its silence, its likely length. Read once, carried.
+"""The facts of a text, computed once: its speakers, its silence, its likely length.
 
 Everything behind the surfaces asks this value, and never the text again.
 """
@@ -47,7 +47,7 @@ class SpokenText:
 
 
 def spoken_form(written: str) -> str:
-    """A text as it is read out: its markup as the rendered page, written as the model knows it."""
+    """Renders a text's markup as a page, and writes it the way the model was trained."""
     return normalise(readable(written))
 
 

@@ -1,6 +1,6 @@
 """The upstreams, what is known of each, and the choice of one for a generation.
 
-The choice is a pure function over plain state; probes (health.py) change that state, leases count
+The choice is a pure function over plain state; probes (probes.py) change that state, leases count
 what runs.
 """
 

@@ -138,7 +138,7 @@ class Prober:
             self._wake.set()
 
     def _fail(self, reason: str) -> None:
-        """A probe failed; a reason is told once, when it is a new one and no matter of a start."""
+        """Note a failed probe; log its reason once, unless the engine is still starting."""
         upstream = self.upstream
         if upstream.healthy:
             self.eject(reason)
@@ -180,7 +180,7 @@ class Prober:
         return seconds
 
     async def _woken(self, seconds: float) -> bool:
-        """Wait so long, or until a failure is told; whether one was."""
+        """Wait so long, or until a failure is reported; whether one was."""
         self._plan_next(seconds)
         try:
             async with asyncio.timeout(seconds):
@@ -256,7 +256,7 @@ class Prober:
             upstream.prompt_tokens.clear()
 
     async def _models(self) -> tuple[tuple[str, ...], int]:
-        """The models and the smallest context that the upstream tells."""
+        """The models that the upstream lists, and its smallest context."""
         body = await self._asked(MODELS_PATH, needed=self._server is not DEVNEN)
         if body is None:
             return (DEVNEN.model,), CONTEXT_TOKENS
@@ -296,7 +296,7 @@ class Prober:
             return None
 
     async def _identify(self) -> None:
-        """Find out what the upstream is, from questions that cost nothing, and log what told so."""
+        """Identify the upstream by requests that cost nothing, and log the reason."""
         upstream = self.upstream
         answers = Answers(
             capabilities=await self._json(CAPABILITIES_PATH),

@@ -1,4 +1,4 @@
-"""One generation, started on an upstream that can speak it, and tried again while that is honest.
+"""Starts a generation on an upstream that can make it, and retries before the first audio.
 
 Whatever fails before the first audio may be repeated elsewhere; after that the failure belongs to
 the caller, because bytes of this audio may have reached a client.

@@ -1,4 +1,4 @@
-"""From what a client sends of a voice sample to the reference that a prompt carries."""
+"""Turns a client's voice sample into the reference that a prompt carries."""
 
 from __future__ import annotations
 

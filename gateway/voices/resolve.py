@@ -1,4 +1,4 @@
-"""Which voice a name means, and how the engine is told: by a preset's name, or by a recording.
+"""Resolves a name to a voice: an engine's preset, or a recording of the library.
 
 A name goes to the engine only where it surely means the same there: an engine answers one that it
 does not know with its first preset, and says nothing (docs/contract.md section 2).
@@ -28,7 +28,7 @@ LIBRARY_LABEL = "library"
 
 @dataclass(frozen=True, slots=True)
 class ChosenVoice:
-    """What a name means.
+    """The voice that a name means.
 
     Attributes:
         preset: The engine's name for it; None where only the recording can tell.

@@ -1,10 +1,14 @@
-"""Chapters of a text file: headings of Markdown, and chapter lines of plain text."""
+"""Chapters of a text file, by Markdown headings or chapter lines, and their segments."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+from gateway.speech.jobs.job import Chapter, SegmentRecord
+from gateway.text.boundary import Boundary
+from gateway.text.split import Segment
 
 # An ATX heading of the first two levels; deeper ones are sections, read with their chapter.
 _MARKDOWN = re.compile(r" {0,3}#{1,2}[ \t]+(?P<title>\S.*?)(?:[ \t]+#+)?[ \t]*")
@@ -17,7 +21,9 @@ _PLAIN = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 LONGEST_TITLE_CHARACTERS = 200
+SegmentsOf = Callable[[str], Iterator[Segment]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +76,31 @@ def _plain_headings(lines: list[str]) -> Iterator[tuple[int, str]]:
         heading = _PLAIN.fullmatch(line)
         if heading:
             yield number, heading["title"].strip()
+
+
+def plan_segments(
+    parts: Sequence[Part],
+    segments_of: SegmentsOf,
+    *,
+    every_paragraph: bool,
+) -> tuple[tuple[SegmentRecord, ...], tuple[Chapter, ...]]:
+    """What each generation of a job says, and where its chapters begin.
+
+    Args:
+        parts: Its chapters, in order.
+        segments_of: Splits a text.
+        every_paragraph: Cut at every paragraph, so that the pause there is the job's to set.
+    """
+    records: list[SegmentRecord] = []
+    chapters: list[Chapter] = []
+    for part in parts:
+        if part.title is not None:
+            chapters.append(Chapter(part.title, len(records)))
+        before = Boundary.CHAPTER
+        for text in _BLANK_LINES.split(part.text) if every_paragraph else [part.text]:
+            for segment in segments_of(text):
+                records.append(SegmentRecord(len(records), segment.text, before))
+                before = Boundary.SENTENCE
+            before = max(before, Boundary.PARAGRAPH)
+    # A text with nothing to say is a short silence, as for every request.
+    return tuple(records) or (SegmentRecord(0, "", Boundary.CHAPTER),), tuple(chapters)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,14 +19,13 @@ from gateway.errors import (
     SegmentLost,
     WrongJobState,
 )
-from gateway.speech.jobs.chapters import Part
-from gateway.speech.jobs.job import ACTIVE, FINAL, Chapter, Job, Notes, SegmentRecord, State
+from gateway.speech.jobs.chapters import Part, plan_segments
+from gateway.speech.jobs.job import ACTIVE, FINAL, Job, Notes, SegmentRecord, State
 from gateway.speech.jobs.runner import Runner
 from gateway.speech.jobs.store import NewJob, Store
 from gateway.speech.jobs.store_thread import StoreThread, open_store
 from gateway.speech.prepare import PreparedSpeech
 from gateway.text.boundary import Boundary
-from gateway.text.split import Segment
 
 logger = logging.getLogger("gateway.jobs")
 
@@ -35,37 +33,6 @@ MOST_OPEN = 64  # jobs of one folder that are not over
 MOST_CHARACTERS = 2_000_000  # two long novels
 LOOK_SECONDS = 1.0  # how often a watcher looks whether another process has changed a job
 CLEAN_SECONDS = 600.0
-_BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
-
-SegmentsOf = Callable[[str], Iterator[Segment]]
-
-
-def plan_segments(
-    parts: Sequence[Part],
-    segments_of: SegmentsOf,
-    *,
-    every_paragraph: bool,
-) -> tuple[tuple[SegmentRecord, ...], tuple[Chapter, ...]]:
-    """What each generation of a job says, and where its chapters begin.
-
-    Args:
-        parts: Its chapters, in order.
-        segments_of: Splits a text.
-        every_paragraph: Cut at every paragraph, so that the pause there is the job's to set.
-    """
-    records: list[SegmentRecord] = []
-    chapters: list[Chapter] = []
-    for part in parts:
-        if part.title is not None:
-            chapters.append(Chapter(part.title, len(records)))
-        before = Boundary.CHAPTER
-        for text in _BLANK_LINES.split(part.text) if every_paragraph else [part.text]:
-            for segment in segments_of(text):
-                records.append(SegmentRecord(len(records), segment.text, before))
-                before = Boundary.SENTENCE
-            before = max(before, Boundary.PARAGRAPH)
-    # A text with nothing to say is a short silence, as for every request.
-    return tuple(records) or (SegmentRecord(0, "", Boundary.CHAPTER),), tuple(chapters)
 
 
 class Jobs:
@@ -202,7 +169,7 @@ class Jobs:
         return (await self._store(Store.request, job.id)).text.written
 
     async def search(self, text: str) -> set[str]:
-        """Ids of the jobs whose text or name holds some characters, whatever their case."""
+        """Ids of the jobs whose text or name contains a text, in any letter case."""
         return await self._store(Store.search, text)
 
     async def annotate(self, job: Job, notes: Notes) -> Job:
@@ -263,7 +230,7 @@ class Jobs:
         return await self._add(new)
 
     async def delete(self, job: Job) -> None:
-        """Forget a job and its audio, whatever it does."""
+        """Delete a job and its audio, in any state."""
         await self._store(Store.delete, job.id)
         self._poke(job.id)
 

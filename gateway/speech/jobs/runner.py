@@ -129,7 +129,7 @@ class Runner:
                 logger.warning("jobs stay leased until their lease is over: %s", error)
 
     async def _look(self) -> None:
-        """Count a heartbeat, drop what is lost, and take what nobody works on."""
+        """Count a heartbeat, stop work on lost leases, and lease jobs that are free."""
         held = await self.store(Store.beat, self.holder)
         for job_id, task in self._tasks.items():
             if job_id not in held:
@@ -151,7 +151,7 @@ class Runner:
         self.metrics.oldest_job.set(max(0.0, time.time() - min(begun)) if begun else 0.0)
 
     def _is_free(self, job: Job) -> bool:
-        """Whether nobody works on it, or its holder's heartbeat stands still."""
+        """Whether a job has no holder, or its holder's heartbeat stands still."""
         if job.holder is None or job.holder == self.holder:
             return True
         now = time.monotonic()
@@ -171,7 +171,7 @@ class Runner:
         self._poked.set()
 
     async def _work(self, job: Job) -> None:
-        """One job to its end; a failure is told in it."""
+        """Work on one job to its end; a failure is stored in it."""
         try:
             request = await self.store(Store.request, job.id)
             await self.store(Store.recover, job.id)
@@ -280,7 +280,7 @@ class Runner:
         return await self.store(write, *arguments, **named)
 
     async def _in_spare_slot(self, make: Callable[[], Awaitable[bytes]], asked: float) -> bytes:
-        """Make something in a slot that no live request wants; again when one wanted it."""
+        """Make something in a spare slot, again when a live request needed the slot."""
         while True:
             patience_seconds = max(0.0, asked + PATIENCE_SECONDS - time.monotonic())
             async with self.admission.spare(patience_seconds) as slot:
@@ -333,7 +333,7 @@ class Runner:
 
 
 def pauses_of(job: Job) -> dict[Boundary, float]:
-    """The silence that a job wants at its joins, in seconds."""
+    """The pauses of a job at its joins, in seconds."""
     return {
         Boundary.PARAGRAPH: job.paragraph_pause_seconds,
         Boundary.CHAPTER: job.chapter_pause_seconds,

@@ -88,7 +88,7 @@ class NewJob:
 
 
 class LeaseLost(Exception):
-    """Another process works on the job now, or nobody shall work on it any more."""
+    """Another process holds the job's lease, or the job is paused, ended or deleted."""
 
 
 class Store:
@@ -230,7 +230,7 @@ class Store:
         return {row["state"]: row["jobs"] for row in rows}
 
     def search(self, text: str) -> set[str]:
-        """Ids of the jobs whose text or name holds some characters, whatever their case."""
+        """Ids of the jobs whose text or name contains a text, in any letter case."""
         rows = self._rows(
             "SELECT id FROM jobs WHERE instr(lower(text), lower(:text)) OR "
             "instr(lower(coalesce(json_extract(notes, '$.display_name'), '')), lower(:text))",
@@ -317,7 +317,7 @@ class Store:
     # What the process that works on a job does
 
     def take(self, job: Job, holder: str) -> bool:
-        """Become a job's holder, if nobody has changed it since it was read.
+        """Take a job's lease, if the job has not changed since it was read.
 
         A holder counts its heartbeats in the row. Who sees the same holder and the same count for
         long, by its own monotonic clock, takes the job over; clocks are never compared.

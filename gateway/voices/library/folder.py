@@ -170,7 +170,7 @@ def _lock(descriptor: int) -> None:
 
 
 def unusable(error: OSError) -> LibraryUnusable:
-    """What a client is told when the folder fails."""
+    """The client's error for a folder that fails."""
     return LibraryUnusable(
         f"The voice library's folder cannot be used: {error.strerror or 'I/O error'}.",
         retry_after_seconds=RETRY_AFTER_SECONDS,

@@ -75,7 +75,7 @@ class VoiceLibrary:
         return self._config.current()
 
     def check(self) -> None:
-        """Tell a damaged folder from an empty one; `snapshot` goes on with what it knows.
+        """Raise if config.json is damaged; `snapshot` keeps the last good state.
 
         Raises:
             LibraryUnusable.

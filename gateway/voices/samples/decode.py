@@ -1,4 +1,4 @@
-"""A stranger's audio file into samples, with every cost bounded before it is paid.
+"""Decodes an untrusted audio file into samples, with bounded memory and time.
 
 The file's first bytes choose one of seven demuxers, and FFmpeg is held to it: it reads from memory
 alone, opens nothing else, and stops at the first sample, packet, read or second too many.

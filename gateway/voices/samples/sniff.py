@@ -1,4 +1,4 @@
-"""Which of the readable formats a file is, by its first bytes: names and media types may lie.
+"""Detects the format of an audio file by its first bytes: names and media types may be wrong.
 
 Only these seven are ever opened, so a playlist, a script or a picture reaches no parser at all.
 """
@@ -50,5 +50,5 @@ def without_id3(data: bytes) -> bytes:
 
 
 def label_of(demuxer: str) -> str:
-    """The format's name as people know it."""
+    """The format's usual name."""
     return {"mov": "M4A", "matroska": "WebM", "aac": "AAC"}.get(demuxer, demuxer.upper())

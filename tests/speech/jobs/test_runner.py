@@ -313,7 +313,7 @@ def test_a_holder_that_was_stopped_for_long_changes_nothing(tmp_path: Path) -> N
 
 
 def _added(store: Store, **changes: Any) -> Job:
-    from gateway.speech.jobs.jobs import plan_segments  # noqa: PLC0415
+    from gateway.speech.jobs.chapters import plan_segments  # noqa: PLC0415
 
     segments, chapters = plan_segments(
         split_chapters(TEXT, markdown=False),

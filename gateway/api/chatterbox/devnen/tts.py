@@ -61,7 +61,7 @@ class DevnenBody(TextOptions):
 
 @dataclass(frozen=True, slots=True)
 class DevnenSpeech(SpeechSurface):
-    """`POST /tts`: the body's fields tell which of the two servers it is written for.
+    """Serves `POST /tts` of both servers; the body's fields decide which one is meant.
 
     Attributes:
         travisvn: Takes bodies with `input`; all others are devnen's.

@@ -1,4 +1,4 @@
-"""What travisvn/chatterbox-tts-api tells about itself: models, languages, settings, routes."""
+"""The descriptive routes of travisvn/chatterbox-tts-api: models, languages, settings, paths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEVICE = "upstream"  # the model is elsewhere; what it runs on is not known here
 
 
 def health_fields(*, ready: bool, default_voice: str) -> dict[str, Any]:
-    """What Chatterbox's clients read of `/health`."""
+    """The fields of `/health` that Chatterbox's clients read."""
     return {
         "model_loaded": ready,
         "device": DEVICE,

@@ -131,7 +131,7 @@ def preview_of(job: Job, *, show_texts: bool) -> str:
 
 
 def remaining_seconds(job: Job) -> int | None:
-    """How long a job will probably still run; None where nothing tells."""
+    """Estimates the seconds until a job ends; None without an estimate."""
     if job.state is not State.PROCESSING or job.started is None or not job.made_seconds:
         return None
     return round((job.updated - job.started) * (1 / job.share - 1))
@@ -181,7 +181,7 @@ def created_of(job: Job) -> dict[str, Any]:
 
 
 def progress_of(job: Job) -> dict[str, Any]:
-    """How far it is; chunks are segments of the text, told from the audio made."""
+    """The progress of a job; its chunks are segments of the text."""
     return {
         "job_id": job.id,
         "overall_progress": round(100 * job.share, 1),

@@ -166,7 +166,7 @@ class TravisvnSpeech(SpeechSurface):
         samples: tuple[Reference, ...],
         scene: str | None,
     ) -> tuple[Cast, bool]:
-        """Who speaks, and whether that is the default voice for want of the one that was named."""
+        """Chooses the voices, and tells whether the default stands in for an unknown one."""
         cast = partial(
             cast_voices,
             self.catalogue,
@@ -185,12 +185,12 @@ class TravisvnSpeech(SpeechSurface):
 
 
 def speed_within(speed: float | None) -> float:
-    """A speed as near to what was asked for as there is."""
+    """Clamps a speed to SPEED_RANGE; None is 1."""
     return 1.0 if speed is None else min(max(speed, SPEED_RANGE[0]), SPEED_RANGE[1])
 
 
 def temperature_within(temperature: float | None) -> float | None:
-    """A temperature at which the engine still speaks; None leaves its default."""
+    """Clamps a temperature to what the engine can speak at; None leaves its default."""
     return None if temperature is None else min(max(temperature, 0.0), HIGHEST_TEMPERATURE)
 
 

@@ -1,4 +1,4 @@
-"""What runs and what ran, as travisvn/chatterbox-tts-api tells it; each process knows its own.
+"""The status routes of travisvn/chatterbox-tts-api: this process's current and past requests.
 
 The activity of every surface is shown, as one engine speaks for them all.
 """
@@ -56,7 +56,7 @@ class ClearQuery(LenientFields):
 
 
 def progress_of(entry: RequestProgress) -> dict[str, Any]:
-    """How far a request is; its chunks are segments of its text, told from its likely length."""
+    """The progress of a request; its chunks are estimated from the text's likely length."""
     total, share = entry.chunks, entry.share
     current = min(total, 1 + int(share * total)) if share else 0
     if entry.step is Step.WAITING:
@@ -75,7 +75,7 @@ def progress_of(entry: RequestProgress) -> dict[str, Any]:
 
 
 def record_of(entry: RequestProgress) -> dict[str, Any]:
-    """All that is told of a request."""
+    """The record of a request."""
     error = entry.error or ("cancelled" if entry.step is Step.CANCELLED else None)
     return {
         "request_id": entry.id,
@@ -183,7 +183,7 @@ class TravisvnStatus:
         return JSONResponse(body)
 
     async def progress(self, _: Request) -> Response:
-        """`GET /status/progress`: little enough to be asked every second."""
+        """`GET /status/progress`: a short answer, for clients that poll every second."""
         running = self.activity.running
         if not running:
             return JSONResponse(

@@ -130,29 +130,16 @@ class GenerateSurface(SpeechSurface):
         references: tuple[Reference, ...] = ()
         if body.reference_audio_base64:
             references = (await self._reference(body),)
-        preset, label = None, LIBRARY_LABEL
-        system_prompt = system_prompt_for(
-            text.speakers, voice=None, system_prompt=body.system_prompt
-        )
-        named = voice_of_file(self.catalogue, body.audio_prompt_path) or body.voice
-        if named and not references:
-            cast = await cast_voices(
-                self.catalogue,
-                text,
-                voice=named,
-                voices={},
-                system_prompt=body.system_prompt,
-            )
-            preset, label, references = cast.preset, cast.label, cast.references
-            system_prompt = cast.system_prompt
         request = SpeechRequest(
             surface=GENERATE.name,
             text=text,
-            voice=preset,
-            voice_label=label,
+            voice=None,
+            voice_label=LIBRARY_LABEL,
             response_format=body.response_format,
             buffered=not body.stream,
-            system_prompt=system_prompt,
+            system_prompt=system_prompt_for(
+                text.speakers, voice=None, system_prompt=body.system_prompt
+            ),
             references=references,
             directed=bool(body.system_prompt),
             sampling=Sampling(
@@ -164,6 +151,11 @@ class GenerateSurface(SpeechSurface):
                 max_tokens=body.max_tokens if "max_tokens" in body.model_fields_set else None,
             ),
         )
+        named = voice_of_file(self.catalogue, body.audio_prompt_path) or body.voice
+        if named and not references:
+            request = await cast_voices(
+                self.catalogue, request, voice=named, system_prompt=body.system_prompt
+            )
         headers = {
             "X-Sample-Rate": str(request.sample_rate_hz),
             "X-Mode": "multi-speaker" if text.is_dialogue else "single",

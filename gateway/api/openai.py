@@ -31,17 +31,17 @@ from gateway.api.multipart import (
 )
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
 from gateway.api.schemas import SpeechBody, VoiceId, parse_fields, parse_json
-from gateway.api.speakers import Cast, cast_voices, voice_of_file
+from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
 from gateway.text.expression import Expression, chosen_temperature, expression_of, knob_of
-from gateway.text.spoken_text import SpokenText
 from gateway.text.tokens import estimate_input_tokens
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.upstream.pool import Pool
 from gateway.voices.references import make_reference, reference_of
+from gateway.voices.resolve import LIBRARY_LABEL
 
 
 class EventFraming:
@@ -157,20 +157,16 @@ class OpenAISurface(SpeechSurface):
         expression, temperature = _expression(fields), fields.temperature
         if not fields.model or fields.model.lower().startswith(CHATTERBOX):
             temperature = chosen_temperature(temperature)
-        cast = await self._cast(fields, text, form.files if form else (), expression.scene)
         request = SpeechRequest(
             surface=OPENAI.name,
             text=text,
-            voice=cast.preset,
-            voice_label=cast.label,
+            voice=None,
+            voice_label=LIBRARY_LABEL,
             response_format=fields.response_format or self.default_response_format,
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,
             buffered=buffered,
-            system_prompt=cast.system_prompt,
-            references=cast.references,
-            speaker_voices=cast.speaker_voices,
-            directed=cast.directed or bool(fields.system_prompt or fields.instructions),
+            directed=bool(fields.system_prompt or fields.instructions),
             sampling=Sampling(
                 temperature=expression.temperature if temperature is None else temperature,
                 top_p=fields.top_p,
@@ -180,16 +176,17 @@ class OpenAISurface(SpeechSurface):
             ),
             model=model,
         )
-        return self.service.prepare(request)
+        files = form.files if form else ()
+        return self.service.prepare(await self._cast(fields, request, files, expression.scene))
 
     async def _cast(
         self,
         fields: SpeechBody,
-        text: SpokenText,
+        request: SpeechRequest,
         files: tuple[tuple[str, bytes], ...],
         scene: str | None,
-    ) -> Cast:
-        """Resolves the voices of a request into preset, prompt and references."""
+    ) -> SpeechRequest:
+        """The request with its voices."""
         named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
         named = voice_of_file(self.catalogue, fields.audio_prompt_path) or named
         samples: tuple[Reference, ...] = ()
@@ -197,7 +194,7 @@ class OpenAISurface(SpeechSurface):
             samples = await self.in_thread(partial(self._samples, fields, files))
         return await cast_voices(
             self.catalogue,
-            text,
+            request,
             voice=named,
             voices=fields.voices or {},
             samples=samples,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from types import MappingProxyType
 
 from gateway.errors import InvalidRequest, VoiceNotFound
+from gateway.speech.request import SpeechRequest
 from gateway.text.prompt import describe_voice, scene_of, system_prompt_for
-from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Reference
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import check_references, introduced, references_by_speaker
@@ -21,42 +22,21 @@ from gateway.voices.resolve import LIBRARY_LABEL, ChosenVoice
 _SPEAKER = re.compile(r"(?:SPEAKER)?(\d{1,3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """The voices of a request, in the engine's terms.
-
-    Attributes:
-        preset: One that it lists, or None where the prompt decides.
-        system_prompt: The whole prompt, or None for the engine's own.
-        references: Voice samples, in order.
-        label: The voice in metrics.
-        speaker_voices: Presets of a dialogue's speakers, (speaker, voice).
-        directed: The client gave words of its own on scene or voices.
-    """
-
-    preset: str | None
-    system_prompt: str | None
-    references: tuple[Reference, ...]
-    label: str
-    speaker_voices: tuple[tuple[int, str], ...] = ()
-    directed: bool = False
-
-
 async def cast_voices(
     catalogue: VoiceCatalogue,
-    text: SpokenText,
+    request: SpeechRequest,
     *,
     voice: str | None,
-    voices: Mapping[str, str],
+    voices: Mapping[str, str] = MappingProxyType({}),
     samples: Sequence[Reference] = (),
     system_prompt: str | None = None,
     instructions: str | None = None,
-) -> Cast:
-    """Resolve the voices of a request.
+) -> SpeechRequest:
+    """A request with the voices that its client asks for.
 
     Args:
         catalogue: All voices.
-        text: What is said; its `[SPEAKERn]` tags make it a dialogue.
+        request: What is said, with no voice yet; `[SPEAKERn]` tags make it a dialogue.
         voice: A voice's name or id; None is the default.
         voices: Names or descriptions by speaker, `SPEAKER0` and so on.
         samples: The client's own voice samples.
@@ -66,7 +46,7 @@ async def cast_voices(
     Raises:
         InvalidRequest, VoiceNotFound.
     """
-    roles, speakers = _roles(catalogue, voices), text.speakers
+    roles, speakers = _roles(catalogue, voices), request.text.speakers
     role = roles.get(speakers[0]) if len(speakers) == 1 and voice is None else None
     chosen = role if isinstance(role, ChosenVoice) else catalogue.choose(voice)
     if len(speakers) > 1:
@@ -74,7 +54,7 @@ async def cast_voices(
         if named is not None and named.system_prompt is None and not samples:
             samples = (await catalogue.recording_of(named),)
         return await _dialogue(
-            catalogue, speakers, roles, samples, system_prompt, instructions, chosen
+            catalogue, request, roles, samples, system_prompt, instructions, chosen
         )
     recorded, preset = chosen.recorded, chosen.preset
     if samples:
@@ -90,17 +70,18 @@ async def cast_voices(
             instructions = f"{instructions}\n{scene_of(recorded.system_prompt)}"
         else:
             system_prompt = system_prompt or recorded.system_prompt
-    return Cast(
+    return replace(
+        request,
         # A preset of the engine's own in a client's scene is described to the chat route.
-        preset,
-        system_prompt_for(
+        voice=preset,
+        voice_label=LIBRARY_LABEL if samples else chosen.label,
+        system_prompt=system_prompt_for(
             speakers,
             voice=None if recorded else preset,
             system_prompt=system_prompt,
             instructions=instructions,
         ),
-        tuple(samples),
-        LIBRARY_LABEL if samples else chosen.label,
+        references=tuple(samples),
     )
 
 
@@ -124,13 +105,14 @@ def voice_of_file(catalogue: VoiceCatalogue, path: str | None) -> str | None:
 
 async def _dialogue(
     catalogue: VoiceCatalogue,
-    speakers: Sequence[int],
+    request: SpeechRequest,
     roles: Mapping[int, ChosenVoice | str],
     samples: Sequence[Reference],
     system_prompt: str | None,
     instructions: str | None,
     chosen: ChosenVoice,
-) -> Cast:
+) -> SpeechRequest:
+    speakers = request.text.speakers
     descriptions: dict[int, str] = {}
     own: dict[int, Reference] = {}
     for speaker, role in roles.items():
@@ -146,9 +128,11 @@ async def _dialogue(
     tagged = [introduced(speaker, sample) for speaker, sample in references.items()]
     nobodys = samples[len(references) - len(own) :]
     check_references([*tagged, *nobodys], param="references")
-    return Cast(
-        None if references else chosen.preset,
-        system_prompt_for(
+    return replace(
+        request,
+        voice=None if references else chosen.preset,
+        voice_label=LIBRARY_LABEL if references else chosen.label,
+        system_prompt=system_prompt_for(
             speakers,
             voice=None,
             system_prompt=system_prompt,
@@ -156,14 +140,13 @@ async def _dialogue(
             descriptions=descriptions,
             recorded=references.keys() - descriptions.keys(),
         ),
-        (*tagged, *nobodys),
-        LIBRARY_LABEL if references else chosen.label,
-        tuple(
+        references=(*tagged, *nobodys),
+        speaker_voices=tuple(
             (speaker, role.preset)
             for speaker, role in roles.items()
             if isinstance(role, ChosenVoice) and role.recorded is None and role.preset
         ),
-        directed=any(isinstance(role, str) for role in roles.values()),
+        directed=request.directed or any(isinstance(role, str) for role in roles.values()),
     )
 
 

@@ -33,6 +33,7 @@ from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.speech.request import SpeechRequest
 from gateway.text.expression import chosen_temperature, expression_of
 from gateway.upstream.dialect import Sampling
+from gateway.voices.resolve import LIBRARY_LABEL
 
 LARGEST_SEED = 2**63 - 1
 # Endings that its clients put behind a voice's name.
@@ -107,32 +108,28 @@ class DevnenSpeech(SpeechSurface):
             raise InvalidRequest("The text has nothing to say.")
         text = await self.service.read_text(fields.text, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
-        cast = await cast_voices(
-            self.catalogue,
-            text,
-            voice=voice_of_file(self.catalogue, fields.audio_prompt_path) or self._voice(fields),
-            voices={},
-            instructions=expression.scene,
-        )
         temperature = chosen_temperature(fields.temperature)
         ending = fields.output_format or "wav"
         request = SpeechRequest(
             surface=DEVNEN.name,
             text=text,
-            voice=cast.preset,
-            voice_label=cast.label,
+            voice=None,
+            voice_label=LIBRARY_LABEL,
             response_format=ending,
             speed=speed_within(fields.speed_factor),
             buffered=not fields.stream,
-            system_prompt=cast.system_prompt,
-            references=cast.references,
-            speaker_voices=cast.speaker_voices,
             sampling=Sampling(
                 temperature=temperature_within(
                     expression.temperature if temperature is None else temperature
                 ),
                 seed=fields.seed if 0 <= (fields.seed or 0) <= LARGEST_SEED else None,
             ),
+        )
+        request = await cast_voices(
+            self.catalogue,
+            request,
+            voice=voice_of_file(self.catalogue, fields.audio_prompt_path) or self._voice(fields),
+            instructions=expression.scene,
         )
         name = time.strftime(f"tts_output_%Y%m%d_%H%M%S.{ending}")
         headers = {

@@ -26,16 +26,16 @@ from gateway.api.error_bodies import TRAVISVN
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import TextOptions, check_fields
-from gateway.api.speakers import Cast, cast_voices, voice_of_file
+from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import VoiceNotFound
 from gateway.speech.request import SpeechRequest
 from gateway.text.expression import chosen_temperature, expression_of
-from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.library.config_entry import NEUTRAL_TRANSCRIPT
 from gateway.voices.references import reference_of
+from gateway.voices.resolve import LIBRARY_LABEL
 
 MOST_CHARACTERS = 3000
 # Chatterbox allows 5; above this the engine no longer speaks (and the legacy proxy allowed 1.5).
@@ -133,24 +133,29 @@ class TravisvnSpeech(SpeechSurface):
         text = await self.service.read_text(fields.input, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         samples = await self._samples(form)
-        cast, fell_back = await self._cast(fields, text, samples, expression.scene)
         response_format = (fields.response_format or "wav").lower()
         temperature = chosen_temperature(fields.temperature) or expression.temperature
         request = SpeechRequest(
             surface=TRAVISVN.name,
             text=text,
-            voice=cast.preset,
-            voice_label=cast.label,
+            voice=None,
+            voice_label=LIBRARY_LABEL,
             # Its own server sends WAV whatever is asked for.
             response_format=response_format if response_format in RESPONSE_FORMATS else "wav",
             speed=speed_within(fields.speed),
             buffered=True,
-            system_prompt=cast.system_prompt,
-            references=cast.references,
-            speaker_voices=cast.speaker_voices,
             sampling=Sampling(temperature=temperature_within(temperature)),
         )
-        return request, {FALLBACK_HEADER: "default"} if fell_back else {}
+        cast = partial(
+            cast_voices, self.catalogue, request, samples=samples, instructions=expression.scene
+        )
+        named = voice_of_file(self.catalogue, fields.audio_prompt_path) or fields.voice
+        try:
+            return await cast(voice=named), {}
+        except VoiceNotFound:
+            if named is None:
+                raise
+            return await cast(voice=None), {FALLBACK_HEADER: "default"}
 
     async def _samples(self, form: Form) -> tuple[Reference, ...]:
         file = next((data for name, data in form.files if name == VOICE_FILE), None)
@@ -158,30 +163,6 @@ class TravisvnSpeech(SpeechSurface):
             return ()
         prepare = partial(reference_of, file, NEUTRAL_TRANSCRIPT, param=VOICE_FILE)
         return (await self.in_thread(prepare),)
-
-    async def _cast(
-        self,
-        fields: TravisvnBody,
-        text: SpokenText,
-        samples: tuple[Reference, ...],
-        scene: str | None,
-    ) -> tuple[Cast, bool]:
-        """Chooses the voices, and tells whether the default stands in for an unknown one."""
-        cast = partial(
-            cast_voices,
-            self.catalogue,
-            text,
-            voices={},
-            samples=samples,
-            instructions=scene,
-        )
-        named = voice_of_file(self.catalogue, fields.audio_prompt_path) or fields.voice
-        try:
-            return await cast(voice=named), False
-        except VoiceNotFound:
-            if named is None:
-                raise
-            return await cast(voice=None), True
 
 
 def speed_within(speed: float | None) -> float:

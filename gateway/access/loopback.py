@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -28,7 +28,7 @@ def is_cross_origin(headers: Headers, hosts: Collection[str] = ()) -> bool:
         name = (urlsplit("//" + host).hostname or "").rstrip(".")
     except ValueError:
         return True
-    if not (_is_address(name) or is_loopback(name) or name in hosts):
+    if not (_address(name) or is_loopback(name) or name in hosts):
         return True
     if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
         return True
@@ -36,21 +36,17 @@ def is_cross_origin(headers: Headers, hosts: Collection[str] = ()) -> bool:
     return origin is not None and origin.lower().partition("://")[2] != host.lower()
 
 
-def _is_address(host: str) -> bool:
-    """Whether a host is written as an address, which needs no name server to be reached."""
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """A host that is written as an address, which needs no name server to be reached."""
     try:
-        ipaddress.ip_address(host)
+        return ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def is_loopback(host: str) -> bool:
     """Whether a name or address is this machine's own, reached from nowhere else."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
         return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    address = _address(host)
+    return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_loopback

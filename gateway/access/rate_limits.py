@@ -62,10 +62,6 @@ class Bucket:
         self._level = per_minute
         self._filled_at = now()
 
-    def __repr__(self) -> str:
-        """State, for tests and logs."""
-        return f"<Bucket {self.level:.2f}/{self.capacity:g}>"
-
     @property
     def level(self) -> float:
         """What is left now; negative while something is owed."""
@@ -122,10 +118,6 @@ class Caller:
         requests, seconds = limits.requests_per_minute, limits.audio_seconds_per_minute
         self.requests = Bucket(requests, now) if requests else None
         self.audio = Bucket(seconds, now) if seconds else None
-
-    def __repr__(self) -> str:
-        """State, for tests and logs."""
-        return f"<Caller {self.name} requests={self.requests} audio={self.audio}>"
 
     def charge_request(self) -> None:
         """Let a speech request in.

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -39,11 +39,6 @@ class Step(StrEnum):
 
 
 OVER = frozenset({Step.COMPLETED, Step.CANCELLED, Step.FAILED})
-
-
-def chunks_in(likely_seconds: float) -> int:
-    """About how many generations so much audio takes: splitting the text would cost more."""
-    return max(1, math.ceil(likely_seconds / LIKELY_SECONDS_BUDGET))
 
 
 def _nothing() -> int:
@@ -120,8 +115,8 @@ class RequestProgress:
 
     @property
     def chunks(self) -> int:
-        """About how many generations its text takes."""
-        return chunks_in(self.likely_seconds)
+        """About how many generations its text takes: splitting the text would cost more."""
+        return max(1, math.ceil(self.likely_seconds / LIKELY_SECONDS_BUDGET))
 
     @property
     def likely_end(self) -> float | None:
@@ -142,10 +137,6 @@ class Activity:
         self._running: dict[str, RequestProgress] = {}
         self._over: deque[RequestProgress] = deque(maxlen=MOST_REMEMBERED)
         self.total = 0
-
-    def __repr__(self) -> str:
-        """Counts, for tests."""
-        return f"<Activity {len(self._running)} running, {len(self._over)} over>"
 
     @contextmanager
     def note(self, request: SpeechRequest) -> Iterator[RequestProgress]:
@@ -197,17 +188,9 @@ class Activity:
 
 
 def _parameters(request: SpeechRequest) -> dict[str, Any]:
-    sampling = request.sampling
-    given = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed,
-    }
     return {
         "surface": request.surface,
         "response_format": request.response_format,
         "speed": request.speed,
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in asdict(request.sampling).items() if value is not None},
     }

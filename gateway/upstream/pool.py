@@ -158,11 +158,6 @@ class Pool:
             for named, address in map(split_address, addresses)
         )
 
-    def __repr__(self) -> str:
-        """State, for tests and logs."""
-        states = ", ".join(f"{u.address} {u.state} {u.in_flight}" for u in self.upstreams)
-        return f"<Pool {states}>"
-
     @property
     def ready(self) -> bool:
         """Whether an upstream has produced audio and is still well."""

@@ -28,10 +28,6 @@ class RetryBudget:
         self._balance = self._reserve
         self._filled_at = clock()
 
-    def __repr__(self) -> str:
-        """State, for tests and logs."""
-        return f"<RetryBudget {self._balance:.1f}/{self._reserve:g}>"
-
     def earn(self) -> None:
         """A first attempt was made."""
         self._balance = min(self._reserve, self._balance + SHARE)

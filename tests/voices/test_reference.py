@@ -29,9 +29,7 @@ def test_every_common_format_becomes_a_24_khz_mono_wav_of_the_same_length_and_pi
     assert prepared.seconds == pytest.approx(2.0, abs=0.05)
     assert prepared.seconds == samples.size / 24_000
     assert loudest_hz(samples) == pytest.approx(TONE_HZ, abs=1)
-    assert prepared.peak_dbfs == pytest.approx(-10.5, abs=0.7)
-    assert prepared.gain_db == 0
-    assert prepared.sound_seconds == pytest.approx(2.0, abs=0.1)
+    assert 20 * np.log10(np.abs(samples).max()) == pytest.approx(-10.5, abs=0.8)
     steady = samples[4800:-4800]
     assert steady.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.06)
 
@@ -104,7 +102,6 @@ def test_an_absurd_level_is_brought_to_minus_three_decibels(level: float) -> Non
     """Very quiet recordings and floats beyond full scale are as good as any other."""
     samples = tone(2, 24_000, level).astype(np.float32)
     prepared = prepare_reference(recordings.wav_of_floats(samples), param="p")
-    assert prepared.peak_dbfs == pytest.approx(20 * np.log10(level), abs=0.1)
     assert np.abs(heard(prepared.wav)).max() == pytest.approx(10 ** (-3 / 20), abs=0.01)
 
 
@@ -112,7 +109,6 @@ def test_a_clipped_recording_is_taken_as_it_is() -> None:
     """Clipping is ugly, but it is the speaker's own."""
     clipped = np.clip(tone(2, 24_000, 3.0), -1, 1)
     prepared = prepare_reference(wav(clipped), param="p")
-    assert prepared.gain_db == 0
     assert np.abs(heard(prepared.wav)).max() == pytest.approx(1.0, abs=0.001)
 
 
@@ -142,7 +138,7 @@ def test_both_channels_are_heard() -> None:
     both = np.stack([left, np.zeros_like(left)], 1)
     for samples in (both, both[:, ::-1]):
         prepared = prepare_reference(wav(samples), param="p")
-        assert prepared.peak_dbfs == pytest.approx(20 * np.log10(0.3), abs=0.05)
+        assert np.abs(heard(prepared.wav)).max() == pytest.approx(0.3, abs=0.002)
 
 
 def test_a_title_in_another_alphabet_does_no_harm() -> None:

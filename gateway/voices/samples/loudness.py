@@ -6,7 +6,6 @@ Voices of one library then start at once, are equally loud, and cost no prompt t
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -15,7 +14,13 @@ from numpy.typing import NDArray
 
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, FULL_SCALE, samples_in
 from gateway.errors import InvalidRequest
-from gateway.voices.samples.prepare import BLOCK_SECONDS, ReferenceLimits, prepare_reference, wav_of
+from gateway.voices.samples.prepare import (
+    BLOCK_SECONDS,
+    PreparedReference,
+    ReferenceLimits,
+    prepare_reference,
+    wav_of,
+)
 
 # After trimming; a second costs the engine 25 tokens (docs/contract.md section 4).
 SHORTEST_SECONDS = 1.0
@@ -36,20 +41,7 @@ HIGHEST_PEAK_DBFS = -1.0
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class NormalisedRecording:
-    """A recording ready for the library.
-
-    Attributes:
-        wav: A complete file, 24 kHz mono s16.
-        seconds: Its duration.
-    """
-
-    wav: bytes = field(repr=False)
-    seconds: float
-
-
-def normalise_recording(audio: bytes, *, param: str) -> NormalisedRecording:
+def normalise_recording(audio: bytes, *, param: str) -> PreparedReference:
     """Decode a file and bring it to the library's form; blocks for up to a second of CPU time.
 
     Args:
@@ -71,7 +63,7 @@ def normalise_recording(audio: bytes, *, param: str) -> NormalisedRecording:
             param=param,
         )
     pcm = np.rint(trimmed * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
-    return NormalisedRecording(wav_of(pcm), seconds)
+    return PreparedReference(wav_of(pcm), seconds)
 
 
 def _block_levels(samples: Floats) -> Floats:

@@ -79,16 +79,10 @@ class PreparedReference:
     Attributes:
         wav: A complete file, 24 kHz mono s16, exact sizes.
         seconds: Its duration.
-        sound_seconds: Time above silence, in blocks of 20 ms.
-        peak_dbfs: Of the recording as it came, mixed to mono; above 0 is possible in float files.
-        gain_db: What its level was changed by, 0 for most.
     """
 
     wav: bytes = field(repr=False)
     seconds: float
-    sound_seconds: float
-    peak_dbfs: float
-    gain_db: float
 
 
 def decode_base64(text: str, *, limit_bytes: int, param: str) -> bytes:
@@ -151,13 +145,7 @@ def prepare_reference(
             f"{limits.min_sound_seconds:g} s are needed (peak {_dbfs(peak):.0f} dBFS).",
             param=param,
         )
-    return PreparedReference(
-        wav=wav_of(pcm),
-        seconds=seconds_of(len(pcm)),
-        sound_seconds=sound_seconds,
-        peak_dbfs=_dbfs(peak),
-        gain_db=_dbfs(gain),
-    )
+    return PreparedReference(wav_of(pcm), seconds_of(len(pcm)))
 
 
 def _prefix_length(text: str, param: str) -> int:

@@ -6,6 +6,7 @@ so the routes that change them answer with success and change nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -77,8 +78,16 @@ class DevnenServer:
                 summary="List the voice library",
             ),
             show("/v1/audio/voices", self.names, group=VOICES, summary="List voices' names"),
-            upload("/upload_reference", self.upload_reference, summary="Make voices"),
-            upload("/upload_predefined_voice", self.upload_predefined, summary="Make voices"),
+            upload(
+                "/upload_reference",
+                partial(self.upload, "all_reference_files", self._references),
+                summary="Make voices",
+            ),
+            upload(
+                "/upload_predefined_voice",
+                partial(self.upload, "all_predefined_voices", self._predefined),
+                summary="Make voices",
+            ),
             show(
                 "/api/ui/initial-data",
                 self.initial_data,
@@ -113,17 +122,18 @@ class DevnenServer:
         """`GET /get_reference_files`: the library's voices."""
         return JSONResponse(self._references())
 
-    async def upload_reference(self, request: Request) -> Response:
-        """`POST /upload_reference`."""
+    async def upload(
+        self, key: str, listed: Callable[[], Sequence[Any]], request: Request
+    ) -> Response:
+        """`POST /upload_reference` and `POST /upload_predefined_voice`."""
         uploaded, errors = await self._upload(request)
-        files = {"all_reference_files": self._references()}
-        return _processed(uploaded, errors, files)
-
-    async def upload_predefined(self, request: Request) -> Response:
-        """`POST /upload_predefined_voice`."""
-        uploaded, errors = await self._upload(request)
-        files = {"all_predefined_voices": self._predefined()}
-        return _processed(uploaded, errors, files)
+        body = {
+            "message": f"Processed {len(uploaded) + len(errors)} file(s).",
+            "uploaded_files": uploaded,
+            key: listed(),
+            "errors": errors,
+        }
+        return JSONResponse(body, 200 if uploaded else BAD_REQUEST)
 
     async def _upload(self, request: Request) -> tuple[list[str], list[dict[str, str]]]:
         """Add a form's files to the library: what became voices, and what did not and why.
@@ -253,16 +263,3 @@ def _shown(name: str) -> str:
     """A preset's name for people: `broom_salesman` is Broom Salesman."""
     words = name.replace("_", " ")
     return words.title() if words.islower() else words
-
-
-def _processed(
-    uploaded: list[str], errors: list[dict[str, str]], files: dict[str, Any]
-) -> Response:
-    count = len(uploaded) + len(errors)
-    body = {
-        "message": f"Processed {count} file(s).",
-        "uploaded_files": uploaded,
-        **files,
-        "errors": errors,
-    }
-    return JSONResponse(body, 200 if uploaded else BAD_REQUEST)

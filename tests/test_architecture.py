@@ -36,13 +36,11 @@ LONG_FILES = frozenset(
         "engines/higgs/loop.py",
         "engines/server/app.py",
         "engines/simulator/app.py",
-        "gateway/app.py",
         "gateway/commands/doctor.py",
         "gateway/errors.py",
         "gateway/server/http_protocol.py",
         "gateway/settings.py",
         "gateway/speech/admission.py",
-        "gateway/speech/jobs/jobs.py",
         "gateway/speech/jobs/runner.py",
         "gateway/speech/jobs/store.py",
         "gateway/speech/long_text.py",
@@ -57,7 +55,7 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    "gateway": 14800,
+    "gateway": 14730,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

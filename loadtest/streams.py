@@ -26,7 +26,7 @@ from loadtest.processes import free_port
 
 BYTES_PER_SECOND = 48_000
 LATE_SECONDS = 0.05
-STARTS_A_SECOND = 400
+STARTS_A_SECOND = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,9 @@ class JsonFormatter(logging.Formatter):
 
 FORMATTERS = {"console": ConsoleFormatter, "json": JsonFormatter}
 
+# What no line of these shows need not be looked up for each (logging HOWTO, "Optimization").
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
 
 def log_config(level: str, log_format: str = "console") -> dict[str, Any]:
     """Configuration for `logging.config.dictConfig`.

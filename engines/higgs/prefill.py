@@ -1,13 +1,14 @@
 """Prefill: prompts into slots, in chunks that mix several requests, with shared prefixes kept.
 
-A prompt's shared prefix (a voice's references) is always a chunk of its own, whether its keys are
-computed or copied: the same request gets the same bits either way.
+A prompt's shared prefix (a voice's references) is always a segment of its own, and where requests
+must not change each other's bits a chunk of its own: they are the same, computed or copied.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,13 +82,15 @@ class PrefillJob:
         """The request's prompt."""
         return self.generation.request.prompt
 
-    def segment(self, budget: int) -> Segment:
-        """Return the next positions, ending where the shared prefix does."""
+    def segments(self, budget: int) -> Iterator[Segment]:
+        """Yield the next positions, one segment to the end of the shared prefix and one behind."""
         shared = self.prompt.shared_positions if self.prefix_key else 0
-        stop = shared if self.done < shared else len(self.token_ids)
-        end = min(stop, self.done + budget)
-        rows = self.audio_rows[self.audio_before[self.done] : self.audio_before[end]]
-        return Segment(self.slot, self.done, self.token_ids[self.done : end], rows)
+        start, last = self.done, min(len(self.token_ids), self.done + budget)
+        while start < last:
+            end = min(shared, last) if start < shared else last
+            rows = self.audio_rows[self.audio_before[start] : self.audio_before[end]]
+            yield Segment(self.slot, start, self.token_ids[start:end], rows)
+            start = end
 
 
 def prefix_key(prompt: Prompt, audio_positions: int) -> bytes:
@@ -155,7 +158,7 @@ class Prefiller:
         for texts in (0, *PREFILL_BUCKETS):
             for audios in (0, *PREFILL_BUCKETS):
                 count = texts + audios
-                if 0 < count <= min(PREFILL_BUCKETS[-1], self._cache.keys.shape[3]):
+                if 0 < count <= min(self._chunk_positions, self._cache.keys.shape[3]):
                     ids = torch.zeros(count, dtype=torch.int32)
                     ids[texts:] = config.audio_token_id
                     rows = torch.zeros(audios, config.codebooks, dtype=torch.int16)
@@ -166,19 +169,14 @@ class Prefiller:
         chosen: list[tuple[PrefillJob, Segment]] = []
         computed: set[bytes] = set()
         budget = self._chunk_positions
-        waiting = sum(len(job.token_ids) - job.done for job in self.jobs)
-        if self._coalesce and waiting >= 2 * budget:
-            budget *= 2  # less of a chunk's time goes to reading the weights
         for job in self.jobs:
-            if job.prefix_key and job.done < job.prompt.shared_positions:
-                if job.prefix_key in computed:
-                    continue  # a job before it computes the same prefix
-                self._look_up(job)
-                if job.done < job.prompt.shared_positions:
-                    computed.add(job.prefix_key)
-            segment = job.segment(budget)
-            chosen.append((job, segment))
-            budget -= len(segment.token_ids)
+            if not self._may_run(job, computed):
+                continue
+            for segment in job.segments(budget):
+                chosen.append((job, segment))
+                budget -= len(segment.token_ids)
+                if not self._coalesce:
+                    break
             if budget <= 0 or not self._coalesce:
                 break
         self._decoder.prefill([segment for _, segment in chosen], self._cache)
@@ -187,14 +185,21 @@ class Prefiller:
             self.positions_total += len(segment.token_ids)
             if job.prefix_key and job.done == job.prompt.shared_positions:
                 self._prefixes.keep(job.prefix_key, self._cache, job.slot, job.done)
-        complete = [job for job, _ in chosen if job.done == len(job.token_ids)]
+        complete = [job for job in self.jobs if job.done == len(job.token_ids)]
         for job in complete:
             self.jobs.remove(job)
         return complete
 
-    def _look_up(self, job: PrefillJob) -> None:
-        """Copy a stored prefix, until the job has begun to compute it itself."""
-        if job.done or not job.prefix_key:
-            return
-        if self._prefixes.restore(job.prefix_key, self._cache, job.slot):
-            job.done = job.prompt.shared_positions
+    def _may_run(self, job: PrefillJob, computed: set[bytes]) -> bool:
+        """Copy a stored prefix; False where a job before this one computes the same prefix."""
+        shared = job.prompt.shared_positions
+        if not job.prefix_key or job.done >= shared:
+            return True
+        if job.prefix_key in computed:
+            return False
+        # Looked up until the job has begun to compute it itself.
+        if not job.done and self._prefixes.restore(job.prefix_key, self._cache, job.slot):
+            job.done = shared
+        else:
+            computed.add(job.prefix_key)
+        return True

@@ -120,17 +120,21 @@ class ReferenceEncoder:
 
     def _rows(self, size: int, waiting: int) -> int:
         """How many recordings of a size make a batch: a power of two, as each is prepared once."""
-        most = min(waiting, MOST_ROWS, max(1, int(self._batch_samples // size)))
-        return 1 << (most.bit_length() - 1)
+        most = min(MOST_ROWS, max(1, int(self._batch_samples // size)))
+        return int(min(1 << (waiting - 1).bit_length(), 1 << (most.bit_length() - 1)))
 
     def _encode(self, batch: dict[Future[Codes], torch.Tensor]) -> None:
         try:
-            codes = self._codec.encode(list(batch.values()))
+            samples = list(batch.values())
+            rows = self._rows(self._codec.filled_samples(len(samples[0])), len(samples))
+            codes = self._codec.encode(samples + samples[:1] * (rows - len(samples)))[
+                : len(samples)
+            ]
             found = [each.to(torch.int16).cpu().numpy() for each in codes]
         except torch.OutOfMemoryError:
             if len(batch) > 1:
-                for future, samples in batch.items():
-                    self._encode({future: samples})
+                for future, each in batch.items():
+                    self._encode({future: each})
                 return
             busy = EngineBusyError("There is no memory free to encode a recording.")
             next(iter(batch)).set_exception(busy)

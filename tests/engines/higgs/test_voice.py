@@ -237,7 +237,7 @@ def test_recordings_that_wait_are_encoded_together_whatever_becomes_of_one(
         threading.Event().wait(0.001)
     may_run.set()
     assert [each.result().shape[1] for each in (first, *others, longer)] == [50, *[25] * 6, 75]
-    assert sorted(batches, key=len) == [[2], *[[1]] * 4, [3], [1, 1], [1, 1, 1, 1]]
+    assert batches == [[2], [1, 1, 1, 1], *[[1]] * 4, [1, 1], [3]]
     encoder.stop()
     setup.worker.stop()
 

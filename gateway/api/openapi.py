@@ -175,10 +175,6 @@ def docs_page(document: Mapping[str, Any]) -> str:
     sections = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            statuses = "".join(
-                f"<li><code>{code}</code> {html.escape(response['description'])}</li>"
-                for code, response in operation["responses"].items()
-            )
             table = ""
             if "requestBody" in operation:
                 schemas = document["components"]["schemas"]
@@ -195,8 +191,7 @@ def docs_page(document: Mapping[str, Any]) -> str:
             description = html.escape(operation.get("description", ""))
             sections.append(
                 f"<section><h2><span>{method.upper()}</span> {html.escape(path)}</h2>"
-                f"<p>{html.escape(operation['summary'])}. {description}</p>{table}"
-                f"<ul>{statuses}</ul></section>"
+                f"<p>{html.escape(operation['summary'])}. {description}</p>{table}</section>"
             )
     return _PAGE.format(version=document["info"]["version"], sections="".join(sections))
 
@@ -213,7 +208,6 @@ section {{ border-top: 1px solid #d8dde5; padding: 1.2rem 0 }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem }}
 th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0;
   border-bottom: 1px solid #eceff3 }}
-ul {{ columns: 2; padding-left: 1.2rem; font-size: .9rem }}
 @media (prefers-color-scheme: dark) {{
   body {{ color: #e4e8ee; background: #14181f }} h2 span {{ color: #5fd1b0 }}
   section {{ border-color: #2c333e }} th, td {{ border-color: #232a34 }} }}

@@ -30,7 +30,7 @@ from gateway.api.chatterbox.travisvn.long_text_schemas import (
     status_of,
 )
 from gateway.api.chatterbox.travisvn.paths import routes
-from gateway.api.chatterbox.travisvn.speech import TravisvnBody, TravisvnSpeech
+from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.endpoint import STREAM_HEADERS
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
@@ -97,17 +97,7 @@ class TravisvnLong:
     async def create(self, request: Request) -> Response:
         """`POST …/long`."""
         body, _ = await read_form(self.speech.bodies, request, LongBody, LARGEST_BODY_BYTES)
-        fields = TravisvnBody.model_construct(
-            input=body.input,
-            voice=body.voice,
-            exaggeration=body.exaggeration,
-            cfg_weight=body.cfg_weight,
-            temperature=body.temperature,
-            audio_prompt_path=body.audio_prompt_path,
-            normalize=body.normalize,
-            normalization_options=body.normalization_options,
-        )
-        understood, _ = await self.speech.understand(fields, Form({}, ()))
+        understood, _ = await self.speech.understand(body, Form({}, ()))
         asked = (body.response_format or "mp3").lower()
         response_format = asked if asked in RESPONSE_FORMATS else "mp3"
         said = replace(understood, response_format=response_format)

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS, VoiceName
+from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS, TravisvnFields
 from gateway.api.field_rules import LenientFields
-from gateway.api.schemas import TextOptions
 from gateway.speech.activity import HIDDEN, PREVIEW_CHARACTERS
 from gateway.speech.jobs.job import ACTIVE, Job, State
 
@@ -21,7 +20,7 @@ ShortText = Annotated[str, StringConstraints(max_length=200)]
 Tag = Annotated[str, StringConstraints(max_length=50, strip_whitespace=True)]
 
 
-class LongBody(TextOptions):
+class LongBody(TravisvnFields):
     """The body of `POST /audio/speech/long`."""
 
     input: Annotated[
@@ -30,11 +29,7 @@ class LongBody(TextOptions):
             strip_whitespace=True, min_length=MOST_CHARACTERS + 1, max_length=LONGEST_CHARACTERS
         ),
     ]
-    voice: VoiceName | None = None
     response_format: ShortText | None = "mp3"
-    exaggeration: float | None = Field(None, ge=0.25, le=2)
-    cfg_weight: float | None = Field(None, ge=0, le=1)
-    temperature: float | None = Field(None, ge=0.05, le=5)
     session_id: ShortText | None = None
 
 

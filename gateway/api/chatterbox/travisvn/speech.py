@@ -46,19 +46,25 @@ FALLBACK_HEADER = "X-Voice-Fallback"
 VoiceName = Annotated[str, StringConstraints(max_length=256)]
 
 
-class TravisvnBody(TextOptions):
+class TravisvnFields(TextOptions):
+    """The fields that short and long texts share."""
+
+    input: str
+    voice: VoiceName | None = None
+    response_format: Annotated[str, StringConstraints(max_length=64)] | None = None
+    exaggeration: float | None = Field(None, ge=0.25, le=2)
+    cfg_weight: float | None = Field(None, ge=0, le=1)
+    temperature: float | None = Field(None, ge=0.05, le=5)
+
+
+class TravisvnBody(TravisvnFields):
     """The body of `POST /audio/speech`."""
 
     input: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_CHARACTERS)
     ]
-    voice: VoiceName | None = None
-    response_format: Annotated[str, StringConstraints(max_length=64)] | None = None
     speed: float | None = None
     stream_format: Literal["audio", "sse"] | None = None
-    exaggeration: float | None = Field(None, ge=0.25, le=2)
-    cfg_weight: float | None = Field(None, ge=0, le=1)
-    temperature: float | None = Field(None, ge=0.05, le=5)
     # Chunks are the gateway's own affair: these are checked and change nothing.
     streaming_chunk_size: int | None = Field(None, ge=50, le=500)
     streaming_strategy: Literal["sentence", "paragraph", "fixed", "word"] | None = None
@@ -99,7 +105,7 @@ class TravisvnSpeech(SpeechSurface):
     async def parse_fields(self, value: Any, form: Form) -> Spoken:
         """`parse`, of a body that is read already."""
         fields = check_fields(TravisvnBody, value)
-        request, headers = await self.understand(fields, form)
+        request, headers = await self.understand(fields, form, fields.speed)
         if fields.stream_format == "sse":
             events = PcmEvents(fields.input)
             return Spoken(self.service.prepare(_as_pcm(request)), headers, wrap=events)
@@ -114,7 +120,8 @@ class TravisvnSpeech(SpeechSurface):
             UnprocessableRequest, InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
         value, form = await parse_fields(body, scope)
-        request, headers = await self.understand(check_fields(TravisvnBody, value), form)
+        fields = check_fields(TravisvnBody, value)
+        request, headers = await self.understand(fields, form, fields.speed)
         headers = {
             **headers,
             "Content-Disposition": "attachment; filename=speech_stream.wav",
@@ -123,7 +130,7 @@ class TravisvnSpeech(SpeechSurface):
         return Spoken(self.service.prepare(_as_pcm(request)), headers, wrap=WavStream())
 
     async def understand(
-        self, fields: TravisvnBody, form: Form
+        self, fields: TravisvnFields, form: Form, speed: float | None = None
     ) -> tuple[SpeechRequest, dict[str, str]]:
         """What to say, as one whole file, and headers of the answer.
 
@@ -142,7 +149,7 @@ class TravisvnSpeech(SpeechSurface):
             voice_label=LIBRARY_LABEL,
             # Its own server sends WAV whatever is asked for.
             response_format=response_format if response_format in RESPONSE_FORMATS else "wav",
-            speed=speed_within(fields.speed),
+            speed=speed_within(speed),
             buffered=True,
             sampling=Sampling(temperature=temperature_within(temperature)),
         )

@@ -77,25 +77,22 @@ HIGGS = Capabilities(
     sampling=True,
 )
 
-# Scripts of languages that engines name; Unicode's names of their letters.
-SCRIPTS_OF_LANGUAGES: Mapping[str, tuple[str, ...]] = {
-    "ar": ("ARABIC",),
-    "bn": ("BENGALI",),
-    "el": ("GREEK",),
-    "fa": ("ARABIC",),
-    "he": ("HEBREW",),
-    "hi": ("DEVANAGARI",),
-    "ja": ("HIRAGANA", "KATAKANA", "CJK"),
-    "ko": ("HANGUL",),
-    "mr": ("DEVANAGARI",),
-    "ru": ("CYRILLIC",),
-    "ta": ("TAMIL",),
-    "te": ("TELUGU",),
-    "th": ("THAI",),
-    "uk": ("CYRILLIC",),
-    "ur": ("ARABIC",),
-    "yue": ("CJK", "BOPOMOFO"),
-    "zh": ("CJK", "BOPOMOFO"),
+# Scripts, by Unicode's names of their letters, and codes of the languages that are written in them.
+SCRIPTS: Mapping[str, str] = {
+    "ARABIC": "ar fa ur",
+    "BENGALI": "bn",
+    "BOPOMOFO": "yue zh",
+    "CJK": "ja yue zh",
+    "CYRILLIC": "ru uk",
+    "DEVANAGARI": "hi mr",
+    "GREEK": "el",
+    "HANGUL": "ko",
+    "HEBREW": "he",
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "THAI": "th",
 }
 
 
@@ -104,10 +101,8 @@ def scripts_of(languages: Iterable[str]) -> frozenset[str]:
 
     LATIN is always among them: names and abbreviations stand in every text.
     """
-    found = {"LATIN"}
-    for language in languages:
-        found.update(SCRIPTS_OF_LANGUAGES.get(language.lower().split("-")[0], ()))
-    return frozenset(found)
+    codes = {language.lower().split("-")[0] for language in languages}
+    return frozenset({"LATIN", *(name for name in SCRIPTS if codes & set(SCRIPTS[name].split()))})
 
 
 def told_capabilities(told: Mapping[str, Any], known: Capabilities = HIGGS) -> Capabilities:

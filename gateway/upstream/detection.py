@@ -18,10 +18,10 @@ from gateway.upstream.known_servers import KnownServer
 
 DialectName = Literal["higgs", "openai"]
 DIALECTS: tuple[DialectName, ...] = ("higgs", "openai")
-# What is asked; all are GETs that cost nothing.
-CAPABILITIES_PATH, MODELS_PATH, VOICES_PATH = "/capabilities", "/v1/models", "/v1/audio/voices"
+MODELS_PATH, VOICES_PATH, ALIVE_PATH = "/v1/models", "/v1/audio/voices", "/health/liveliness"
+# What is asked, in the order of `Answers`; all are GETs that cost nothing.
+QUESTIONS = ("/capabilities", MODELS_PATH, VOICES_PATH, "/", ALIVE_PATH)
 LIBRARY_PATH = "/voices"  # travisvn's list
-INDEX_PATH, ALIVE_PATH = "/", "/health/liveliness"
 LITELLM_ALIVE = "I'm alive!"
 
 _OWNERS: Mapping[str, KnownServer] = {

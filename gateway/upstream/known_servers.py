@@ -11,11 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.upstream.capabilities import HIGGS, Capabilities, ReferenceField, scripts_of
+from gateway.voices.aliases import OPENAI_VOICES
 
-OPENAI_VOICE_NAMES = (
-    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
-    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
-)
+OPENAI_VOICE_NAMES = tuple(sorted(OPENAI_VOICES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,21 +62,20 @@ class OpenAIDialect:
 
         They travel as data alone: an address would be fetched by the server.
         """
-        if not generation.references:
-            return {}
-        urls = [
-            "data:audio/wav;base64," + base64.b64encode(reference.wav).decode()
+        recordings = [
+            (
+                "data:audio/wav;base64," + base64.b64encode(reference.wav).decode(),
+                reference.transcript,
+            )
             for reference in generation.references
         ]
-        transcripts = [reference.transcript for reference in generation.references]
         match self.server.capabilities.references:
-            case ReferenceField.REF_AUDIO:
-                return {"ref_audio": urls[0], **_given(ref_text=transcripts[0] or None)}
-            case ReferenceField.REFERENCES:
-                pairs = zip(urls, transcripts, strict=True)
-                return {"references": [{"audio": url, "text": text} for url, text in pairs]}
-            case _:
-                return {}
+            case ReferenceField.REF_AUDIO if recordings:
+                url, words = recordings[0]
+                return {"ref_audio": url, **_given(ref_text=words or None)}
+            case ReferenceField.REFERENCES if recordings:
+                return {"references": [{"audio": url, "text": words} for url, words in recordings]}
+        return {}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

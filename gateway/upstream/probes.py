@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gateway.errors import (
     GatewayError,
@@ -29,11 +29,9 @@ from gateway.text.tokens import CONTEXT_TOKENS
 from gateway.upstream.audio_parser import Decode
 from gateway.upstream.client import Timeouts, UpstreamClient
 from gateway.upstream.detection import (
-    ALIVE_PATH,
-    CAPABILITIES_PATH,
-    INDEX_PATH,
     LIBRARY_PATH,
     MODELS_PATH,
+    QUESTIONS,
     VOICES_PATH,
     Answers,
     identify,
@@ -47,6 +45,8 @@ from gateway.upstream.openai import OpenAIDialect
 from gateway.upstream.parsers import parse_context_tokens, parse_models, parse_voices
 from gateway.upstream.pool import Upstream
 from gateway.voices.aliases import OPENAI_VOICES
+
+T = TypeVar("T")
 
 logger = logging.getLogger("gateway.health")
 
@@ -257,13 +257,12 @@ class Prober:
 
     async def _models(self) -> tuple[tuple[str, ...], int]:
         """The models that the upstream lists, and its smallest context."""
-        body = await self._asked(MODELS_PATH, needed=self._server is not DEVNEN)
-        if body is None:
-            return (DEVNEN.model,), CONTEXT_TOKENS
-        try:
-            models, context_tokens = parse_models(body), parse_context_tokens(body)
-        except UpstreamProtocolError as error:
-            raise UpstreamProtocolError(NO_ENGINE) from error
+        told = await self._asked(
+            MODELS_PATH,
+            lambda body: (parse_models(body), parse_context_tokens(body)),
+            needed=self._server is not DEVNEN,
+        )
+        models, context_tokens = told or ((DEVNEN.model,), None)
         if self._server is not None:
             models = speech_models(models, self._server)
         return models, context_tokens or CONTEXT_TOKENS
@@ -272,13 +271,7 @@ class Prober:
         """The voices that the upstream lists, or what its kind of server is known to have."""
         server = self._server
         path = LIBRARY_PATH if server is TRAVISVN else VOICES_PATH
-        body = await self._asked(path, needed=server is None)
-        try:
-            listed = parse_voices(body) if body is not None else ()
-        except UpstreamProtocolError as error:
-            if server is None:
-                raise UpstreamProtocolError(NO_ENGINE) from error
-            listed = ()
+        listed = await self._asked(path, parse_voices, needed=server is None) or ()
         if server is TRAVISVN:  # any name of OpenAI's is its default voice there
             return (*listed, *server.voices)
         if server is None or listed:
@@ -286,11 +279,16 @@ class Prober:
         own = [v for a, v in self.aliases.items() if v != OPENAI_VOICES.get(a)]
         return tuple(dict.fromkeys([*own, *server.voices]))
 
-    async def _asked(self, path: str, *, needed: bool) -> bytes | None:
-        """An answer's body, or None where there is no such route and none is needed."""
+    async def _asked(self, path: str, parse: Callable[[bytes], T], *, needed: bool) -> T | None:
+        """What a list says, or None where there is no such list and none is needed."""
+        body = None
         try:
-            return await self.client.get(self.upstream.address, path, PROBE_SECONDS)
-        except (UpstreamRouteUnknown, UpstreamRejected) as error:
+            body = await self.client.get(self.upstream.address, path, PROBE_SECONDS)
+            return parse(body)
+        except UpstreamProtocolError as error:
+            absent = isinstance(error, UpstreamRouteUnknown | UpstreamRejected)
+            if body is None and not absent:
+                raise
             if needed:
                 raise UpstreamProtocolError(NO_ENGINE) from error
             return None
@@ -298,13 +296,7 @@ class Prober:
     async def _identify(self) -> None:
         """Identify the upstream by requests that cost nothing, and log the reason."""
         upstream = self.upstream
-        answers = Answers(
-            capabilities=await self._json(CAPABILITIES_PATH),
-            models=await self._json(MODELS_PATH),
-            voices=await self._json(VOICES_PATH),
-            index=await self._json(INDEX_PATH),
-            alive=await self._json(ALIVE_PATH),
-        )
+        answers = Answers(*[await self._json(path) for path in QUESTIONS])
         found = identify(upstream.address, upstream.named, answers)
         if found is None:
             raise UpstreamProtocolError(NO_ENGINE)

@@ -82,7 +82,7 @@ def travisvn(running: RunningPeer) -> None:
     path = "/v1/audio/speech/stream"
     assert ask(running, path=path)[2][40:44] == b"\xff" * 4
     assert ask(running, f"Please {FAILING}.", path=path)[0] == BROKEN
-    assert ask(running, "a" * 3001)[0] == 400
+    assert ask(running, "a" * 3001)[0] == 422
 
 
 def devnen(running: RunningPeer) -> None:

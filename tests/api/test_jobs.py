@@ -42,13 +42,6 @@ TEXT = text_of(6000)
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A quick simulated engine."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "4000") as engine:
-        yield engine.address
-
-
-@pytest.fixture(scope="module")
 def client(engine: str) -> Iterator[httpx.Client]:
     """A client of a gateway with jobs."""
     with (

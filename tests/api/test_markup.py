@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from loadtest.processes import engine_state
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway, running_gateway
 
 # path, the text's field, and what else the surface needs
 SURFACES = [
@@ -19,20 +18,6 @@ SURFACES = [
     ("/tts", "text", {"voice_mode": "predefined", "predefined_voice_id": "mabel"}),
 ]
 MARKED = "## News\n\nThe **weekly** report."
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """A fast simulated engine."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "5000") as supervisor:
-        yield supervisor.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway with all surfaces."""
-    with running_gateway(upstreams=engine) as running:
-        yield running
 
 
 def said(gateway: Gateway, engine: str, path: str, **body: Any) -> list[str]:

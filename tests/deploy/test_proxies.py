@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from engines.simulator.waveform import expected_pcm
 from loadtest.processes import free_port
 from tests.asking import TEXT, VOICE, plan_faults
-from tests.running import Gateway, answers, running_engine, running_gateway, wait_until
+from tests.running import Gateway, answers, wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "proxies.md").read_text()
 PCM = expected_pcm(TEXT, VOICE)
@@ -32,17 +33,9 @@ PROXIES = ("nginx", "nginx, bare", "caddy", "haproxy")
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """An engine that plans faults."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "4000") as running:
-        yield running.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway that waits long enough for an engine that stalls to be looked at."""
-    with running_gateway(upstreams=engine, idle_timeout_seconds=5) as running:
-        yield running
+def gateway_settings() -> dict[str, Any]:
+    """It waits long enough for an engine that stalls to be looked at."""
+    return {"idle_timeout_seconds": 5}
 
 
 @pytest.fixture(scope="module", params=PROXIES)

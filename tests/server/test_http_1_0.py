@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from engines.simulator.waveform import expected_pcm
 from tests.asking import TEXT, VOICE, plan_faults
-from tests.running import Gateway, running_engine, running_gateway
+from tests.running import Gateway
 
 PCM = expected_pcm(TEXT, VOICE)
 SAY = {"input": TEXT, "voice": VOICE, "model": "tts-1", "response_format": "pcm"}
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """An engine that plans faults."""
-    with running_engine("--voice", "simulated", "--tokens-per-second", "400") as running:
-        yield running.address
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: str) -> Iterator[Gateway]:
-    """A gateway in front of it."""
-    with running_gateway(upstreams=engine) as running:
-        yield running
+def engine_arguments() -> tuple[str, ...]:
+    """An engine whose answers last for a while."""
+    return ("--tokens-per-second", "400")
 
 
 def ask(gateway: Gateway, path: str, **body: Any) -> tuple[bytes, bytes, bool]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from loadtest.prose import prose
-from tests.running import Gateway, running_engine, running_gateway, wait_until
+from tests.running import Gateway, wait_until
 
 RUSSIAN = "Это очень важное сообщение для вас."
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """A gateway in front of the CPU voice, which tells that it speaks English."""
-    with running_engine("--voice", "cpu") as engine, running_gateway(upstreams=engine.address) as g:
-        yield g
+def engine_arguments() -> tuple[str, ...]:
+    """The CPU voice, which tells that it speaks English."""
+    return ("--voice", "cpu")
 
 
 def speak(gateway: Gateway, text: str) -> httpx.Response:

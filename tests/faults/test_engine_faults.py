@@ -23,8 +23,8 @@ FAST = ("--voice", "simulated", "--tokens-per-second", "2000")
 def gateway_settings() -> dict[str, Any]:
     """Short patience."""
     return {
-        "first_audio_timeout_seconds": 1,
-        "idle_timeout_seconds": 1,
+        "first_audio_timeout_seconds": 3,
+        "idle_timeout_seconds": 3,
         "slowest_tokens_per_second": 1000,
         "quiet_limit_seconds": 2,
     }

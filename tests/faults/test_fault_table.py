@@ -31,8 +31,8 @@ KINDS = ("streamed", "buffered", "long")
 def gateway_settings() -> dict[str, Any]:
     """Short patience."""
     return {
-        "first_audio_timeout_seconds": 0.5,
-        "idle_timeout_seconds": 0.5,
+        "first_audio_timeout_seconds": 2,
+        "idle_timeout_seconds": 2,
         "slowest_tokens_per_second": 1000,
         "quiet_limit_seconds": 2,
     }

@@ -54,7 +54,7 @@ OVERRIDES = {
         *("on_headers_complete", "on_body", "on_message_complete", "on_response_complete"),
         *("pause_writing", "resume_writing"),
     ),
-    DrainingServer: ("capture_signals", "handle_exit", "shutdown", "startup"),
+    DrainingServer: ("capture_signals", "handle_exit", "on_tick", "shutdown", "startup"),
 }
 BOUNDED = ("av", "httptools", "prometheus-client", "starlette", "uvicorn")
 

@@ -21,7 +21,7 @@ class Disconnect:
         self.task = task
         self.gone = False
         self._receive = receive
-        self._watcher = asyncio.ensure_future(self._watch())
+        self._watcher: asyncio.Task[None] | None = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -30,8 +30,11 @@ class Disconnect:
         self.task.cancel()
 
     def stop(self) -> None:
-        """Stop watching: the answer is complete."""
-        self._watcher.cancel()
+        """Stop watching: the answer is complete. Idempotent."""
+        # Not kept: its traceback leads back here, and such a circle waits for the collector.
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
 
     async def absorb(self) -> None:
         """Take in a cancellation that is on its way while the block ends with another error.

@@ -23,6 +23,11 @@ LOOK_EVERY_SECONDS = 0.05
 CUT_SECONDS = 1.0  # for what was cut off to give its engine and its client notice
 GIVE_BACK_SECONDS = 3.0  # for the application to give back what it holds; the process ends anyway
 
+# A collection of everything stops all streams: for half a second where 4,000 run. Requests leave no
+# circles behind, so that it comes once in two million objects that stay, or when nothing runs.
+COLLECT_AFTER = (2_000, 10, 100)
+COLLECT_TICKS = 600  # of 0.1 s
+
 
 class Drain:
     """The state of the shutdown.
@@ -70,6 +75,13 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Once a minute, if nobody would notice: look for garbage everywhere."""
+        if counter % COLLECT_TICKS == 0 and not self.server_state.tasks:
+            gc.collect()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -29,25 +29,30 @@ _PLAIN = frozenset(
     for end in ("open", "close")
 )
 # What any mark, tag, address or entity has. A text without them is plain.
-_SIGNS = re.compile(r"[#*_~`|=<>\[\]&+-]|//|www\.|https?:|[\u2500-\u257f]{3}")
+_SIGNS = re.compile(r"[#*_~`|=<>\[\]&$\\+-]|//|www\.|https?:|mailto:|[\u2500-\u257f]{3}")
 _TURN = re.compile(SPEAKER_TAG.pattern.replace("(", "(?:"))
-# What is kept as it is: sound events in either spelling, what is written like them, and signs that
-# a backslash protects (group 1).
+# What is kept as it is: sound events in either spelling, what is written like them, signs that a
+# backslash protects, and formulas without their marks (the groups). Between two dollars stands a
+# formula if it has a sign of one or is a letter; "$5 or $10" is money.
 _PROTECTED = re.compile(
     r"<SE(?:_[se])?>\[[^\[\]\n]{1,40}\]</SE(?:_[se])?>|\[[A-Za-z][A-Za-z ]{1,30}\](?![(\[:])"
     r"|\\([*#`~|])|(?<![\w\\:/.])(\w+(?:\\_\w+)+)"
+    r"|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\$\$([^$]{1,500})\$\$"
+    r"|(?<![\w$])\$(?=[^\s$])([^$\n]{0,200}?[\\^_={}][^$\n]{0,200}|[A-Za-z])(?<!\s)\$(?![\w$])",
+    re.DOTALL,
 )
 _KEPT, _CODE = "\ufdd0", "\ufdd1"  # stand for what is not to be touched; they are no characters
 _NEITHER = re.compile(f"[{_KEPT}{_CODE}]")
 
 _FENCE = re.compile(r"^[^\S\n]{0,3}(`{3,}|~{3,})([^`\n]*)$", re.MULTILINE)
-_FOOTNOTE = re.compile(r"\[\^[^\[\]\s]+\]:?")
+_FOOTNOTE = re.compile(r"\[\^[^\[\]\s]+\](?::\s?)?")
 _TASK = re.compile(r"^\[[ xX]\]\s+")
 
 # An address with its scheme, of which a cut may have taken the beginning.
 _ADDRESS = re.compile(
     r"(?<![\w/:])(?:[a-zA-Z]*:)?//(?:www\.)?([^\s/?#<>\"'()\[\]]+)[^\s<>\"]*"
     r"|(?<![\w/.@])www\.([^\s/?#<>\"'()\[\]]+)[^\s<>\"]*"
+    r"|(?<!\w)mailto:(?=[^\s@]+@)"
 )
 _END_OF_ADDRESS = re.compile(r"[.,;:!?'*_~)\]]*$")
 
@@ -61,6 +66,9 @@ _CLOSING = re.compile(
 _LINK_END = re.compile(r"\]\([^\s()]*(?:\([^\s()]*\)[^\s()]*)*(?:\s+\"[^\"\n]*\"?)?\)?")
 _LONE_OPENING = re.compile(r"!?\[(?=[^\[\]]*$)")
 _LONE_CLOSING = re.compile(r"^([^\[\]]*)\]")
+
+# Marks of single programs: ==highlighted==, ||hidden until it is clicked||.
+_PAIRED = re.compile(r"(?<![\w=|])(==|\|\|)(?=[^\s=|])([^=|\n]*[^\s=|])\1(?![\w=|])")
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -79,6 +87,7 @@ _CUT_AT_END = re.compile(
     r"(?:(?<=\s)|^)(?:\*{1,3}|_{1,3}|~{1,2}|`{1,3}|={1,3}|!?\[|https?:/{0,2}|&[a-z]+)$|</?$"
 )
 _TAG_CUT_AT_END = re.compile(r"(?<!\w)</?([A-Za-z][\w-]*)(\s[^<>]*)?$|</[\w-]*$")
+_ALTERNATIVE = re.compile(r"\salt=(?:\"([^\"<>]{1,500})\"|'([^'<>]{1,500})')")
 _CODED_TAG = re.compile(r"^</?([\w-]+)[^<>]*>$")
 
 # Lines without words, and decoration around words.
@@ -240,6 +249,8 @@ def _inline(token: Token, page: str) -> str:
                     words += child.content
                 else:
                     words = append_tag(words, name, closes=child.content.startswith("</"))
+                    alternative = _ALTERNATIVE.search(child.content) if name == "img" else None
+                    words += alternative[alternative.lastindex or 0] if alternative else ""
             case "em_open" | "strong_open":
                 after = following.content[:1] if following else ""
                 is_within = _is_ascii_word(words[-1:]) and _is_ascii_word(after)
@@ -270,12 +281,14 @@ def _line(line: str) -> str:
     line = _TASK.sub("", _FOOTNOTE.sub("", line))
     line = _LINK_END.sub("", line) if "](" in line else line
     line = _ADDRESS.sub(_host, line)
-    line = _CLOSING.sub("", _OPENING.sub("", line))
+    line = _CLOSING.sub("", _OPENING.sub("", _PAIRED.sub(r"\2", line)))
     return _LONE_CLOSING.sub(r"\1", _LONE_OPENING.sub("", line))
 
 
 def _host(address: re.Match[str]) -> str:
     """What a reader says of an address: where it leads."""
     host = address[1] or address[2]
+    if host is None:
+        return ""
     end = _END_OF_ADDRESS.search(address[0])
     return _END_OF_ADDRESS.sub("", host) + (end[0] if end else "")

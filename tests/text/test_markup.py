@@ -21,6 +21,8 @@ PLAIN = [
     *("snake_case and other_name", "foo_bar(x, y) -> z", "file_name_2.txt", "a _ b"),
     *("yes | no", "a | b | c", "|x| + |y| >= |x + y|", "p || q"),
     *("~5 minutes", "~ 5", "good~", "-5 degrees", "5 - 3 = 2", "He said---no", "I -- well -- no"),
+    *("$5 or $10, US$5, 5$, A$6_000$", "$HOME/x and $PATH_A", '"$a_b $c_d"', "C:\\(x)\\[y]"),
+    *("x==y, aGVs==, p||q, a || b", "mailto: nobody", "alt='x'"),
     *("1. Wash", "2024. A year", "1. one\n2. two", "3) three", "1.", "10. \n"),
     *("AT&T, R&D & more", "a && b", "50% & 3 = 4", "a = b", "a == b === c", "1 + 1", "a += 1"),
     *(
@@ -63,6 +65,16 @@ PLAIN = [
     ),
 ]
 READ = [
+    ("Inline $x^2$, $n$ and $$E = mc^2$$.", "Inline x^2, n and E = mc^2."),
+    ("\\(a_1 * b_1 * c\\) and\n\\[\nx\n\\]\n", "a_1 * b_1 * c and\n\nx\n\n"),
+    ("<mailto:bob@example.com> or mailto:a@b.c", "bob@example.com or a@b.c"),
+    ("==marked== and ||hidden||", "marked and hidden"),
+    ("<img src=x alt='A cat'> sits", "A cat sits"),
+    ("Name | Age\n--- | ---:\nBob | 5", "Name, Age.\nBob, 5."),
+    ("- a\n  - b\n    - c\n- d", "a.\nb.\nc.\nd."),
+    ("Note[^a].\n\n[^a]: It is here.", "Note.\n\nIt is here."),
+    ("one<br>two<br/>three", "one\ntwo\nthree"),
+    ('<speak version="1.0"><prosody rate="slow">Slow</prosody><break time="1s"/></speak>', "Slow"),
     ("# Title", "Title."),
     ("## What happened? ##\nText", "What happened?\n\nText"),
     ("##Title", "Title"),
@@ -241,6 +253,7 @@ def test_no_text_makes_it_fail_and_speaker_tags_stay(parts: list[str]) -> None:
 HOSTILE = (
     *("*", "*a ", "[", "![", "[^", "`", "`a ``b ", "<", "<b>", "<a href=", "<!--", "<think>"),
     *("| a ", ">", "- ", "_a", "~~a ", "http://", "//a.", "&#", "\\*", "](", "# a\n", "```\n"),
+    *("$a_", "$_ ", "\\(a", "\\[ ", "$$a", "==a", "||a ", "<img alt='", "mailto:a"),
     *("[laugh ", "a=\"'/", "a.b/", "[SPEAKER0] *a* "),
 )
 

@@ -30,8 +30,9 @@ def is_cross_origin(headers: Headers, hosts: Collection[str] = ()) -> bool:
         return True
     if not (_address(name) or is_loopback(name) or name in hosts):
         return True
-    if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        return True
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # the browser's own word; a proxy may have taken the port from the Host
+        return site not in {"none", "same-origin"}
     origin = headers.get("origin")
     return origin is not None and origin.lower().partition("://")[2] != host.lower()
 

@@ -135,6 +135,8 @@ def test_a_key_is_shown_in_one_of_three_headers(
         ({"host": "localhost:8888", "origin": "http://localhost:8888"}, False),
         ({"host": "localhost:8888", "origin": "http://localhost:8888",
           "sec-fetch-site": "same-origin"}, False),
+        ({"host": "127.0.0.1", "origin": "http://127.0.0.1:4321",
+          "sec-fetch-site": "same-origin"}, False),  # through nginx with `Host $host`
         ({"host": "evil.example:8888"}, True),
         ({"host": "127.0.0.1.evil.example"}, True),
         ({"host": "localhost.evil.example"}, True),

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 PARTIAL, UNSATISFIABLE = 206, 416
-_ONE_RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,18})-([0-9]{0,18})\s*")
+_ONE_RANGE = re.compile(r"(?i)\s*bytes\s*=\s*([0-9]{0,40})-([0-9]{0,40})\s*")
 
 
 def range_of(header: str | None, size: int) -> tuple[int, int] | None:

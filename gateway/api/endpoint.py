@@ -90,7 +90,7 @@ class BodyReader:
 
 def media_type(scope: Scope) -> str:
     """The body's media type, lower case; JSON where none is said."""
-    given: str = Headers(scope=scope).get("content-type", "application/json")
+    given: str = Headers(scope=scope).get("content-type") or "application/json"
     return given.partition(";")[0].strip().lower()
 
 

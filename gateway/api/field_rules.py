@@ -33,6 +33,11 @@ ADDRESSES = (
 UNSET = frozenset({"", "None", "null", "undefined"})
 
 
+def is_unset(value: object) -> bool:
+    """Whether a client means that it gives no value."""
+    return value is None or (isinstance(value, str) and value.strip() in UNSET)
+
+
 def _refuse_address(_: object) -> None:
     raise PydanticCustomError(
         "address",
@@ -59,8 +64,7 @@ class LenientFields(BaseModel):
         return {
             name: value
             for name, value in given.items()
-            if value is not None
-            and not (isinstance(value, str) and name not in required and value.strip() in UNSET)
+            if value is not None and (name in required or not is_unset(value))
         }
 
     @field_validator("*", mode="before")

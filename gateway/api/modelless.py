@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from gateway.api.endpoint import Spoken
 from gateway.api.error_bodies import TRAVISVN
+from gateway.api.field_rules import is_unset
 from gateway.api.multipart import Form
 
 logger = logging.getLogger("gateway.api")
@@ -37,7 +38,7 @@ def is_modelless(value: Any) -> bool:
     """Whether a client of travisvn's server sends these fields."""
     if not isinstance(value, dict) or isinstance(value.get("voice"), dict):
         return False
-    given = {name for name, each in value.items() if each not in (None, "")}
+    given = {name for name, each in value.items() if not is_unset(each)}
     return not given & _OPENAI_FIELDS
 
 

@@ -24,7 +24,8 @@ MODEL_ALIASES = (
     "bosonai/higgs-audio-v2-generation-3B-base",
 )
 ANY_MODEL = "*"
-CHATTERBOX = "chatterbox"  # its servers have a name for every variant, and take any
+CHATTERBOX = "chatterbox"
+ANY_VARIANT = (CHATTERBOX, "kokoro")  # their servers have a name for every variant, and take any
 _DATED = re.compile(r"-\d{4}-?(?:\d{2}-?\d{2})?$")  # gpt-4o-mini-tts-2025-12-15, tts-1-1106
 
 
@@ -44,8 +45,11 @@ def resolve_model(
     if name is None or name in served:
         return name
     known = {alias.lower() for alias in (*MODEL_ALIASES, *aliases)}
-    wanted = name.strip().lower()
-    if known & {wanted, _DATED.sub("", wanted), ANY_MODEL} or wanted.startswith(CHATTERBOX):
+    # Routers put the maker before a name (openai/tts-1), Ollama's clients a tag behind it.
+    wanted = name.strip().lower().rpartition("/")[2].removesuffix(":latest")
+    if known & {name.strip().lower(), wanted, _DATED.sub("", wanted), ANY_MODEL}:
+        return None
+    if wanted.startswith(ANY_VARIANT):
         return None
     names = ", ".join(model_names(served, aliases))
     raise ModelNotFound(f"The model {name[:64]!r} does not exist. Models: {names}.", param="model")

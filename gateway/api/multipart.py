@@ -1,10 +1,11 @@
-"""Multipart bodies as plain fields: a form says the same as the JSON body, plus files."""
+"""Forms of either kind as plain fields: a form says the same as the JSON body, plus files."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel
 from starlette.datastructures import Headers, UploadFile
@@ -12,11 +13,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Scope
 
 from gateway.api.endpoint import media_type, require_json
-from gateway.api.routes import REFERENCE
+from gateway.api.routes import JSON, REFERENCE
 from gateway.api.schemas import parse_json
 from gateway.errors import InvalidRequest, UnsupportedContentType
 
 MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
 MOST_FILES = 8
 MOST_FIELDS = 64
 JSON_FIELDS = ("voice", "voices", "references")  # may hold JSON in a form
@@ -73,12 +75,12 @@ def form_schema(model: type[BaseModel], *files: str) -> dict[str, Any]:
 
 
 def is_form(scope: Scope) -> bool:
-    """Whether a request's body is a multipart form."""
-    return media_type(scope) == MULTIPART
+    """Whether a request's body is a form."""
+    return media_type(scope) in {MULTIPART, URLENCODED}
 
 
 def require_json_or_form(scope: Scope) -> None:
-    """Refuse a body that is neither JSON nor a multipart form.
+    """Refuse a body that is neither JSON nor a form.
 
     Raises:
         UnsupportedContentType: With what is understood.
@@ -88,17 +90,28 @@ def require_json_or_form(scope: Scope) -> None:
             require_json(scope)
         except UnsupportedContentType:
             raise UnsupportedContentType(
-                f"The request's content type must be application/json or {MULTIPART}.",
+                f"The request's content type must be {JSON}, {MULTIPART} or {URLENCODED}.",
                 param="content-type",
             ) from None
 
 
 async def parse_form(body: bytes, scope: Scope) -> Form:
-    """Read a multipart body that is in memory already.
+    """Read a form that is in memory already.
 
     Raises:
         InvalidRequest: It is no such form, or has too many parts.
+        UnsupportedContentType: It is JSON, which `curl -d` calls a form where no header is given.
     """
+    if media_type(scope) == URLENCODED:
+        if body.lstrip().startswith(b"{"):
+            raise UnsupportedContentType(
+                f"JSON needs the header 'Content-Type: {JSON}'.", param="content-type"
+            )
+        try:
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        except ValueError:
+            raise InvalidRequest("The request's body is not a form.") from None
+        return Form({name: _value(name, text) for name, text in pairs}, ())
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body

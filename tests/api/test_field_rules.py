@@ -14,6 +14,7 @@ from gateway.api.chatterbox.travisvn.status import StatusQuery
 from gateway.api.field_rules import ADDRESSES
 from gateway.api.generate import GenerateBody
 from gateway.api.jobs import JobBody, JobsQuery
+from gateway.api.modelless import is_modelless
 from gateway.api.openai_voices import VoicesQuery
 from gateway.api.schemas import SpeechBody, parse_json, validation_error
 from gateway.errors import InvalidRequest
@@ -121,6 +122,13 @@ def test_what_text_cannot_be_is_refused(model: type[BaseModel], field: str, valu
     with pytest.raises(ValidationError) as refused:
         read(model, **{field: value})
     assert validation_error(refused.value).param == field
+
+
+@pytest.mark.parametrize("unset", [None, "", " ", "null", "None"])
+def test_an_unset_model_is_none(unset: str | None) -> None:
+    """Whose client it is does not hang on how it leaves the model out."""
+    assert is_modelless({"input": "Hi.", "model": unset, "instructions": unset})
+    assert not is_modelless({"input": "Hi.", "model": "tts-1", "instructions": unset})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ SERVED = ("some/model",)
     [
         "tts-1", "TTS-1-HD", "gpt-4o-mini-tts-2025-12-15", "tts-1-1106", "kokoro", "Kokoro", "tts",
         "higgs-audio-v2", "bosonai/higgs-audio-v2-generation-3B-base", "chatterbox-anything",
+        "openai/tts-1", "hexgrad/Kokoro-82M", "kokoro-v1_0", "tts-1:latest", " tts-1 ",
     ],
 )  # fmt: skip
 def test_names_of_well_known_clients_mean_what_is_served(name: str) -> None:

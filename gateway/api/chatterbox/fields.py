@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -15,12 +14,18 @@ from starlette.types import Scope
 
 from gateway.api.endpoint import BodyReader, media_type
 from gateway.api.error_bodies import UnprocessableRequest
-from gateway.api.multipart import MOST_FIELDS, MULTIPART, Form, form_schema, is_form, parse_form
+from gateway.api.multipart import (
+    MULTIPART,
+    URLENCODED,
+    Form,
+    form_schema,
+    is_form,
+    parse_form,
+)
 from gateway.api.routes import JSON, BodySchema
 from gateway.api.schemas import check_fields, parse_json
 from gateway.errors import InvalidRequest
 
-URLENCODED = "application/x-www-form-urlencoded"
 JSON_TYPES = {"application/json", "text/json"}
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -54,12 +59,6 @@ async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, Form]:
     if is_form(scope):
         form = await parse_form(body, scope)
         return _given(form.fields), form
-    if media_type(scope) == URLENCODED:
-        try:
-            pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
-        except ValueError:
-            raise InvalidRequest("The request's body is not a form.") from None
-        return _given(dict(pairs)), Form({}, ())
     try:
         return parse_json(body), Form({}, ())
     except InvalidRequest as error:

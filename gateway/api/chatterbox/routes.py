@@ -56,6 +56,6 @@ def chatterbox_routes(
         *TravisvnStatus(activity).routes(),
         *TravisvnAbout(pool, catalogue.default, model_aliases).routes(),
         *DevnenServer(catalogue, pool, bodies).routes(),
-        *memory_routes(),
+        *memory_routes(activity),
         *other_names("GET", "/health", health, HEALTH, "Whether it lives"),
     ]

@@ -132,3 +132,22 @@ def test_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     assert scope["surface"] is TRAVISVN
     told = [record for record in caplog.records if "GATEWAY_MODELLESS" in record.message]
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"model": "tts-1"}])
+def test_forms_of_either_kind_say_the_same(client: httpx.Client, given: dict[str, str]) -> None:
+    """Multipart or URL-encoded, for either server."""
+    fields = {**SAY, **given, "response_format": "wav", "stream": "false"} if given else SAY
+    plain = client.post(PATH, data=fields)
+    parts = client.post(PATH, files={name: (None, value) for name, value in fields.items()})
+    assert plain.content[44:] == parts.content[44:] == PCM
+    assert (ANSWERED_AS in plain.headers) == (ANSWERED_AS in parts.headers) == (not given)
+
+
+def test_json_that_curl_calls_a_form_is_told_so(client: httpx.Client) -> None:
+    """`curl -d '{…}'` without a header."""
+    body = json.dumps({**SAY, "model": "tts-1"})
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = client.post(PATH, content=body, headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]

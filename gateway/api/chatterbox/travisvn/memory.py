@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.routes import Route
+from gateway.speech.activity import Activity
 from gateway.telemetry.process_memory import memory_info
 
 MESSAGE = "The gateway holds no model: its memory needs no care, and nothing was changed."
@@ -28,17 +29,22 @@ _ANSWERS: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-async def _answer(answer: dict[str, Any], request: Request) -> Response:
+async def _answer(answer: dict[str, Any], activity: Activity, request: Request) -> Response:
     del request
-    return JSONResponse({**answer, "memory_info": memory_info(), "message": MESSAGE})
+    figures = {"memory_info": memory_info(), "request_counter": activity.total}
+    return JSONResponse({**answer, **figures, "message": MESSAGE})
 
 
-def memory_routes() -> list[Route]:
+def memory_routes(activity: Activity) -> list[Route]:
     """The memory routes under all their names, each with one answer."""
     return [
         route
         for (method, primary), answer in _ANSWERS.items()
         for route in routes(
-            method, primary, partial(_answer, answer), SPEECH, "Memory, which needs no care"
+            method,
+            primary,
+            partial(_answer, answer, activity),
+            SPEECH,
+            "Memory, which needs no care",
         )
     ]

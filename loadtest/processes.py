@@ -136,8 +136,7 @@ def running_serve(
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with tempfile.TemporaryDirectory(prefix="speech-gateway-") as folder:
-        # Load generators ask in OpenAI's way without naming a model.
-        settings = {"data_dir": folder, "modelless": "openai", **settings}
+        settings = {"data_dir": folder, **settings}
         environment |= {PREFIX + name.upper(): str(value) for name, value in settings.items()}
         process = subprocess.Popen(
             [*before, sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments],

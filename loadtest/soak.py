@@ -64,6 +64,7 @@ async def leave(host: str, port: int, text: str, chance: random.Random) -> None:
     """One request that is left at a random moment."""
     body = json.dumps(
         {
+            "model": "tts-1",
             "input": text,
             "response_format": chance.choice(FORMATS),
             **({"stream_format": "sse"} if chance.random() < 0.1 else {}),  # noqa: PLR2004
@@ -124,7 +125,7 @@ async def soak(url: str, process: psutil.Process, audio_seconds: float) -> Soak:
 
     async def ask(session: aiohttp.ClientSession, text: str) -> None:
         nonlocal spoken
-        body = {"input": text, "response_format": chance.choice(FORMATS)}
+        body = {"model": "tts-1", "input": text, "response_format": chance.choice(FORMATS)}
         try:
             async with session.post(url + "/v1/audio/speech", json=body) as answer:
                 async for _ in answer.content.iter_any():

@@ -92,7 +92,9 @@ class SpeechClient:
         listener, counted = Listener("pcm", began), 0
         try:
             async with self._session.post(
-                self._url, json={**self._fields, "input": text}, headers=self._headers
+                self._url,
+                json={**self._fields, "model": "tts-1", "input": text},
+                headers=self._headers,
             ) as answer:
                 found["status"] = answer.status
                 async for data in answer.content.iter_any():

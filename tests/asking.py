@@ -18,7 +18,7 @@ WITH_ADMIN: dict[str, Any] = {
     "api_keys": f"root={ADMIN} admin",
     "public_routes": "health,metrics,stats,docs,voices,speech",
 }
-BODY = {"input": "Hello there.", "voice": "alloy", "response_format": "pcm"}
+BODY = {"model": "tts-1", "input": "Hello there.", "voice": "alloy", "response_format": "pcm"}
 TEXT = "It was a bright cold day in April, and the clocks of the town were striking one."
 VOICE = "mabel"
 # Half a page, said in one generation of 43 s. Its shortest honest reading takes 7.8 s.
@@ -49,7 +49,7 @@ def say(gateway: Gateway, text: str = TEXT, **fields: Any) -> httpx.Response:
         text: What to say.
         fields: Further fields of the body, or others in place of these.
     """
-    body = {"input": text, "voice": VOICE, "response_format": "pcm", **fields}
+    body = {"model": "tts-1", "input": text, "voice": VOICE, "response_format": "pcm", **fields}
     url = gateway.url + "/v1/audio/speech"
     return httpx.post(url, json=body, timeout=TIMEOUT_SECONDS)
 
@@ -60,7 +60,7 @@ def listen(gateway: Gateway, text: str = TEXT, **fields: Any) -> tuple[str, byte
     Returns:
         How it ended (WHOLE, ABORTED, or a status that is not 200), and the body's bytes.
     """
-    body = {"input": text, "voice": VOICE, "response_format": "pcm", **fields}
+    body = {"model": "tts-1", "input": text, "voice": VOICE, "response_format": "pcm", **fields}
     url = gateway.url + "/v1/audio/speech"
     heard = b""
     try:

@@ -49,9 +49,7 @@ class Gateway:
         self._data = tempfile.TemporaryDirectory(
             prefix="speech-gateway-", ignore_cleanup_errors=True
         )
-        # Most tests ask in OpenAI's way without naming a model.
         defaults = {"probe_interval_seconds": 0.2, "data_dir": self._data.name}
-        defaults |= {"modelless": "openai"}
         self._settings = load_settings(**{**defaults, **settings})
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"

@@ -33,7 +33,7 @@ MEGABYTE = 1e6
 
 def ask(url: str, text: str) -> tuple[bytes, float]:
     """A streamed answer's samples and the seconds to its first."""
-    body = {"input": text, "voice": "en_woman", "response_format": "pcm"}
+    body = {"model": "tts-1", "input": text, "voice": "en_woman", "response_format": "pcm"}
     heard, first = bytearray(), 0.0
     began = time.perf_counter()
     with (
@@ -168,7 +168,7 @@ def test_a_novel_is_a_job(tmp_path: Path) -> None:
         running_engine("--voice", "cpu") as engine,
         running_serve(upstreams=engine.address, job_slots=4) as up,
     ):
-        fields = {"input": text, "voice": "en_woman", "response_format": "pcm"}
+        fields = {"model": "tts-1", "input": text, "voice": "en_woman", "response_format": "pcm"}
         began = time.perf_counter()
         with peak_memory(up) as memory, httpx.Client(base_url=up.url, timeout=600) as client:
             job = client.post("/v1/audio/jobs", json=fields).raise_for_status().json()

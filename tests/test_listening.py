@@ -37,7 +37,13 @@ def engine_arguments() -> tuple[str, ...]:
 @functools.cache
 def speak(gateway: Gateway, **fields: Any) -> bytes:
     """An answer's bytes; the engine is deterministic, so each is asked for once."""
-    body = {"input": SENTENCES, "voice": "en_woman", "response_format": "pcm", **fields}
+    body = {
+        "model": "tts-1",
+        "input": SENTENCES,
+        "voice": "en_woman",
+        "response_format": "pcm",
+        **fields,
+    }
     answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
     answer.raise_for_status()
     return answer.content
@@ -114,7 +120,9 @@ def test_a_streamed_wav_opens_in_every_library(gateway: Gateway) -> None:
 def test_text_that_the_voice_cannot_say_is_refused(gateway: Gateway) -> None:
     """A clear 400, not silence."""
     for text in ["你好世界", "Это русский текст."]:
-        answer = httpx.post(gateway.url + "/v1/audio/speech", json={"input": text}, timeout=120)
+        answer = httpx.post(
+            gateway.url + "/v1/audio/speech", json={"model": "tts-1", "input": text}, timeout=120
+        )
         assert answer.status_code == 400
         assert answer.json()["error"]["code"] == "unspeakable_text"
 
@@ -122,7 +130,7 @@ def test_text_that_the_voice_cannot_say_is_refused(gateway: Gateway) -> None:
 @pytest.mark.parametrize("text", ["🎉", "★★★★★", "$$", "→", "[laugh]", "<SE>[Laughter]</SE>"])
 def test_text_without_a_sound_is_a_short_silence(gateway: Gateway, text: str) -> None:
     """A chunk of decoration that a client cut off is no error."""
-    body = {"input": text, "response_format": "pcm"}
+    body = {"model": "tts-1", "input": text, "response_format": "pcm"}
     answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
     assert answer.status_code == 200
     samples = np.frombuffer(answer.content, "<i2")
@@ -140,7 +148,7 @@ def test_a_client_that_leaves_stops_the_engine_after_the_piece_in_hand(
         name = "vllm:num_requests_running{"
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)) > 0
 
-    body = {"input": SENTENCES * 40, "response_format": "pcm"}
+    body = {"model": "tts-1", "input": SENTENCES * 40, "response_format": "pcm"}
     with httpx.stream("POST", gateway.url + "/v1/audio/speech", json=body, timeout=120) as answer:
         chunks = answer.iter_raw()
         next(chunks)

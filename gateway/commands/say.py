@@ -52,7 +52,8 @@ def run_say(arguments: argparse.Namespace) -> int:
             raise SayError(f"the suffix is none of {', '.join(FORMATS)}", STATUS_USAGE)
         text = read_text(arguments.text, arguments.file)
         # WAV is asked for as samples: its sizes are known when the last one has come.
-        body: dict[str, Any] = {"input": text, "response_format": FORMATS[suffix]}
+        # Without a model the answer would be that of another server (docs/compatibility.md).
+        body: dict[str, Any] = {"model": "tts-1", "input": text, "response_format": FORMATS[suffix]}
         body |= {k: v for k in ("voice", "speed") if (v := getattr(arguments, k)) is not None}
         headers = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
         with _file(arguments.output) if arguments.output else _player() as write:

@@ -218,7 +218,7 @@ def greeting(settings: Settings, host: str, port: int) -> Iterator[str]:
     key = " -H 'Authorization: Bearer KEY'" if not settings.anonymous else ""
     yield (
         f"to try: curl {address}/v1/audio/speech{key} -H 'Content-Type: application/json' "
-        """-d '{"input": "Hello."}' -o hello.mp3"""
+        """-d '{"model": "tts-1", "input": "Hello."}' -o hello.mp3"""
     )
 
 

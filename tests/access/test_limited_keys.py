@@ -64,7 +64,11 @@ def test_a_key_without_audio_left_is_refused_in_every_surfaces_shape(engine: str
     with running_gateway(
         upstreams=engine, api_keys=f"alice={KEY}", audio_seconds_per_minute=1
     ) as running:
-        long_text = {**BODY, "input": "This takes more than a second to say. " * 3}
+        long_text = {
+            **BODY,
+            "model": "tts-1",
+            "input": "This takes more than a second to say. " * 3,
+        }
         url, key = running.url + "/v1/audio/speech", {"api-key": KEY}
         assert httpx.post(url, json=long_text, headers=key).status_code == 200
         refused = speak(running, KEY)
@@ -86,7 +90,11 @@ def test_a_client_that_leaves_pays_for_what_was_made(
     with running_gateway(
         upstreams=engine, api_keys=f"alice={KEY}", audio_seconds_per_minute=10_000
     ) as running:
-        body = {**BODY, "input": "fault-stall-48000 " + "It is a long story that I tell. " * 60}
+        body = {
+            **BODY,
+            "model": "tts-1",
+            "input": "fault-stall-48000 " + "It is a long story that I tell. " * 60,
+        }
         url, key = running.url + "/v1/audio/speech", {"api-key": KEY}
         bucket = running.runtime.access.callers.get("alice").audio
         assert bucket is not None

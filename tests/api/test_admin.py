@@ -94,7 +94,7 @@ def test_a_long_text_is_heard_to_its_end_although_its_only_upstream_is_drained(
 ) -> None:
     """Its later segments are new generations, but nothing new to who listens."""
     text = prose(350)
-    body = {"input": text, "voice": "belinda", "response_format": "pcm"}
+    body = {"model": "tts-1", "input": text, "voice": "belinda", "response_format": "pcm"}
     url, admin = gateway.url + "/v1/audio/speech", gateway.url + "/admin/upstreams"
     (upstream,) = gateway.runtime.pool.upstreams
     named = {"upstream": upstream.address + "/"}

@@ -19,10 +19,10 @@ SPEECH, GENERATE, BATCH, TTS = "/v1/audio/speech", "/generate", "/generate/batch
 ITEMS = 3
 # For each way to ask: path, body, the requests that it counts as.
 CALLS: dict[str, tuple[str, Any, int]] = {
-    "stream": (SPEECH, {"input": PAGE}, 1),
-    "events": (SPEECH, {"input": PAGE, "stream_format": "sse"}, 1),
-    "whole": (SPEECH, {"input": PAGE, "stream": False}, 1),
-    "long": (SPEECH, {"input": f"{PAGE}\n\n{PAGE}\n\n{PAGE}"}, 1),
+    "stream": (SPEECH, {"model": "tts-1", "input": PAGE}, 1),
+    "events": (SPEECH, {"model": "tts-1", "input": PAGE, "stream_format": "sse"}, 1),
+    "whole": (SPEECH, {"model": "tts-1", "input": PAGE, "stream": False}, 1),
+    "long": (SPEECH, {"model": "tts-1", "input": f"{PAGE}\n\n{PAGE}\n\n{PAGE}"}, 1),
     "generate": (GENERATE, {"text": PAGE}, 1),
     "batch": (BATCH, [{"text": f"{PAGE} {number}"} for number in range(ITEMS)], ITEMS),
     "tts": (TTS, {"text": PAGE, "predefined_voice_id": "Belinda.wav"}, 1),
@@ -77,7 +77,7 @@ def test_a_call_that_is_cancelled_in_the_queue_is_counted_once(engine: str) -> N
     """It never had a slot, and its place goes to another."""
     with running_gateway(upstreams=engine, max_in_flight=1, max_queued=1) as gateway:
         plan_faults(engine, always="hang")
-        request = post({"input": PAGE})
+        request = post({"model": "tts-1", "input": PAGE})
         with connected(gateway.url) as first:
             first.sendall(request)
             wait_until(lambda: engine_state(engine)["running"] == 1, "the first has the slot")

@@ -213,7 +213,9 @@ def test_a_folder_that_cannot_be_used_is_told_and_speech_goes_on(
     ):
         answer = client.post(BASE, json={"voice": "mabel", "input": TEXT})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_jobs")
-        speech = client.post("/v1/audio/speech", json={"input": "Hello.", "voice": "mabel"})
+        speech = client.post(
+            "/v1/audio/speech", json={"model": "tts-1", "input": "Hello.", "voice": "mabel"}
+        )
         assert speech.status_code == 200
 
 

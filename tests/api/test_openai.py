@@ -94,7 +94,9 @@ def test_names_of_models_that_clients_send_are_accepted(gateway: Gateway, model:
 
 def test_only_input_is_required(gateway: Gateway) -> None:
     """Chatterbox clients send neither model nor voice."""
-    answer = httpx.post(gateway.url + "/v1/audio/speech", json={"input": TEXT}, timeout=120)
+    answer = httpx.post(
+        gateway.url + "/v1/audio/speech", json={"model": "tts-1", "input": TEXT}, timeout=120
+    )
     assert answer.status_code == 200
 
 
@@ -116,7 +118,7 @@ def test_the_engine_is_always_asked_for_bounded_pcm(gateway: Gateway, engine: st
     """Never a format of the engine's, never without max_tokens, never with a client's id."""
     httpx.post(
         gateway.url + "/v1/audio/speech",
-        json={"input": TEXT, "voice": "mabel", "response_format": "wav"},
+        json={"model": "tts-1", "input": TEXT, "voice": "mabel", "response_format": "wav"},
         headers={"X-Request-Id": "mine"},
         timeout=120,
     )
@@ -169,27 +171,27 @@ BAD = [
     (b"[]", None),
     (b'"text"', None),
     (b"\xff\xfe", None),
-    (b'{"input": NaN}', None),
+    (b'{"model": "tts-1", "input": NaN}', None),
     (b"[" * 100_000, None),
     (b"{}", "input"),
-    (b'{"input": null}', "input"),
-    (b'{"input": 5}', "input"),
-    (b'{"input": ""}', "input"),
-    (b'{"input": " \\n\\t "}', "input"),
-    (b'{"input": "\\ud800"}', "input"),
-    (b'{"input": "x", "voice": 5}', "voice"),
-    (b'{"input": "x", "voice": {}}', "voice"),
-    (b'{"input": "x", "speed": 0.1}', "speed"),
-    (b'{"input": "x", "speed": 4.5}', "speed"),
-    (b'{"input": "x", "speed": "fast"}', "speed"),
-    (b'{"input": "x", "speed": 1e999}', "speed"),
-    (b'{"input": "x", "response_format": "ogg"}', "response_format"),
-    (b'{"input": "x", "stream_format": "ws"}', "stream_format"),
-    (b'{"input": "x", "sample_rate": 11025}', "sample_rate"),
-    (b'{"input": "x", "temperature": -1}', "temperature"),
-    (b'{"input": "x", "top_p": 0}', "top_p"),
-    (b'{"input": "x", "max_tokens": 5}', "max_tokens"),
-    (json.dumps({"input": "x" * 100_001}).encode(), "input"),
+    (b'{"model": "tts-1", "input": null}', "input"),
+    (b'{"model": "tts-1", "input": 5}', "input"),
+    (b'{"model": "tts-1", "input": ""}', "input"),
+    (b'{"model": "tts-1", "input": " \\n\\t "}', "input"),
+    (b'{"model": "tts-1", "input": "\\ud800"}', "input"),
+    (b'{"model": "tts-1", "input": "x", "voice": 5}', "voice"),
+    (b'{"model": "tts-1", "input": "x", "voice": {}}', "voice"),
+    (b'{"model": "tts-1", "input": "x", "speed": 0.1}', "speed"),
+    (b'{"model": "tts-1", "input": "x", "speed": 4.5}', "speed"),
+    (b'{"model": "tts-1", "input": "x", "speed": "fast"}', "speed"),
+    (b'{"model": "tts-1", "input": "x", "speed": 1e999}', "speed"),
+    (b'{"model": "tts-1", "input": "x", "response_format": "ogg"}', "response_format"),
+    (b'{"model": "tts-1", "input": "x", "stream_format": "ws"}', "stream_format"),
+    (b'{"model": "tts-1", "input": "x", "sample_rate": 11025}', "sample_rate"),
+    (b'{"model": "tts-1", "input": "x", "temperature": -1}', "temperature"),
+    (b'{"model": "tts-1", "input": "x", "top_p": 0}', "top_p"),
+    (b'{"model": "tts-1", "input": "x", "max_tokens": 5}', "max_tokens"),
+    (json.dumps({"model": "tts-1", "input": "x" * 100_001}).encode(), "input"),
 ]
 
 
@@ -238,7 +240,7 @@ def test_other_refusals_have_the_same_shape(
     code: str,
 ) -> None:
     """404, 405 and 415 are errors of the API, not of a web framework."""
-    body = json.dumps({"input": TEXT, **fields})
+    body = json.dumps({"model": "tts-1", "input": TEXT, **fields})
     answer = httpx.request(
         method,
         gateway.url + path,
@@ -252,7 +254,7 @@ def test_other_refusals_have_the_same_shape(
 
 def test_a_body_over_the_limit_is_refused_and_the_client_hears_it(gateway: Gateway) -> None:
     """413 with the envelope, not a broken pipe."""
-    body = b'{"input": "' + b"x" * (33 * 1024 * 1024) + b'"}'
+    body = b'{"model": "tts-1", "input": "' + b"x" * (33 * 1024 * 1024) + b'"}'
     answer = httpx.post(
         gateway.url + "/v1/audio/speech",
         content=body,
@@ -315,7 +317,7 @@ def test_a_client_that_leaves_frees_the_engine_and_the_slot() -> None:
             with (
                 httpx.Client(timeout=120) as client,
                 client.stream(
-                    "POST", url, json={"input": slow, "response_format": "pcm"}
+                    "POST", url, json={"model": "tts-1", "input": slow, "response_format": "pcm"}
                 ) as answer,
             ):
                 chunks = answer.iter_raw()
@@ -387,7 +389,13 @@ def test_a_reference_may_be_a_file_of_a_form(gateway: Gateway, engine: str, samp
     """The same as multipart, with numbers as text."""
     answer = httpx.post(
         gateway.url + "/v1/audio/speech",
-        data={"input": TEXT, "speed": "1.0", "response_format": "pcm", "reference_text": "Hm."},
+        data={
+            "model": "tts-1",
+            "input": TEXT,
+            "speed": "1.0",
+            "response_format": "pcm",
+            "reference_text": "Hm.",
+        },
         files={"voice_file": ("voice.wav", sample, "audio/wav")},
         timeout=120,
     )

@@ -68,7 +68,7 @@ def create(gateway: Gateway, name: str, sample: bytes = SAMPLE, **fields: str) -
 
 def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     """POST /v1/audio/speech, PCM."""
-    body = {"input": TEXT, "response_format": "pcm", **fields}
+    body = {"model": "tts-1", "input": TEXT, "response_format": "pcm", **fields}
     return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
 
@@ -319,7 +319,11 @@ def test_a_voice_with_a_prompt_of_its_own_is_spoken_by_that(
     for fields in (
         {"voice": "sailor"},
         {"voice": "sailor", "instructions": "A storm."},
-        {"input": "[SPEAKER0] Ahoy there. [SPEAKER1] Hello.", "voices": {"SPEAKER0": "sailor"}},
+        {
+            "model": "tts-1",
+            "input": "[SPEAKER0] Ahoy there. [SPEAKER1] Hello.",
+            "voices": {"SPEAKER0": "sailor"},
+        },
     ):
         assert speak(gateway, **fields).status_code == 200
         job = echo[1].jobs[-1]

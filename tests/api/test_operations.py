@@ -34,7 +34,9 @@ def test_without_an_engine_the_gateway_is_live_but_not_ready() -> None:
 
 def test_metrics_are_prometheus_text(gateway: Gateway) -> None:
     """Every name has the prefix, counters alone end in _total, labels hold no client text."""
-    httpx.post(gateway.url + "/v1/audio/speech", json={"input": "Hi.", "voice": "x<y"})
+    httpx.post(
+        gateway.url + "/v1/audio/speech", json={"model": "tts-1", "input": "Hi.", "voice": "x<y"}
+    )
     answer = httpx.get(gateway.url + "/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     kinds = dict(

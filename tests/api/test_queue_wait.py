@@ -13,10 +13,13 @@ from tests.running import Gateway, wait_until
 TEXT = "Whoever waits wants to know for how long."
 HEADER = "x-queue-wait-seconds"
 ROUTES: dict[str, tuple[str, Any]] = {
-    "speech, whole": ("/v1/audio/speech", {"input": TEXT, "stream": False}),
-    "speech, streamed": ("/v1/audio/speech", {"input": TEXT}),
-    "speech, events": ("/v1/audio/speech", {"input": TEXT, "stream_format": "sse"}),
-    "speech, silent": ("/v1/audio/speech", {"input": "..."}),
+    "speech, whole": ("/v1/audio/speech", {"model": "tts-1", "input": TEXT, "stream": False}),
+    "speech, streamed": ("/v1/audio/speech", {"model": "tts-1", "input": TEXT}),
+    "speech, events": (
+        "/v1/audio/speech",
+        {"model": "tts-1", "input": TEXT, "stream_format": "sse"},
+    ),
+    "speech, silent": ("/v1/audio/speech", {"model": "tts-1", "input": "..."}),
     "generate, whole": ("/generate", {"text": TEXT}),
     "generate, streamed": ("/generate", {"text": TEXT, "stream": True}),
     "generate, batch": ("/generate/batch", [{"text": TEXT}, {"text": TEXT}]),

@@ -21,8 +21,8 @@ Run = Callable[[str], Answer]
 
 @pytest.fixture(scope="module")
 def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A voice library, and a request without a model is for this server."""
-    return {"voices_dir": tmp_path_factory.mktemp("voices"), "modelless": "chatterbox"}
+    """A voice library."""
+    return {"voices_dir": tmp_path_factory.mktemp("voices")}
 
 
 @pytest.fixture

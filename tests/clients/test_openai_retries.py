@@ -47,7 +47,7 @@ def late_engine() -> Iterator[tuple[str, Callable[[], None]]]:
 @contextmanager
 def occupied(gateway: Gateway) -> Iterator[None]:
     """The one slot is taken by a stream that never ends, until the block does."""
-    body = {"input": f"fault-stall-4800 {TEXT}", "response_format": "pcm"}
+    body = {"model": "tts-1", "input": f"fault-stall-4800 {TEXT}", "response_format": "pcm"}
     url = gateway.url + "/v1/audio/speech"
     with httpx.stream("POST", url, json=body, timeout=60) as answer:
         chunks = answer.iter_raw()  # kept: the end of an iterator closes the answer

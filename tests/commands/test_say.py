@@ -133,7 +133,9 @@ def test_what_is_given_reaches_the_gateway(fake: FakeGateway, tmp_path: Path) ->
     arguments = ["say", "Hi.", "-o", str(tmp_path / "x.mp3"), "--url", fake.url + "/v1/"]
     arguments += ["--voice", "nova", "--speed", "1.5", "--api-key", "secret"]
     assert main(arguments) == 0
-    assert fake.asked == [{"input": "Hi.", "response_format": "mp3", "voice": "nova", "speed": 1.5}]
+    assert fake.asked == [
+        {"model": "tts-1", "input": "Hi.", "response_format": "mp3", "voice": "nova", "speed": 1.5}
+    ]
     assert fake.keys == ["Bearer secret"]
     assert (tmp_path / "x.mp3").read_bytes() == PCM
 

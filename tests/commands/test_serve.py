@@ -29,7 +29,7 @@ def speak(serve: ServeProcess, text: str = "Hello there.") -> httpx.Response:
     """A short sentence as WAV."""
     return httpx.post(
         serve.url + "/v1/audio/speech",
-        json={"input": text, "response_format": "wav"},
+        json={"model": "tts-1", "input": text, "response_format": "wav"},
         timeout=120,
     )
 
@@ -138,7 +138,7 @@ def test_a_running_answer_is_finished_before_the_gateway_stops(number: signal.Si
             client.stream(
                 "POST",
                 serve.url + "/v1/audio/speech",
-                json={"input": text, "response_format": "pcm"},
+                json={"model": "tts-1", "input": text, "response_format": "pcm"},
             ) as answer,
         ):
             chunks = answer.iter_raw()

@@ -185,7 +185,7 @@ def test_a_text_twice_as_long_may_take_twice_the_time(hasty: Gateway, engine: st
 def test_an_abort_tells_http_clients_of_every_kind(gateway: Gateway, engine: str) -> None:
     """No last chunk follows what was sent: a reader of the bare socket sees the end missing."""
     plan_faults(engine, EARLY)
-    body = {"input": PAGE, "voice": VOICE, "response_format": "pcm"}
+    body = {"model": "tts-1", "input": PAGE, "voice": VOICE, "response_format": "pcm"}
     url = gateway.url + "/v1/audio/speech"
     with httpx.stream("POST", url, json=body, timeout=120) as answer:
         parts = answer.iter_raw()

@@ -103,7 +103,7 @@ def test_error_text_never_reaches_a_client(gateway: Gateway, engine: str) -> Non
     got = bytearray()
 
     def listen() -> None:
-        body = {"input": PAGE, "voice": "mabel", "response_format": "pcm"}
+        body = {"model": "tts-1", "input": PAGE, "voice": "mabel", "response_format": "pcm"}
         with httpx.stream("POST", gateway.url + "/v1/audio/speech", json=body) as answer:
             for data in answer.iter_raw():
                 got.extend(data)
@@ -239,7 +239,7 @@ def test_a_full_house_is_429_with_a_time_to_come_back() -> None:
         running_engine(*slow) as supervisor,
         running_gateway(upstreams=supervisor.address, max_in_flight=1, max_queued=0) as running,
     ):
-        body = {"input": TEXT, "response_format": "pcm"}
+        body = {"model": "tts-1", "input": TEXT, "response_format": "pcm"}
         url = running.url + "/v1/audio/speech"
         with httpx.stream("POST", url, json=body, timeout=120) as busy:
             chunks = busy.iter_raw()
@@ -260,7 +260,7 @@ def test_a_queued_client_that_leaves_frees_its_place() -> None:
         running_engine(*slow) as supervisor,
         running_gateway(upstreams=supervisor.address, max_in_flight=1, max_queued=1) as running,
     ):
-        body = {"input": TEXT, "response_format": "pcm"}
+        body = {"model": "tts-1", "input": TEXT, "response_format": "pcm"}
         url = running.url + "/v1/audio/speech"
         with httpx.stream("POST", url, json=body, timeout=120) as busy:
             chunks = busy.iter_raw()

@@ -41,6 +41,7 @@ def gateway_settings() -> dict[str, Any]:
 def ask(gateway: Gateway, kind: str) -> tuple[str, bytes]:
     """One request; how it ended, and the audio."""
     body = {
+        "model": "tts-1",
         "input": LONG if kind == "long" else SHORT,
         "voice": "mabel",
         "response_format": "pcm",

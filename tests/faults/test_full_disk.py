@@ -58,7 +58,7 @@ def add(gateway: Gateway, name: str) -> httpx.Response:
 
 def speaks(gateway: Gateway, voice: str) -> bool:
     """Whether a request is answered with audio."""
-    body = {"input": "Hello there.", "voice": voice, "response_format": "pcm"}
+    body = {"model": "tts-1", "input": "Hello there.", "voice": voice, "response_format": "pcm"}
     answer = httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
     return answer.status_code == 200 and len(answer.content) > 10_000
 

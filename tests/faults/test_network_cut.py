@@ -111,7 +111,7 @@ def speak(line: Line, text: str) -> httpx.Response:
 
 def test_a_stream_is_aborted_when_the_line_is_cut(line: Line) -> None:
     """The client hears that the answer is not whole, within the idle timeout."""
-    body = {"input": TEXT, "voice": "belinda", "response_format": "pcm"}
+    body = {"model": "tts-1", "input": TEXT, "voice": "belinda", "response_format": "pcm"}
     url = line.gateway.url + "/v1/audio/speech"
     with httpx.stream("POST", url, json=body, timeout=120) as answer:
         parts = answer.iter_raw()
@@ -138,7 +138,7 @@ def test_a_whole_answer_gets_an_honest_status(line: Line, text: str) -> None:
 def test_a_short_silence_is_only_a_delay(line: Line) -> None:
     """TCP mends what is shorter than the timeouts, and not a sample is lost."""
     wait_until(lambda: speak(line, "Hello.").is_success, "the line is whole")
-    body = {"input": TEXT, "voice": "belinda", "response_format": "pcm"}
+    body = {"model": "tts-1", "input": TEXT, "voice": "belinda", "response_format": "pcm"}
     url = line.gateway.url + "/v1/audio/speech"
     with httpx.stream("POST", url, json=body, timeout=120) as answer:
         parts = answer.iter_raw()

@@ -126,7 +126,7 @@ async def ask(session: aiohttp.ClientSession, url: str, number: int, first: asyn
     """
     await asyncio.sleep(number * 0.015)
     text = TEXT.format(number)
-    body = {"input": text, "voice": "belinda", "response_format": "pcm"}
+    body = {"model": "tts-1", "input": text, "voice": "belinda", "response_format": "pcm"}
     heard = b""
     try:
         async with session.post(url + "/v1/audio/speech", json=body) as answer:
@@ -205,7 +205,12 @@ def test_draining_moves_new_requests_and_cuts_no_stream(
 ) -> None:
     """An engine can be replaced while people listen to it."""
     admin = gateway.url + "/admin/upstreams"
-    body = {"input": TEXT.format(1) * 3, "voice": "belinda", "response_format": "pcm"}
+    body = {
+        "model": "tts-1",
+        "input": TEXT.format(1) * 3,
+        "voice": "belinda",
+        "response_format": "pcm",
+    }
     with httpx.stream("POST", gateway.url + "/v1/audio/speech", json=body, timeout=120) as answer:
         parts = answer.iter_raw()
         heard = next(parts)
@@ -235,7 +240,12 @@ def test_an_address_that_has_no_name_or_nobody_behind_it_costs_nothing(
     with running_gateway(upstreams=",".join(upstreams), **WITH_ADMIN) as gateway:
         answer = httpx.post(
             gateway.url + "/v1/audio/speech",
-            json={"input": TEXT.format(2), "voice": "belinda", "response_format": "pcm"},
+            json={
+                "model": "tts-1",
+                "input": TEXT.format(2),
+                "voice": "belinda",
+                "response_format": "pcm",
+            },
             timeout=120,
         )
         assert answer.content == expected_pcm(TEXT.format(2), "belinda")
@@ -250,7 +260,7 @@ def test_when_all_fail_the_budget_ends_the_retries(engines: list[Engine]) -> Non
     with running_gateway(upstreams=engines[0].address, max_in_flight=4) as gateway:
         httpx.post(engines[0].address + "/simulator/faults", json=broken).raise_for_status()
         before = engines[0].generations()
-        body = {"input": TEXT.format(3), "voice": "belinda"}
+        body = {"model": "tts-1", "input": TEXT.format(3), "voice": "belinda"}
         asked, began = 60, time.monotonic()
         with httpx.Client(base_url=gateway.url, timeout=120) as client:
             for _ in range(asked):

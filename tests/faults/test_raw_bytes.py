@@ -25,7 +25,7 @@ from tests.sockets import connected, exchange, get, post, read_to_end, statuses
 
 FAST = ("--voice", "simulated", "--tokens-per-second", "20000")
 CLOSE = "Connection: close"
-SPEECH = {"input": "Hi.", "voice": "mabel", "response_format": "pcm"}
+SPEECH = {"model": "tts-1", "input": "Hi.", "voice": "mabel", "response_format": "pcm"}
 BOUND_SECONDS = 0.5  # of heads and bodies here: a connection lives little longer
 BATCH = 16  # connections at once: most of them wait for their bound
 FORM = (

@@ -20,8 +20,12 @@ from tests.sockets import connected, exchange, get, post, read_to_end, read_unti
 
 FAST = ("--voice", "simulated", "--tokens-per-second", "8000", "--max-running", "400")
 CLOSE = "Connection: close"
-SPEECH = {"input": "Hello.", "voice": "mabel", "response_format": "pcm"}
-LONG = {**SPEECH, "input": "It was a bright cold day in April, and the clocks struck one. " * 600}
+SPEECH = {"model": "tts-1", "input": "Hello.", "voice": "mabel", "response_format": "pcm"}
+LONG = {
+    **SPEECH,
+    "model": "tts-1",
+    "input": "It was a bright cold day in April, and the clocks struck one. " * 600,
+}
 PATIENCE_SECONDS = 1.0
 SMALL_RECEIVE_BYTES = 32 * 1024
 SEGMENT_MEBIBYTES = 4  # of this text, with what the answer needs besides
@@ -113,7 +117,11 @@ def test_a_body_that_drips_in_is_refused_with_408(gateway: Gateway) -> None:
 
 def test_a_body_that_comes_slowly_but_steadily_is_waited_for(gateway: Gateway) -> None:
     """A poor line is no attack."""
-    body = b'{"input": "Hello.", "voice": "mabel", "response_format": "pcm"' + b" " * 40_000 + b"}"
+    body = (
+        b'{"model": "tts-1", "input": "Hello.", "voice": "mabel", "response_format": "pcm"'
+        + b" " * 40_000
+        + b"}"
+    )
     request = post(body, CLOSE)
     pause = threading.Event()
     with connected(gateway.url) as connection:
@@ -211,7 +219,7 @@ def test_a_client_that_reads_a_byte_now_and_then_is_cut_off_too(gateway: Gateway
 
 def test_a_client_that_reads_at_the_pace_of_the_sound_hears_all_of_it(gateway: Gateway) -> None:
     """The engine is faster than the listener: it waits, and nothing is lost."""
-    speech = {**LONG, "input": LONG["input"][:2000]}
+    speech = {**LONG, "model": "tts-1", "input": LONG["input"][:2000]}
     pause = threading.Event()
     got = bytearray()
     with connected(gateway.url, receive_bytes=SMALL_RECEIVE_BYTES) as connection:

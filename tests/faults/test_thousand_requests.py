@@ -47,7 +47,12 @@ async def ask(session: aiohttp.ClientSession, url: str, number: int) -> str:
     """One request; what came of it, or an assertion that it was corrupt."""
     dice = random.Random(number)  # noqa: S311  (repeatable requests, no secret)
     text, voice = sentence(number, dice), dice.choice(["mabel", "vex", "belinda"])
-    body: dict[str, Any] = {"input": text, "voice": voice, "response_format": "pcm"}
+    body: dict[str, Any] = {
+        "model": "tts-1",
+        "input": text,
+        "voice": voice,
+        "response_format": "pcm",
+    }
     body["stream"] = dice.random() < 0.7
     if dice.random() < 0.3:
         body["instructions"] = "in a quiet hall"

@@ -136,8 +136,11 @@ class Load:
         speech = self._url + "/v1/audio/speech"
         text = "This is one of a few sentences."
         bodies = [
-            *((speech, {"input": text, "response_format": f}) for f in ("mp3", "wav", "opus")),
-            (speech, {"input": text, "speed": 99}),
+            *(
+                (speech, {"model": "tts-1", "input": text, "response_format": f})
+                for f in ("mp3", "wav", "opus")
+            ),
+            (speech, {"model": "tts-1", "input": text, "speed": 99}),
             (self._url + "/generate", {"text": text}),
         ]
         with httpx.Client(timeout=120) as client:

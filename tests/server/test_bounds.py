@@ -25,7 +25,7 @@ from tests.sockets import connected, exchange, get, post, read_to_end, read_unti
 FAST = ("--voice", "simulated", "--tokens-per-second", "4000")
 CLOSE = "Connection: close"
 CHUNKED = "Transfer-Encoding: chunked"
-SPEECH = {"input": "Hello.", "voice": "mabel", "response_format": "pcm"}
+SPEECH = {"model": "tts-1", "input": "Hello.", "voice": "mabel", "response_format": "pcm"}
 MAX_BODY_BYTES = 1024 * 1024
 
 
@@ -134,7 +134,10 @@ def test_what_two_readers_could_read_differently_gets_one_400(
         (get("/%00%ff%0d%0aX:y", CLOSE), 404),
         (get("/../../etc/passwd", CLOSE), 404),
         (post(SPEECH, CLOSE, "Expect: 100-continue"), 200),
-        (post(chunked(b'{"input":', b'"Hi."}'), CLOSE, CHUNKED, length=False), 200),
+        (
+            post(chunked(b'{"model": "tts-1", "input":', b'"Hi."}'), CLOSE, CHUNKED, length=False),
+            200,
+        ),
         (post(b'\xef\xbb\xbf{"input": "Hi."}', CLOSE), 200),
     ],
 )
@@ -154,7 +157,9 @@ def test_an_offer_of_another_protocol_is_declined_by_answering(
     if framing == "length":
         first = post(SPEECH, *offer)
     else:
-        body = chunked(b'{"input":"Hello.","voice":"mabel","response_format":"pcm"}')
+        body = chunked(
+            b'{"model": "tts-1", "input":"Hello.","voice":"mabel","response_format":"pcm"}'
+        )
         first = post(body, CHUNKED, *offer, length=False)
     websocket = get("/health", "Connection: Upgrade", "Upgrade: websocket")
     whole = expected_pcm("Hello.", "mabel")
@@ -169,7 +174,10 @@ def test_an_offer_of_another_protocol_is_declined_by_answering(
 
 def test_a_trailer_is_not_a_header(gateway: Gateway) -> None:
     """What stands behind the body has passed no proxy's check."""
-    body = chunked(b'{"input": "Hi."}', trailer=b"X-Request-Id: mine\r\nContent-Type: a/b\r\n")
+    body = chunked(
+        b'{"model": "tts-1", "input": "Hi."}',
+        trailer=b"X-Request-Id: mine\r\nContent-Type: a/b\r\n",
+    )
     answer = exchange(gateway.url, post(body, CLOSE, CHUNKED, length=False))
     assert statuses(answer) == [200]
     assert b"mine" not in answer
@@ -192,7 +200,7 @@ def test_a_body_that_is_mostly_framing_is_refused(gateway: Gateway, body: bytes)
 @pytest.mark.parametrize("framing", ["length", "chunked", "lie"])
 def test_a_body_that_is_too_large_is_refused_with_413(gateway: Gateway, framing: str) -> None:
     """However its size is told."""
-    text = b'{"input": "' + b"a" * MAX_BODY_BYTES + b'"}'
+    text = b'{"model": "tts-1", "input": "' + b"a" * MAX_BODY_BYTES + b'"}'
     if framing == "length":
         data = post(text, CLOSE)
     elif framing == "chunked":
@@ -210,7 +218,7 @@ def test_a_body_that_is_too_large_is_refused_with_413(gateway: Gateway, framing:
 
 def test_large_bodies_of_all_requests_together_are_bounded(gateway: Gateway) -> None:
     """Many uploads at once must not fill the memory: above the bound, one is told 503."""
-    body = b'{"input": "' + b"a" * (MAX_BODY_BYTES - 1000)
+    body = b'{"model": "tts-1", "input": "' + b"a" * (MAX_BODY_BYTES - 1000)
     head = post(body, f"Content-Length: {MAX_BODY_BYTES}", length=False)
     answers: list[bytes] = []
 
@@ -232,21 +240,21 @@ def test_large_bodies_of_all_requests_together_are_bounded(gateway: Gateway) -> 
     [
         b"[" * 500_000,
         b'{"a":' * 100_000,
-        b'{"input": "Hi.", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
-        b'{"input": "Hi.", "x": [0' + b",0" * MOST_JSON_MARKS + b"]}",
-        b'{"input": "Hi.", "speed": NaN}',
-        b'{"input": "Hi.", "speed": -Infinity}',
-        b'{"input": "Hi.", "speed": 1e999}',
-        b'{"input": "Hi.", "seed": ' + b"9" * 4000 + b"}",
-        b'{"input": "Hi.", "seed": ' + b"9" * 10_000 + b"}",
-        b'{"input": "Hi.", "top_k": ' + b"9" * 4000 + b"}",
-        b'{"input": "a\\ud800b"}',
-        b'{"input": "Hi.", "voice": "\\ud800"}',
-        b'{"input": "Hi.", "model": "\\ud800"}',
-        b'{"input": "Hi.", "instructions": "\\ud800"}',
-        b'{"input": "\xff"}',
-        '{"input": "Hi."}'.encode("utf-16"),
-        b'{"input": ["Hi."]}',
+        b'{"model": "tts-1", "input": "Hi.", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"model": "tts-1", "input": "Hi.", "x": [0' + b",0" * MOST_JSON_MARKS + b"]}",
+        b'{"model": "tts-1", "input": "Hi.", "speed": NaN}',
+        b'{"model": "tts-1", "input": "Hi.", "speed": -Infinity}',
+        b'{"model": "tts-1", "input": "Hi.", "speed": 1e999}',
+        b'{"model": "tts-1", "input": "Hi.", "seed": ' + b"9" * 4000 + b"}",
+        b'{"model": "tts-1", "input": "Hi.", "seed": ' + b"9" * 10_000 + b"}",
+        b'{"model": "tts-1", "input": "Hi.", "top_k": ' + b"9" * 4000 + b"}",
+        b'{"model": "tts-1", "input": "a\\ud800b"}',
+        b'{"model": "tts-1", "input": "Hi.", "voice": "\\ud800"}',
+        b'{"model": "tts-1", "input": "Hi.", "model": "\\ud800"}',
+        b'{"model": "tts-1", "input": "Hi.", "instructions": "\\ud800"}',
+        b'{"model": "tts-1", "input": "\xff"}',
+        '{"model": "tts-1", "input": "Hi."}'.encode("utf-16"),
+        b'{"model": "tts-1", "input": ["Hi."]}',
         b"null",
         b"1",
         b'"text"',
@@ -268,7 +276,10 @@ def test_json_bombs_and_odd_numbers_get_a_400(gateway: Gateway, path: str, body:
 
 def test_of_a_key_that_comes_twice_the_last_value_holds(gateway: Gateway) -> None:
     """One reading, the usual one."""
-    body = b'{"input": "First.", "input": "Hello.", "voice": "mabel", "response_format": "pcm"}'
+    body = (
+        b'{"model": "tts-1", "input": "First.", "input": "Hello.", "voice": "mabel", '
+        b'"response_format": "pcm"}'
+    )
     answer = httpx.post(
         gateway.url + "/v1/audio/speech",
         content=body,
@@ -340,7 +351,7 @@ def test_a_voice_sample_is_bounded_before_it_is_decoded(engine: str) -> None:
 
 def test_requests_in_a_row_are_answered_in_a_row(gateway: Gateway) -> None:
     """Nobody waits between them: the answers come in order, whole."""
-    other = {**SPEECH, "input": "Another one."}
+    other = {**SPEECH, "model": "tts-1", "input": "Another one."}
     answer = exchange(gateway.url, post(SPEECH) + get("/health") + post(other, CLOSE))
     assert statuses(answer) == [200, 200, 200]
     bodies = answer.split(b"HTTP/1.1 ")[1:]
@@ -368,7 +379,12 @@ def test_garbage_behind_a_request_never_gets_into_its_answer(gateway: Gateway) -
 
 def test_a_client_that_goes_is_noticed_whatever_else_it_has_sent(gateway: Gateway) -> None:
     """A second request behind the first must not hide that nobody listens to either."""
-    long = {**SPEECH, "input": "This is a sentence of some length. " * 2500, "stream": False}
+    long = {
+        **SPEECH,
+        "model": "tts-1",
+        "input": "This is a sentence of some length. " * 2500,
+        "stream": False,
+    }
     with connected(gateway.url) as connection:
         connection.sendall(post(long) + post(long))
         wait_until(lambda: gateway.runtime.admission.in_flight, "it runs", 15)

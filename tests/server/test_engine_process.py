@@ -37,7 +37,7 @@ def speak(serve: ServeProcess) -> int:
     """Ask for a sentence; the status."""
     answer = httpx.post(
         serve.url + "/v1/audio/speech",
-        json={"input": "Hello there.", "response_format": "wav"},
+        json={"model": "tts-1", "input": "Hello there.", "response_format": "wav"},
         timeout=120,
     )
     return answer.status_code

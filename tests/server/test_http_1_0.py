@@ -45,7 +45,7 @@ def ask(gateway: Gateway, path: str, **body: Any) -> tuple[bytes, bytes, bool]:
     ("path", "body", "begins"),
     [
         ("/v1/audio/speech", SAY, b""),
-        ("/audio/speech/stream", {"input": TEXT, "voice": VOICE}, b"RIFF"),
+        ("/audio/speech/stream", {"model": "tts-1", "input": TEXT, "voice": VOICE}, b"RIFF"),
         ("/tts", {"text": TEXT, "predefined_voice_id": VOICE, "stream": True}, b"RIFF"),
         ("/generate", {"text": TEXT, "voice": VOICE, "stream": True}, b"RIFF"),
     ],

@@ -37,7 +37,7 @@ def engine_arguments() -> tuple[str, ...]:
 
 def body(text: str, **fields: Any) -> dict[str, Any]:
     """A request for raw samples."""
-    return {"input": text, "voice": VOICE, "response_format": "pcm", **fields}
+    return {"model": "tts-1", "input": text, "voice": VOICE, "response_format": "pcm", **fields}
 
 
 def ask(serve: ServeProcess, text: str, **fields: Any) -> httpx.Response:

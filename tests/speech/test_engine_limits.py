@@ -27,7 +27,7 @@ SAMPLE = base64.b64encode(wav(tone(20.0, 24_000))).decode()
 
 def speak(gateway: Gateway, text: str, **fields: Any) -> httpx.Response:
     """Ask for raw samples with a preset."""
-    body = {"voice": "belinda", "input": text, "response_format": "pcm", **fields}
+    body = {"voice": "belinda", "model": "tts-1", "input": text, "response_format": "pcm", **fields}
     return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
 

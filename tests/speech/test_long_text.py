@@ -154,7 +154,10 @@ def test_a_stream_that_breaks_off_is_aborted(gateway: Gateway, engine: str) -> N
     source = prose(500)
     whole = say(gateway, source).content
     plan_faults(engine, "cut-480000")
-    url, body = gateway.url + "/v1/audio/speech", {"input": source, "voice": VOICE}
+    url, body = (
+        gateway.url + "/v1/audio/speech",
+        {"model": "tts-1", "input": source, "voice": VOICE},
+    )
     heard = bytearray()
     with (
         httpx.Client(timeout=120) as client,
@@ -191,7 +194,7 @@ def test_a_long_text_never_starves_a_short_one(slow_engine: str) -> None:
 def test_a_client_that_leaves_stops_all_segments(slow_engine: str) -> None:
     """Every slot comes back, on the gateway and on the engine."""
     with running_gateway(upstreams=slow_engine, max_in_flight=6) as gateway:
-        body = {"voice": VOICE, "input": prose(3000), "response_format": "pcm"}
+        body = {"voice": VOICE, "model": "tts-1", "input": prose(3000), "response_format": "pcm"}
         with (
             httpx.Client(timeout=120) as client,
             client.stream("POST", gateway.url + "/v1/audio/speech", json=body) as answer,
@@ -216,7 +219,7 @@ def test_the_prose_has_no_sentence_twice() -> None:
 
 def test_audio_that_was_made_for_a_client_that_left_stays_counted(slow_engine: str) -> None:
     """Segments made ahead cost the GPU their time, though nobody hears them."""
-    body = {"voice": VOICE, "input": prose(1500), "response_format": "pcm"}
+    body = {"voice": VOICE, "model": "tts-1", "input": prose(1500), "response_format": "pcm"}
     with running_gateway(upstreams=slow_engine) as gateway:
 
         def tokens() -> float:

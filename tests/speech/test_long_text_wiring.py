@@ -117,7 +117,10 @@ def test_the_gauge_of_slots_follows_a_long_text(engine: str) -> None:
                 gateway.metric("gateway_in_flight_requests"),
             )
 
-        url, body = gateway.url + "/v1/audio/speech", {"input": prose(1500), "voice": VOICE}
+        url, body = (
+            gateway.url + "/v1/audio/speech",
+            {"model": "tts-1", "input": prose(1500), "voice": VOICE},
+        )
         plan_faults(engine, always="stall-240000")
         with httpx.stream("POST", url, json=body, timeout=120) as answer:
             parts = answer.iter_raw()  # kept: the stream would be closed with it
@@ -140,7 +143,12 @@ def test_behind_the_first_segment_that_fixes_the_voice_the_others_are_made_at_on
 ) -> None:
     """Each of them needs the first one's audio, and none another's."""
     with running_gateway(upstreams=engine, max_in_flight=4, idle_timeout_seconds=60) as gateway:
-        body = {"input": prose(900), "response_format": "opus", "system_prompt": "A calm voice."}
+        body = {
+            "model": "tts-1",
+            "input": prose(900),
+            "response_format": "opus",
+            "system_prompt": "A calm voice.",
+        }
         url = gateway.url + "/v1/audio/speech"
         plan_faults(engine, "slow", always="stall-240000")
         with httpx.stream("POST", url, json=body, timeout=120) as answer:

@@ -67,7 +67,9 @@ def test_a_word_alone_is_a_short_silence_on_every_surface(
 def made(gateway: Gateway, text: str) -> bytes:
     """The samples of a job."""
     url = gateway.url + "/v1/audio/jobs"
-    job = httpx.post(url, json={"input": text, "response_format": "pcm"}, timeout=120).json()
+    job = httpx.post(
+        url, json={"model": "tts-1", "input": text, "response_format": "pcm"}, timeout=120
+    ).json()
     path = f"{url}/{job['id']}"
     state = wait_until(
         lambda: (found := httpx.get(path).json()["state"]) in {"completed", "failed"} and found,

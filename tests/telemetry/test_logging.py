@@ -24,7 +24,7 @@ from loadtest.processes import running_serve, wait_until
 from tests.running import running_gateway
 from tests.sockets import exchange, post, statuses
 
-HELLO = {"input": "Hello.", "voice": "mabel", "response_format": "pcm"}
+HELLO = {"model": "tts-1", "input": "Hello.", "voice": "mabel", "response_format": "pcm"}
 SPOKEN = "Nobody may read this sentence in a log, not even by halves."
 
 
@@ -77,7 +77,13 @@ def speak(
     url: str, request_id: str, headers: dict[str, str] | None = None, **fields: Any
 ) -> httpx.Response:
     """Ask for speech under an id."""
-    body = {"input": SPOKEN, "voice": "belinda", "response_format": "pcm", **fields}
+    body = {
+        "model": "tts-1",
+        "input": SPOKEN,
+        "voice": "belinda",
+        "response_format": "pcm",
+        **fields,
+    }
     headers = {"x-request-id": request_id, **(headers or {})}
     return httpx.post(url + "/v1/audio/speech", json=body, headers=headers, timeout=120)
 

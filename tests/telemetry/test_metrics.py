@@ -87,22 +87,26 @@ class Client:
         self._count("generate", "wav", answer, samples * 2, text)
 
     def _sse(self, client: httpx.Client, text: str) -> None:
-        body = {"input": text, "response_format": "pcm", "stream_format": "sse"}
+        body = {"model": "tts-1", "input": text, "response_format": "pcm", "stream_format": "sse"}
         answer = client.post("/v1/audio/speech", json=body)
         events = [json.loads(line[6:]) for line in answer.text.split("\n\n") if line]
         audio = [base64.b64decode(event.get("audio", "")) for event in events]
         self._count("openai", "pcm", answer, sum(map(len, audio)), text)
 
     def _wav(self, client: httpx.Client, text: str) -> None:
-        answer = client.post("/v1/audio/speech", json={"input": text, "response_format": "wav"})
+        answer = client.post(
+            "/v1/audio/speech", json={"model": "tts-1", "input": text, "response_format": "wav"}
+        )
         self._count("openai", "wav", answer, len(answer.content) - WAV_HEADER_BYTES, text)
 
     def _pcm(self, client: httpx.Client, text: str) -> None:
-        answer = client.post("/v1/audio/speech", json={"input": text, "response_format": "pcm"})
+        answer = client.post(
+            "/v1/audio/speech", json={"model": "tts-1", "input": text, "response_format": "pcm"}
+        )
         self._count("openai", "pcm", answer, len(answer.content), text)
 
     def _invalid(self, client: httpx.Client, text: str) -> None:
-        answer = client.post("/v1/audio/speech", json={"input": text, "speed": 9})
+        answer = client.post("/v1/audio/speech", json={"model": "tts-1", "input": text, "speed": 9})
         assert answer.status_code == httpx.codes.BAD_REQUEST
         self.outcomes["openai", "invalid"] += 1
 

@@ -51,13 +51,14 @@ def test_it_is_found_out(front: Gateway) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"input": "Hello there, how are you today?"},
-        {"input": prose(150)},
-        {"input": prose(600)},
-        {"input": "Hello.", "voice": "alloy"},
-        {"input": "Quietly now.", "instructions": "Whispered."},
-        {"input": "[SPEAKER0] Hello there.\n[SPEAKER1] Good morning to you."},
+        {"model": "tts-1", "input": "Hello there, how are you today?"},
+        {"model": "tts-1", "input": prose(150)},
+        {"model": "tts-1", "input": prose(600)},
+        {"model": "tts-1", "input": "Hello.", "voice": "alloy"},
+        {"model": "tts-1", "input": "Quietly now.", "instructions": "Whispered."},
+        {"model": "tts-1", "input": "[SPEAKER0] Hello there.\n[SPEAKER1] Good morning to you."},
         {
+            "model": "tts-1",
             "input": "This is my voice.",
             "references": [
                 {"audio": base64.b64encode(wav(tone(4.0, 24_000))).decode(), "text": "Hello."}

@@ -17,13 +17,26 @@ from tests.upstream.speech_servers import SpeechServer, running_server
 from tests.voices.recordings import tone, wav
 
 RECORDING = base64.b64encode(wav(tone(4.0, 24_000))).decode()
-PLAIN: dict[str, Any] = {"input": "Hello there, how are you?", "voice": "alloy"}
+PLAIN: dict[str, Any] = {"model": "tts-1", "input": "Hello there, how are you?", "voice": "alloy"}
 KINDS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
-    "dialogue": {"input": "[SPEAKER0] Good morning.\n[SPEAKER1] And to you.", "voice": "alloy"},
+    "dialogue": {
+        "model": "tts-1",
+        "input": "[SPEAKER0] Good morning.\n[SPEAKER1] And to you.",
+        "voice": "alloy",
+    },
     "scene": {**PLAIN, "instructions": "Whispered."},
-    "clone": {"input": "This is me.", "reference_audio_base64": RECORDING, "voice": "alloy"},
-    "cyrillic": {"input": "Доброе утро, как ваши дела сегодня вечером?", "voice": "alloy"},
+    "clone": {
+        "model": "tts-1",
+        "input": "This is me.",
+        "reference_audio_base64": RECORDING,
+        "voice": "alloy",
+    },
+    "cyrillic": {
+        "model": "tts-1",
+        "input": "Доброе утро, как ваши дела сегодня вечером?",
+        "voice": "alloy",
+    },
     "preset": {**PLAIN, "voice": "belinda"},
     "its own voice": {**PLAIN, "voice": "two"},
 }

@@ -39,7 +39,7 @@ def gateway() -> Iterator[Gateway]:
 
 def speak(gateway: Gateway, **fields: Any) -> httpx.Response:
     """Ask for raw samples."""
-    body = {"input": TEXT, "response_format": "pcm", **fields}
+    body = {"model": "tts-1", "input": TEXT, "response_format": "pcm", **fields}
     return httpx.post(gateway.url + "/v1/audio/speech", json=body, timeout=120)
 
 

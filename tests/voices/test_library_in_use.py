@@ -124,7 +124,12 @@ async def speak_until(url: str, done: asyncio.Event) -> tuple[Counter[int], list
             number = (number + 7) % VOICES
             answer = await client.post(
                 "/v1/audio/speech",
-                json={"input": TEXT, "voice": f"Voice {number}.wav", "response_format": "pcm"},
+                json={
+                    "model": "tts-1",
+                    "input": TEXT,
+                    "voice": f"Voice {number}.wav",
+                    "response_format": "pcm",
+                },
             )
             statuses[answer.status_code] += 1
             if answer.status_code == httpx.codes.OK and answer.content != right[number]:

@@ -19,9 +19,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("voices")
     with (
         running_engine("--voice", "simulated", "--tokens-per-second", "4000") as engine,
-        running_gateway(
-            upstreams=engine.address, voices_dir=folder, show_texts=True, modelless="chatterbox"
-        ) as running,
+        running_gateway(upstreams=engine.address, voices_dir=folder, show_texts=True) as running,
     ):
         yield running
 

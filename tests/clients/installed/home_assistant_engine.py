@@ -16,7 +16,8 @@ def engine_class(folder: str) -> Any:
     """The class of its one file that speaks; the others need a running Home Assistant."""
     path = Path(folder, "custom_components", "openai_tts", "openaitts_engine.py")
     spec = importlib.util.spec_from_file_location("openaitts_engine", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.OpenAITTSEngine

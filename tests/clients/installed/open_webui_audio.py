@@ -1,6 +1,6 @@
 """Open WebUI's audio routes with its database and settings: `python open_webui_audio.py BASE_URL`.
 
-The environment holds `USE_SLIM` and a `DATA_DIR` of the test's own.
+The environment says that it is the slim edition, with a `DATA_DIR` of the test's own.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def main(base_url: str) -> None:
         speech = "/api/v1/audio/speech"
         body = {"input": TEXT, "voice": "nova"}
         answers = [client.post(speech, json=body) for _ in range(2)]
-        found = {
-            f"{number}": heard(answer.content, "mp3") for number, answer in enumerate(answers)
-        }
+        found = {f"{number}": heard(answer.content, "mp3") for number, answer in enumerate(answers)}
         refused = client.post(speech, json={"input": TEXT, "voice": "nobody"})
         tell(
             heard=found,

@@ -22,7 +22,7 @@ async function passOn(format, response) {
   const answer = await fetch(`${baseURL}/audio/speech`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ input: TEXT, response_format: format }),
+    body: JSON.stringify({ model: "tts-1", input: TEXT, response_format: format }),
   });
   response.writeHead(answer.status, { "Content-Type": answer.headers.get("content-type") });
   const body = Readable.fromWeb(answer.body);
@@ -59,7 +59,7 @@ async function decode([url, input, response_format]) {
   const answer = await fetch(url, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ input, response_format }),
+    body: JSON.stringify({ model: "tts-1", input, response_format }),
   });
   const context = new OfflineAudioContext(1, 1, 24000);
   return (await context.decodeAudioData(await answer.arrayBuffer())).duration;

@@ -30,6 +30,7 @@ format: ## rewrite layout and what lint can mend itself
 
 prove: ## run the long proofs; writes dated results into docs/evidence/
 	@scripts/install cpu load test
+	@scripts/install-clients prove
 	@scripts/prove $(ARGS)
 
 clean: ## remove the environment and everything that was built

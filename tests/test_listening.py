@@ -119,7 +119,7 @@ def test_a_streamed_wav_opens_in_every_library(gateway: Gateway) -> None:
 
 def test_text_that_the_voice_cannot_say_is_refused(gateway: Gateway) -> None:
     """A clear 400, not silence."""
-    for text in ["你好世界", "Это русский текст."]:
+    for text in ["你好世界" * 5, "Это русский текст, и он не короткий."]:
         answer = httpx.post(
             gateway.url + "/v1/audio/speech", json={"model": "tts-1", "input": text}, timeout=120
         )

@@ -69,7 +69,7 @@ _THOUSANDS = re.compile(
     r"|(?<![\w.,])\d{1,3}(?: \d{3})+(?=(?:[.,]\d\d)?[^\S\n]?[€£$¥])"
 )
 _POWER = re.compile(r"(?<=[\w)])[⁰\u00b9\u00b2\u00b3⁴-⁹⁻]{2,}|(?<=[\d)])[⁰\u00b9⁴-⁹]")
-_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?)(\d{1,3})(?![\w.]*\w)")
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]\+?(-?\d{1,3})(?![\w.]*\w)")
 _MIXED = re.compile(r"(?<=\d)[^\S\n]?(?=[\u00bc-\u00be⅐-⅞])")
 
 
@@ -99,29 +99,23 @@ def readable(text: str) -> str:
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n"))
     for pattern in (_SCENE, _SPECIAL_TOKEN, _EVENT):
         text = pattern.sub(" ", text)
-    text = _POWER.sub(_power, text)  # before its digits become those of the number
+    text = _POWER.sub(lambda power: f" to the power of {_figures(power[0])}", text)
     plain = {ord(c): _plain(c) for c in set(text) if not (c.isascii() and c.isprintable())}
     text = _LONG_NUMBER.sub(lambda number: " ".join(number[0]), text.translate(plain))
     return _calculation(text)
 
 
 def _calculation(text: str) -> str:
-    text = text.replace("\u2212", " minus ").replace("\u2116", "number ")
+    text = text.replace("\u2212", " minus ")
     text = _THOUSANDS.sub(lambda number: "".join(number[0].split()), text)
-    text = _MIXED.sub(" and ", _SCIENTIFIC.sub(_scientific, text))
+    text = _SCIENTIFIC.sub(r"\1 times 10 to the power of \2", _MIXED.sub(" and ", text))
     text = _MONEY.sub(lambda money: money[2] + _CENTS.sub(".", money[1]), text)
     text = _DIVIDED.sub(" divided by ", _TIMES.sub(" times ", text))
     return _MINUS.sub(_minus, text)
 
 
-def _power(found: re.Match[str]) -> str:
-    figures = unicodedata.normalize("NFKC", found[0]).replace("\u2212", "minus ")
-    return f" to the power of {figures}"
-
-
-def _scientific(found: re.Match[str]) -> str:
-    sign = "minus " if found[2] == "-" else ""
-    return f"{found[1]} times 10 to the power of {sign}{int(found[3])}"
+def _figures(power: str) -> str:
+    return unicodedata.normalize("NFKC", power).replace("\u2212", "-")
 
 
 def _minus(found: re.Match[str]) -> str:

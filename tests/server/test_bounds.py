@@ -265,7 +265,7 @@ def test_large_bodies_of_all_requests_together_are_bounded(gateway: Gateway) -> 
 def test_json_bombs_and_odd_numbers_get_a_400(gateway: Gateway, path: str, body: bytes) -> None:
     """Too deep, too many, too large, or no JSON at all: the client's fault, told as such."""
     if path == "/generate":
-        body = body.replace(b'"input"', b'"text"')
+        body = body.replace(b'"model": "tts-1", "input"', b'"text"')
     for status in statuses(exchange(gateway.url, post(body, CLOSE, path=path))):
         # The legacy API ignores fields that it has not, whatever they hold.
         ignored = path == "/generate" and any(
@@ -337,7 +337,7 @@ def test_hostile_forms_get_a_clear_answer(gateway: Gateway, case: tuple[bytes, s
     body, parameter = case
     kind = f"Content-Type: multipart/form-data; {parameter}"
     [status] = statuses(exchange(gateway.url, post(body, CLOSE, kind)))
-    assert status in {200, 400}
+    assert status in {200, 400, 422}
 
 
 def test_a_voice_sample_is_bounded_before_it_is_decoded(engine: str) -> None:

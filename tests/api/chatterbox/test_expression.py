@@ -126,8 +126,10 @@ def test_on_the_shared_route_they_are_never_an_error_and_a_scene_is_stronger(
     shared = "/v1/audio/speech"
     values: tuple[Any, ...] = (99, -1, "loud", [], {"a": 1}, True)
     for value in values:
-        job_of(told, shared, input="Hello.", exaggeration=value, cfg_weight=value)
-    own = job_of(told, shared, input="Hello.", instructions="Whispered.", exaggeration=2)
+        job_of(told, shared, model="tts-1", input="Hello.", exaggeration=value, cfg_weight=value)
+    own = job_of(
+        told, shared, model="tts-1", input="Hello.", instructions="Whispered.", exaggeration=2
+    )
     assert own.system_prompt is not None
     assert "Whispered." in own.system_prompt
     assert "expressive" not in own.system_prompt

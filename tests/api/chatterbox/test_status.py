@@ -31,7 +31,10 @@ def test_a_request_shows_while_it_runs_and_when_it_is_over() -> None:
 
         def listen() -> None:
             with httpx.stream(
-                "POST", gateway.url + "/v1/audio/speech", json={"input": LONG}, timeout=120
+                "POST",
+                gateway.url + "/v1/audio/speech",
+                json={"model": "tts-1", "input": LONG},
+                timeout=120,
             ) as answer:
                 for _ in answer.iter_raw():
                     if stop.is_set():

@@ -161,7 +161,7 @@ def test_no_key_is_in_what_a_gateway_and_its_engine_print(tmp_path: Path) -> Non
             answer = httpx.post(
                 f"{serve.url}/v1/audio/speech",
                 params={"key": KEYS["stranger"]},
-                json={"input": "Hello."},
+                json={"model": "tts-1", "input": "Hello."},
                 headers={"Authorization": f"Bearer {KEYS[name]}"},
                 timeout=120,
             )

@@ -73,7 +73,13 @@ def test_a_client_that_leaves_with_the_last_bytes_has_got_its_answer(
         return gateway.metric("gateway_requests_total", surface="openai", outcome=outcome)
 
     before = counted("ok"), counted("cancelled")
-    body = {"input": "Hello there.", "voice": VOICE, "response_format": "pcm", "stream": stream}
+    body = {
+        "model": "tts-1",
+        "input": "Hello there.",
+        "voice": VOICE,
+        "response_format": "pcm",
+        "stream": stream,
+    }
     assert call(gateway, body) == 200
     assert (counted("ok"), counted("cancelled")) == (before[0] + 1, before[1])
 

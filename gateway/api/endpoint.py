@@ -32,6 +32,7 @@ from gateway.telemetry.outcomes import Outcomes
 from gateway.telemetry.request_record import current_record
 from gateway.voices.catalogue import VoiceCatalogue
 
+JSON_TYPES = frozenset({"application/json", "text/json"})
 LEAST_BODY_BYTES_PER_SECOND = 8192  # a modem's pace: slower is a slow attack, not a slow client
 # Every stream says so: reverse proxies would otherwise gather it before passing it on.
 Result = TypeVar("Result")
@@ -100,7 +101,7 @@ def require_json(scope: Scope) -> None:
     Raises:
         UnsupportedContentType: With what is understood.
     """
-    if media_type(scope) not in {"application/json", "text/json"}:
+    if media_type(scope) not in JSON_TYPES:
         raise UnsupportedContentType(
             "The request's content type must be application/json.", param="content-type"
         )

@@ -47,9 +47,8 @@ def resolve_model(
     known = {alias.lower() for alias in (*MODEL_ALIASES, *aliases)}
     # Routers put the maker before a name (openai/tts-1), Ollama's clients a tag behind it.
     wanted = name.strip().lower().rpartition("/")[2].removesuffix(":latest")
-    if known & {name.strip().lower(), wanted, _DATED.sub("", wanted), ANY_MODEL}:
-        return None
-    if wanted.startswith(ANY_VARIANT):
+    meant = {name.strip().lower(), wanted, _DATED.sub("", wanted), ANY_MODEL}
+    if known & meant or wanted.startswith(ANY_VARIANT):
         return None
     names = ", ".join(model_names(served, aliases))
     raise ModelNotFound(f"The model {name[:64]!r} does not exist. Models: {names}.", param="model")

@@ -287,8 +287,6 @@ def _line(line: str) -> str:
 
 def _host(address: re.Match[str]) -> str:
     """What a reader says of an address: where it leads."""
-    host = address[1] or address[2]
-    if host is None:
-        return ""
+    host = address[1] or address[2] or ""
     end = _END_OF_ADDRESS.search(address[0])
-    return _END_OF_ADDRESS.sub("", host) + (end[0] if end else "")
+    return _END_OF_ADDRESS.sub("", host) + (end[0] if end and host else "")

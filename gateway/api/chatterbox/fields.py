@@ -6,13 +6,13 @@ What is missing, of another type or out of range is told as 422 with the field's
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import Scope
 
-from gateway.api.endpoint import BodyReader, media_type
+from gateway.api.endpoint import JSON_TYPES, BodyReader, media_type
 from gateway.api.error_bodies import UnprocessableRequest
 from gateway.api.multipart import (
     MULTIPART,
@@ -23,12 +23,8 @@ from gateway.api.multipart import (
     parse_form,
 )
 from gateway.api.routes import JSON, BodySchema
-from gateway.api.schemas import check_fields, parse_json
+from gateway.api.schemas import Model, check_fields, parse_json
 from gateway.errors import InvalidRequest
-
-JSON_TYPES = {"application/json", "text/json"}
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def form_bodies(model: type[BaseModel], *files: str) -> dict[str, BodySchema]:
@@ -58,17 +54,12 @@ async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, Form]:
     """
     if is_form(scope):
         form = await parse_form(body, scope)
-        return _given(form.fields), form
+        return form.fields, form
     try:
         return parse_json(body), Form({}, ())
     except InvalidRequest as error:
         detail = {"type": "json_invalid", "loc": ["body"], "msg": error.message}
         raise UnprocessableRequest([detail]) from None
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """A form's fields without those that were left empty."""
-    return {name: value for name, value in fields.items() if value != ""}
 
 
 def wrong(where: str, name: str, message: str) -> UnprocessableRequest:

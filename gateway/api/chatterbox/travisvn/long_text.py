@@ -99,8 +99,8 @@ class TravisvnLong:
         body, _ = await read_form(self.speech.bodies, request, LongBody, LARGEST_BODY_BYTES)
         understood, _ = await self.speech.understand(body, Form({}, ()))
         asked = (body.response_format or "mp3").lower()
-        response_format = asked if asked in RESPONSE_FORMATS else "mp3"
-        said = replace(understood, response_format=response_format)
+        asked = asked if asked in RESPONSE_FORMATS else "mp3"
+        said = replace(understood, response_format=asked)
         job = await self.jobs.submit(
             self.speech.service.prepare(said),
             split_chapters(body.input, markdown=False),

@@ -31,8 +31,8 @@ _ANSWERS: dict[tuple[str, str], dict[str, Any]] = {
 
 async def _answer(answer: dict[str, Any], activity: Activity, request: Request) -> Response:
     del request
-    figures = {"memory_info": memory_info(), "request_counter": activity.total}
-    return JSONResponse({**answer, **figures, "message": MESSAGE})
+    told = {"memory_info": memory_info(), "request_counter": activity.total, "message": MESSAGE}
+    return JSONResponse({**answer, **told})
 
 
 def memory_routes(activity: Activity) -> list[Route]:
@@ -40,11 +40,5 @@ def memory_routes(activity: Activity) -> list[Route]:
     return [
         route
         for (method, primary), answer in _ANSWERS.items()
-        for route in routes(
-            method,
-            primary,
-            partial(_answer, answer, activity),
-            SPEECH,
-            "Memory, which needs no care",
-        )
+        for route in routes(method, primary, partial(_answer, answer, activity), SPEECH, "Memory")
     ]

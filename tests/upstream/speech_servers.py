@@ -111,6 +111,11 @@ class SpeechServer:
                 return JSONResponse({"voices": [{"name": n} for n in names], "count": len(names)})
         return JSONResponse({"voices": names})
 
+    def page(self, request: Request) -> Response:
+        """The index of devnen's server, which is broken with a newer Starlette."""
+        del request
+        return PlainTextResponse("Internal Server Error", 500)
+
     def alive(self, request: Request) -> Response:
         """LiteLLM's own."""
         del request
@@ -148,14 +153,15 @@ class SpeechServer:
         """How the model's failure looks."""
         match self.kind:
             case "vllm-omni":  # the headers are sent before its engine is asked
-                return self._stream(b"", "audio/wav", {}, broken=True)
-            case "vllm-omni higgs v2":
-                return self._stream(b"", "audio/wav", {})
+                return StreamingResponse(self._cut(b""), media_type="audio/wav")
+            case "travisvn":
+                start = header(self.rate_hz, WAV_SIZE)
+                return StreamingResponse(self._cut(start), media_type="audio/wav")
             case "sglang-omni":
                 error = {"message": "CUDA out of memory", "type": "server_error", "code": None}
                 return JSONResponse({"error": error}, 500)
-            case "kokoro" | "litellm":
-                return Response(b"", media_type="audio/pcm")
+            case "kokoro" | "litellm" | "vllm-omni higgs v2":  # the last one where it stays silent
+                return self._stream(b"", "audio/pcm", {})
             case "unknown":
                 return PlainTextResponse("Something went wrong.")
         return JSONResponse({"detail": "CUDA out of memory"}, 500)
@@ -166,14 +172,11 @@ class SpeechServer:
         at = np.linspace(0, len(samples) - 1, count)
         return bytes(np.interp(at, np.arange(len(samples)), samples).astype("<i2").tobytes())
 
-    def _stream(
-        self, data: bytes, kind: str, headers: Mapping[str, str], *, broken: bool = False
-    ) -> Response:
-        pieces = self._cut() if broken else self._pieces(data)
-        return StreamingResponse(pieces, media_type=kind, headers=dict(headers))
+    def _stream(self, data: bytes, kind: str, headers: Mapping[str, str]) -> Response:
+        return StreamingResponse(self._pieces(data), media_type=kind, headers=dict(headers))
 
-    async def _cut(self) -> AsyncIterator[bytes]:
-        yield b""
+    async def _cut(self, start: bytes) -> AsyncIterator[bytes]:
+        yield start
         raise ConnectionResetError  # the server's own: the connection ends without the last chunk
 
     async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
@@ -199,7 +202,9 @@ class SpeechServer:
         """Its routes."""
         path = "/v1/audio/speech" + ("/stream" if self.kind == "travisvn" else "")
         routes = [Route(path, self.speech, methods=["POST"])]
-        if self.kind != "devnen":
+        if self.kind == "devnen":
+            routes.append(Route("/", self.page))
+        else:
             routes.append(Route("/v1/models", self.models))
         if self.kind == "litellm":
             routes.append(Route("/health/liveliness", self.alive))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def add_higgs_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=["bf16", "int8", "int4"], default="bf16")
     group.add_argument("--slots", type=int, help="streams at once; default: what fits")
     group.add_argument(
-        "--memory", type=float, metavar="GIB", help="of the card at most; default: what is free"
+        "--memory", type=_bytes_of, metavar="GIB", help="of the card at most; default: what is free"
     )
     group.add_argument("--queue", type=int, default=64, help="requests that may wait; then 429")
     group.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
@@ -64,6 +65,13 @@ def add_higgs_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="an answer's bits do not depend on what else runs; slower",
     )
+
+
+def _bytes_of(gibibytes: str) -> int:
+    number = float(gibibytes)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be a number above 0")
+    return int(number * 2**30)
 
 
 def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starlette:
@@ -80,8 +88,7 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
             f"--voice higgs needs the extra gpu, pip install 'higgs-speech-gateway[gpu]': {error}"
         ) from error
     context = arguments.max_model_len or CONTEXT_TOKENS
-    memory = int(arguments.memory * 2**30) if arguments.memory else None
-    on_card = _encodes_on_card(arguments.device, memory)
+    on_card = _encodes_on_card(arguments.device, arguments.memory)
     show = ProgressLines()
     try:
         codec = _in_thread(partial(_codec, arguments))
@@ -95,7 +102,7 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
             deterministic=arguments.deterministic,
             queue_size=arguments.queue,
             codec_bytes=_codec_bytes(arguments.slots, on_card=on_card),
-            memory_bytes=memory,
+            memory_bytes=arguments.memory,
             progress=show,
         )
         show("codec", 0.0)

@@ -77,6 +77,7 @@ class Report:
     checks: dict[str, str] = field(default_factory=dict)
     speeds: list[Speed] = field(default_factory=list)
     limit_tokens_per_second: float | None = None
+    word_errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -255,6 +256,7 @@ def write_html(report: Report, samples: dict[str, bytes], path: Path) -> None:
         f'{base64.b64encode(header(ENGINE_SAMPLE_RATE_HZ, len(pcm)) + pcm).decode()}"></audio>'
         for name, pcm in samples.items()
     ]
+    words = f"Word errors: {report.word_errors}" if report.word_errors else ""
     facts = html.escape(json.dumps(report.capabilities, indent=1))
     path.write_text(
         "<!doctype html><meta charset=utf-8><title>speech-gateway doctor</title>"
@@ -264,7 +266,7 @@ def write_html(report: Report, samples: dict[str, bytes], path: Path) -> None:
         "<th>tokens/s<th>audio s/s<th>first audio, s<th>underrun, s"
         f"{''.join(speeds)}</table><p>Limit by memory bandwidth, one stream: "
         f"{report.limit_tokens_per_second} tokens/s<h2>Samples</h2>{''.join(players)}"
-        f"<h2>Engine</h2><pre>{facts}</pre>",
+        f"<p>{html.escape(words)}<h2>Engine</h2><pre>{facts}</pre>",
         encoding="utf-8",
     )
 
@@ -316,6 +318,14 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", default="bf16", help="of --golden")
     parser.add_argument("--device", default="auto", help="of --golden")
+    parser.add_argument(
+        "--recogniser",
+        metavar="MODEL",
+        help="name or folder of a faster-whisper model: word errors",
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="JSON", help="report to compare --recogniser with"
+    )
     parser.add_argument("--report", type=Path, default=Path("doctor"), help="name of both files")
 
 
@@ -336,6 +346,17 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     except (httpx.HTTPError, ValueError, LookupError) as error:
         print(f"speech-gateway: {arguments.url} is no engine: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    if arguments.recogniser:
+        recognition = import_module("engines.higgs.recognition")
+        try:
+            report.word_errors, compared = recognition.listen(
+                arguments.recogniser, samples, SAMPLES, arguments.against
+            )
+        except (OSError, ValueError) as error:
+            print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
+            return 2
+        report.checks |= compared
+        print(f"word errors: {report.word_errors}")  # noqa: T201
     arguments.report.with_suffix(".json").write_text(json.dumps(asdict(report), indent=1))
     write_html(report, samples, arguments.report.with_suffix(".html"))
     print(f"Written: {arguments.report}.json, {arguments.report}.html")  # noqa: T201

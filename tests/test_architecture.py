@@ -55,7 +55,8 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    "gateway": 14720,
+    # 14740: the doctor lets a recogniser listen.
+    "gateway": 14740,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

@@ -43,8 +43,10 @@ class Passage:
 
 # Letters that stand in texts of every language, such as µ and º, are said as such.
 _OF_ALL_SCRIPTS = frozenset({"", "MASCULINE", "FEMININE", "MICRO", "MATHEMATICAL", "MODIFIER"})
+# Cyrillic letters that look like Latin ones, and words of both.
+_LOOKALIKES = str.maketrans("АВЕКМНОРСТХІЈЅаеорсухіјѕ", "ABEKMHOPCTXIJSaeopcyxijs")  # noqa: RUF001
+_LATIN_WORD = re.compile(rf"\b(?=\w*[A-Za-z])[A-Za-z{''.join(map(chr, _LOOKALIKES))}]+\b")
 _LETTERLIKE = range(0x2100, 0x2150)  # the signs of kelvin, litre
-_IDEOGRAPHS = {"IDEOGRAPHIC": "CJK"}  # 々 repeats one
 
 
 @lru_cache(maxsize=8192)
@@ -56,8 +58,8 @@ def script_of(character: str) -> str | None:
     for width in ("FULLWIDTH ", "HALFWIDTH "):
         name = name.removeprefix(width)
     # The mark that lengthens a sound of either Japanese script is "KATAKANA-HIRAGANA …".
-    word = name.split(" ", 1)[0].split("-")[0]
-    return None if word in _OF_ALL_SCRIPTS else _IDEOGRAPHS.get(word, word)
+    word = name.split(" ", 1)[0].split("-")[0].replace("IDEOGRAPHIC", "CJK")  # 々 repeats one
+    return None if word in _OF_ALL_SCRIPTS else word
 
 
 def scripts_in(text: str) -> frozenset[str]:
@@ -95,13 +97,14 @@ def foreign_passages(text: str, scripts: AbstractSet[str]) -> Iterator[Passage]:
 def without_foreign(text: str, scripts: AbstractSet[str]) -> tuple[str, int]:
     """A text without the letters of other scripts than these, and how many were left out.
 
-    Their accents and vowel signs go with them.
+    Their accents and vowel signs go with them. Cyrillic letters that stand for Latin ones within a
+    Latin word are those.
     """
     if scripts_in(text) <= scripts:
         return text, 0
+    text = _LATIN_WORD.sub(lambda word: word[0].translate(_LOOKALIKES), text)
     kept = []
-    left_out = 0
-    after_foreign = False
+    left_out, after_foreign = 0, False
     for character in text:
         found = script_of(character)
         if found is not None:

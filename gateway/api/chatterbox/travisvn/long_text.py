@@ -34,7 +34,7 @@ from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.endpoint import STREAM_HEADERS
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
-from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
+from gateway.audio.encoders import ENCODERS
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound
 from gateway.speech.jobs.chapters import split_chapters
 from gateway.speech.jobs.job import ACTIVE, FINAL, Job, Notes, State
@@ -98,11 +98,8 @@ class TravisvnLong:
         """`POST …/long`."""
         body, _ = await read_form(self.speech.bodies, request, LongBody, LARGEST_BODY_BYTES)
         understood, _ = await self.speech.understand(body, Form({}, ()))
-        asked = (body.response_format or "mp3").lower()
-        asked = asked if asked in RESPONSE_FORMATS else "mp3"
-        said = replace(understood, response_format=asked)
         job = await self.jobs.submit(
-            self.speech.service.prepare(said),
+            self.speech.service.prepare(understood),
             split_chapters(body.input, markdown=False),
             Notes(voice_name=body.voice, session_id=body.session_id),
         )

@@ -43,16 +43,8 @@ MOST_MESSAGE_CHARACTERS = 300
 UNSPEAKABLE_PARAM = "unspeakable_text"
 _ERROR_TYPE = re.compile(r"[A-Za-z]{1,40}")
 # Another upstream, or the same one later, may answer otherwise: key, model and route are matters
-# of its configuration, 408 and 429 of its load (or of a proxy before it).
-_RETRYABLE_REFUSALS = {
-    401: (UpstreamProtocolError, "The upstream refused the gateway's API key."),
-    403: (UpstreamProtocolError, "The upstream refused the gateway's API key."),
-    408: (UpstreamBusy, "The upstream waited too long for its request."),
-    429: (UpstreamBusy, "The upstream is overloaded."),
-}
-
-
-_BUSY = (502, 503, 504)  # of a proxy, or of a server that starts or is overloaded
+# of its configuration, the others of its load, of its start, or of a proxy before it.
+_KEY_REFUSED, _BUSY = (401, 403), (408, 429, 502, 503, 504)
 
 
 def _require_whole(aligner: Aligner) -> None:
@@ -289,16 +281,16 @@ def parse_error_body(status: int, body: bytes) -> GatewayError:
         return UpstreamRouteUnknown(
             "The upstream does not know the model or the route that it was asked for."
         )
-    if status in _RETRYABLE_REFUSALS:
-        kind, sentence = _RETRYABLE_REFUSALS[status]
-        return kind(sentence)
+    if status in _KEY_REFUSED:
+        return UpstreamProtocolError("The upstream refused the gateway's API key.")
+    if status in _BUSY:
+        return UpstreamBusy(f"The upstream is overloaded or not there yet ({status}).")
     word = str(envelope.get("type") or "")
     name = f"{status} {word}" if _ERROR_TYPE.fullmatch(word) else str(status)
     if 400 <= status < 500:  # noqa: PLR2004
         sentence = str(envelope.get("message") or envelope.get("detail") or "")
         return UpstreamRejected(f"The upstream refused the request ({name}).", sentence)
-    failed = UpstreamBusy if status in _BUSY else UpstreamProtocolError
-    return failed(f"The upstream failed ({name}).")
+    return UpstreamProtocolError(f"The upstream failed ({name}).")
 
 
 def _flat_envelope(body: bytes) -> dict[str, Any]:

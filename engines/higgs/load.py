@@ -31,8 +31,8 @@ MOST_SLOTS = 64  # chosen at most where the operator names no number
 _WORKING_BYTES = 512 << 20
 _CONTEXT_BYTES = 768 << 20
 _SWITCH_SECONDS = 0.0005
-# Less of a larger chunk's time goes to reading the weights. On a card that has room for so many
-# slots it takes some 15 ms, in which no stream starves.
+# Less of a larger chunk's time goes to reading the weights: 15 ms on an H100. Cards without room
+# for so many slots are slower, and their streams would starve meanwhile.
 _CHUNK, _LARGE_CHUNK, _MANY_SLOTS = 512, 1024, 32
 _LEAST_CAPABILITY = (8, 0)  # bf16 in Triton's tl.dot
 

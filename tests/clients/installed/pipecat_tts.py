@@ -37,7 +37,7 @@ async def main(base_url: str) -> None:
         TTSSpeakFrame(TEXT),
     )
     _, errors = await through(service(model="whisper-9"), TTSSpeakFrame(TEXT))
-    await through(service(), TTSSpeakFrame(LONG), SleepFrame(3.0), InterruptionFrame())
+    await through(service(), TTSSpeakFrame(LONG), SleepFrame(8.0), InterruptionFrame())
     tell(
         heard={"default": heard(default, "pcm"), "settings": heard(told, "pcm")},
         refused=" ".join(errors),

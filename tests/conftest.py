@@ -19,7 +19,13 @@ os.environ["XDG_DATA_HOME"] = _DATA.name
 # The files that take longest, to be begun first: else all wait at the end for one of them. What
 # does not stand here takes some seconds (scripts/test --durations=0 tells).
 LONGEST = (
-    *("api/test_jobs", "faults/test_crowds", "api/test_schemathesis", "commands/test_serve"),
+    *(
+        "loadtest/test_instructions",
+        "api/test_jobs",
+        "faults/test_crowds",
+        "api/test_schemathesis",
+        "commands/test_serve",
+    ),
     *("voices/test_library_in_use", "test_listening", "server/test_shutdown", "test_book"),
     *("faults/test_fault_table", "engines/cpu/test_voice_load", "faults/test_pool_faults"),
     *("faults/test_thousand_requests", "faults/test_engine_faults", "engines/cpu/test_voice"),

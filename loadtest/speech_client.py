@@ -93,7 +93,7 @@ class SpeechClient:
         try:
             async with self._session.post(
                 self._url,
-                json={**self._fields, "model": "tts-1", "input": text},
+                json={**self._fields, "input": text},
                 headers=self._headers,
             ) as answer:
                 found["status"] = answer.status

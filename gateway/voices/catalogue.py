@@ -90,7 +90,16 @@ class VoiceCatalogue:
         Raises:
             VoiceNotFound: With the list of names that work.
         """
-        chosen = choose_voice(
+        chosen = self._chosen(name)
+        wanted = fold(self.default if name is None else name)
+        shared = chosen.preset is None or self.everywhere(chosen.preset)
+        if chosen.recorded is None and not shared and wanted in self.aliases:
+            # Engines with other voices: the name goes along, and each has its own voice for it.
+            return ChosenVoice(wanted)
+        return chosen
+
+    def _chosen(self, name: str | None) -> ChosenVoice:
+        return choose_voice(
             name,
             default=self.default,
             aliases=self.aliases,
@@ -98,12 +107,14 @@ class VoiceCatalogue:
             library=self.snapshot,
             now=time.time(),
         )
-        wanted = fold(self.default if name is None else name)
-        shared = chosen.preset is None or self.everywhere(chosen.preset)
-        if chosen.recorded is None and not shared and wanted in self.aliases:
-            # Engines with other voices: the name goes along, and each has its own voice for it.
-            return ChosenVoice(wanted)
-        return chosen
+
+    @property
+    def default_name(self) -> str | None:
+        """The preset or library voice that is the default one; None where nobody has it."""
+        with suppress(VoiceNotFound):
+            chosen = self._chosen(None)
+            return chosen.recorded.name if chosen.recorded else chosen.preset
+        return None
 
     def check_default(self) -> None:
         """Log, once, that no engine and no library has the default voice."""

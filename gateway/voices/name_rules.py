@@ -86,7 +86,12 @@ def name_of_file(filename: str, data: bytes) -> str:
     try:
         return clean_name(name, param="filename")
     except InvalidRequest:
-        return f"recording-{hashlib.sha256(data).hexdigest()[:8]}"
+        return name_of_content(data)
+
+
+def name_of_content(data: bytes) -> str:
+    """A voice's name made of a file's bytes: the same file always has the same one."""
+    return f"recording-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def _is_mark(character: str) -> bool:

@@ -181,6 +181,8 @@ def test_uploads_become_voices_and_say_which_did_not(client: httpx.Client) -> No
     answer = client.post("/upload_predefined_voice", files=[files[2], notes])
     assert answer.status_code == 400
     assert answer.json()["uploaded_files"] == []
+    # Its page shows the message alone then.
+    assert "notes.txt: Invalid file type." in answer.json()["message"]
 
 
 def test_an_upload_of_a_known_name_leaves_the_voice_as_it_is(client: httpx.Client) -> None:
@@ -209,6 +211,40 @@ def test_two_files_whose_names_are_cleaned_to_one_are_not_taken_for_one(
     refused = upload("Anna [1].wav")
     assert refused["uploaded_files"] == []
     assert "Anna 1" in refused["errors"][0]["error"]
+
+
+@pytest.mark.parametrize("name", ["  .wav", "\u3000.mp3", ".wav ", "\u2605.wav"])
+def test_files_without_a_name_are_known_by_what_they_contain(
+    client: httpx.Client, name: str
+) -> None:
+    """Whatever signs stand in the place of one; another recording is another voice."""
+
+    def upload(name: str, data: bytes) -> list[str]:
+        answer = client.post("/upload_reference", files={"files": (name, data)})
+        assert answer.status_code == 200, answer.text
+        uploaded: list[str] = answer.json()["uploaded_files"]
+        return uploaded
+
+    known = upload(".wav", RECORDING)
+    assert known[0].startswith("recording-")
+    assert upload(name, RECORDING) == known
+    assert upload(name, RECORDING + bytes(2)) != known
+
+
+def test_the_default_voice_is_one_of_the_list(client: httpx.Client) -> None:
+    """A page chooses it in the list of voices, where an alias would be nothing."""
+
+    def default() -> str:
+        data = client.get("/api/ui/initial-data").json()
+        name: str = data["config"]["tts_engine"]["default_voice_id"]
+        assert name in {voice["filename"] for voice in data["predefined_voices"]}
+        return name
+
+    unnamed = client.post("/audio/speech", json={"input": TEXT})
+    assert say(client, predefined_voice_id=default()).content[44:] == unnamed.content[44:]
+    client.post("/upload_reference", files={"files": ("Gianna.wav", RECORDING)})
+    client.post("/voices/default", data={"voice_name": "Gianna"})
+    assert default() == "Gianna.wav"
 
 
 def test_settings_stay_as_they_are(client: httpx.Client) -> None:

@@ -3,10 +3,10 @@
 //   node front_end.mjs BASE_URL CHROMIUM FOLDER TEXT LONG_TEXT
 //
 // FOLDER holds its checkout and, in node_modules, esbuild and what the sources import.
-import http from "node:http";
 import path from "node:path";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
+import { serveBefore } from "./behind.mjs";
 
 const [baseURL, executablePath, folder, TEXT, LONG_TEXT] = process.argv.slice(2);
 const esbuild = createRequire(path.join(folder, "package.json"))("esbuild");
@@ -28,24 +28,12 @@ const bundle = await esbuild.build({
 });
 
 // As its nginx.conf does: what is no file of its own goes on to the server, the port off the Host.
-function passOn(request, response) {
-  const headers = { ...request.headers, host: "127.0.0.1" };
-  const url = new URL(request.url, baseURL);
-  const onward = http.request(url, { method: request.method, headers }, (answer) => {
-    response.writeHead(answer.statusCode, answer.headers);
-    answer.pipe(response);
-  });
-  request.pipe(onward);
-}
-
-const server = http.createServer((request, response) => {
-  if (!["/", "/script.js"].includes(request.url)) return passOn(request, response);
-  const script = request.url === "/script.js";
-  response.writeHead(200, { "Content-Type": script ? "text/javascript" : "text/html" });
-  response.end(script ? bundle.outputFiles[0].text
-    : "<!doctype html><title>front end</title><body></body><script src=/script.js></script>");
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+const FILES = {
+  "/": ["text/html",
+    "<!doctype html><title>front end</title><body></body><script src=/script.js></script>"],
+  "/script.js": ["text/javascript", bundle.outputFiles[0].text],
+};
+const server = await serveBefore(baseURL, (name) => FILES[name], "127.0.0.1");
 
 async function streaming([url, input]) {
   window.mount(url);

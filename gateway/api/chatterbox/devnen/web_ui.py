@@ -29,7 +29,7 @@ from gateway.text.normalise import EVENT_TAGS
 from gateway.upstream.pool import Pool
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import VoiceLibrary
-from gateway.voices.name_rules import name_of_file, printable
+from gateway.voices.name_rules import name_of_content, name_of_file, printable
 from gateway.voices.samples.loudness import LONGEST_SECONDS, UPLOAD_LIMITS
 
 MOST_FILES = 3  # in one upload: each is decoded at once, and may be 10 MiB
@@ -127,8 +127,11 @@ class DevnenServer:
     ) -> Response:
         """`POST /upload_reference` and `POST /upload_predefined_voice`."""
         uploaded, errors = await self._upload(request)
+        message = f"Processed {len(uploaded) + len(errors)} file(s)."
+        if not uploaded:  # its page shows nothing else then
+            message = " ".join([message, *(f"{e['filename']}: {e['error']}" for e in errors)])
         body = {
-            "message": f"Processed {len(uploaded) + len(errors)} file(s).",
+            "message": message,
             "uploaded_files": uploaded,
             key: listed(),
             "errors": errors,
@@ -172,6 +175,7 @@ class DevnenServer:
         Raises:
             GatewayError: It cannot be a voice.
         """
+        filename = filename.strip()
         if not filename.lower().endswith(ENDINGS):
             raise UnsupportedContentType("Invalid file type. Only .wav and .mp3 are allowed.")
         name = name_of_file(filename, data)
@@ -185,10 +189,10 @@ class DevnenServer:
             )
         except VoiceExists:
             found = self.catalogue.snapshot.find(name)
-            # Of two files whose names are cleaned to the same, the second is not the first.
-            if found is None or (
-                name != without_ending(filename) and printable(filename) != found.original_name
-            ):
+            # Of two files whose names are cleaned to the same, the second is not the first, unless
+            # the name is made of what they contain.
+            same = name in {without_ending(filename), name_of_content(data)}
+            if found is None or not (same or printable(filename) == found.original_name):
                 raise
             return f"{found.name}.wav"
         return f"{voice.name}.wav"
@@ -232,7 +236,9 @@ class DevnenServer:
         )
 
     def _config(self, request: Request) -> dict[str, Any]:
-        default = f"{self.catalogue.default}.wav"
+        # Pages choose it in their list of voices, where an alias would be nothing.
+        name = self.catalogue.default_name
+        default = name and f"{name}.wav"
         return {
             # As this client sees it, which need not be where the process listens.
             "server": {"host": request.url.hostname, "port": request.url.port},

@@ -33,12 +33,25 @@ page.on("response", (response) => {
 });
 
 const options = (id) => page.$$eval(`#${id} option`, (all) => all.map((each) => each.value));
-// The first notice with such words; it is closed, that the next is not taken for it.
+// Keeps what the page tells: its notices are gone after some seconds.
+await page.addInitScript(() => {
+  window.notices = [];
+  new MutationObserver((changes) => {
+    for (const { addedNodes } of changes)
+      for (const node of addedNodes)
+        if (node.classList?.contains("notification")) window.notices.push(node.querySelector("span").textContent.trim());
+  }).observe(document, { childList: true, subtree: true });
+});
+// Wait for a notice with such words; it is taken away, that the next is not taken for it.
 async function noticed(words) {
-  const notice = page.locator("#notification-area .notification", { hasText: words }).first();
-  const text = (await notice.locator("span").first().innerText()).trim();
-  await notice.evaluate((element) => element.remove());
-  return text;
+  const notice = await page.waitForFunction(
+    ([source]) => {
+      const index = window.notices.findIndex((each) => new RegExp(source).test(each));
+      return index < 0 ? "" : window.notices.splice(index, 1)[0];
+    },
+    [words.source],
+  );
+  return notice.jsonValue();
 }
 
 async function generate(expected) {
@@ -77,7 +90,6 @@ try {
   page.on("requestfailed", (request) => failed.push(request.url()));
   await page.goto(`http://127.0.0.1:${server.address().port}/`);
   await page.waitForSelector("#model-status-indicator.success", { state: "attached" });
-  await page.waitForTimeout(100); // the script listens 50 ms after it has its data
   found.model = await page.textContent("#model-status-text");
   found.chosen = await page.inputValue("#predefined-voice-select");
   found.voices = await options("predefined-voice-select");
@@ -88,7 +100,7 @@ try {
   found.spoken = {};
   for (const format of ["", "wav", "mp3", "opus"]) {
     if (format) await page.selectOption("#output-format", format);
-    await generate("Audio generated");
+    await generate(/Audio generated/);
     found.spoken[format || "default"] = await played();
   }
 
@@ -97,7 +109,7 @@ try {
   found.uploaded = await upload("clone", "mine.wav", /Successfully uploaded/);
   found.selected = await page.inputValue("#clone-reference-select");
   await page.selectOption("#output-format", "wav");
-  await generate("Audio generated");
+  await generate(/Audio generated/);
   found.cloned = await played();
   found.nameless = await upload("clone", "  .wav", /Successfully uploaded/);
   found.again = await upload("clone", ".wav", /Successfully uploaded/);
@@ -123,8 +135,9 @@ try {
   await noticed(/Configuration saved/);
   await page.evaluate(() => document.getElementById("restart-server-btn").click());
   await noticed(/restart initiated/);
+  const reloaded = page.waitForEvent("load");
   await page.evaluate(() => document.getElementById("reset-settings-btn").click());
-  await page.waitForEvent("load");
+  await reloaded;
   found.failed = failed.filter((each) => !each.startsWith("blob:"));
   console.log(JSON.stringify(found));
 } finally {

@@ -42,6 +42,7 @@ REMOVED = {
     "GATEWAY_ADMIN_ROUTES": "where keys are set, every route that GATEWAY_PUBLIC_ROUTES does not "
     "name needs one; keep routes from users with other keys at a proxy",
     "GATEWAY_CONTAINER": "the container's health check restarts the engine",
+    "GATEWAY_WORKER_THREADS": "the number of threads that encode is fixed",
 }
 RENAMED = {
     "GATEWAY_UNAUTHENTICATED": "GATEWAY_PUBLIC_ROUTES",

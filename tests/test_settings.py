@@ -80,6 +80,10 @@ def test_a_setting_that_was_taken_away_stops_the_start_and_names_what_to_use(
     monkeypatch.setenv("GATEWAY_WORKERS", "2")
     with pytest.raises(SettingsError, match=r"deploy/front\.yml.*GATEWAY_REPLICAS=N"):
         load_settings()
+    monkeypatch.delenv("GATEWAY_WORKERS")
+    monkeypatch.setenv("GATEWAY_WORKER_THREADS", "2")
+    with pytest.raises(SettingsError, match="is fixed"):
+        load_settings()
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:

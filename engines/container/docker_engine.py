@@ -21,6 +21,7 @@ from tqdm import tqdm
 from engines.container.plan import (
     LABEL,
     MODELS_PATH,
+    NO_ROUTER,
     VOICES_PATH,
     ContainerError,
     ContainerPlan,
@@ -29,10 +30,10 @@ from engines.container.plan import (
 CALL_TIMEOUT_SECONDS = 60
 # The host reaches the published port, which `internal` would not allow, and the engine reaches
 # nobody beyond the host (its `audio_url` would fetch any address, and it runs code that came with
-# the weights): what it sends passes no router, and no answer would find the way back to it.
+# the weights): what it sends passes no router unless it asks for it, and no answer would find the
+# way back to it.
 NETWORK = "speech-gateway-engine"
 NETWORK_OPTIONS = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
-NO_ROUTER = {"net.ipv4.ip_default_ttl": "1"}
 HEALTH_NANOSECONDS = {
     "interval": 10 * 10**9,
     "timeout": 30 * 10**9,

@@ -56,6 +56,9 @@ class ContainerError(Exception):
     """Something about the container is not as it must be; the message is one clear sentence."""
 
 
+NO_ROUTER = {"net.ipv4.ip_default_ttl": "1"}  # of what the engine sends: see docker_engine
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
     """A container as it should be.
@@ -90,7 +93,8 @@ class ContainerPlan:
     @property
     def fingerprint(self) -> str:
         """Tells a container that was made from other settings."""
-        fields = {**asdict(self), "weights_environment": None}  # its commits stand in the command
+        # The commits of the weights stand in the command.
+        fields = {**asdict(self), "weights_environment": None, "network": NO_ROUTER}
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

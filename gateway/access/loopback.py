@@ -30,11 +30,13 @@ def is_cross_origin(headers: Headers, hosts: Collection[str] = ()) -> bool:
         return True
     if not (_address(name) or is_loopback(name) or name in hosts):
         return True
-    site = headers.get("sec-fetch-site")
-    if site is not None:  # the browser's own word; a proxy may have taken the port from the Host
-        return site not in {"none", "same-origin"}
+    site = headers.get("sec-fetch-site")  # the browser's own word
+    if site == "same-origin":  # even where a proxy has taken the port from the Host
+        return False
     origin = headers.get("origin")
-    return origin is not None and origin.lower().partition("://")[2] != host.lower()
+    return site not in {None, "none"} or (
+        origin is not None and origin.lower().partition("://")[2] != host.lower()
+    )
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:

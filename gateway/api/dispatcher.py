@@ -114,23 +114,13 @@ class Dispatcher:
         received = _Received(receive)
         try:
             await self._run(found, scope, received, send)
-            return
         except ClientGone:
-            return
+            pass
         except GatewayError as error:
-            failure = error
+            await _end(error, scope, received, send)
         except Exception:
             logger.exception("internal error")
-            failure = InternalError()
-        if record.started:
-            # An ASGI call that returns without its last body chunk makes the HTTP server drop the
-            # connection: that is the abort.
-            record.outcome = "truncated"
-            logger.warning("answer aborted: %s", failure.message)
-            return
-        record.outcome = outcome_of(failure)
-        surface: Surface = scope["surface"]
-        await refuse(surface, failure, scope, received, send)
+            await _end(InternalError(), scope, received, send)
 
     async def _run(self, found: FoundRoute, scope: Scope, receive: _Received, send: Send) -> None:
         """Let the caller in, and answer.
@@ -164,6 +154,20 @@ class _Received:
         message = await self._receive()
         self.complete = not message.get("more_body", False)
         return message
+
+
+async def _end(error: GatewayError, scope: Scope, receive: _Received, send: Send) -> None:
+    """Refuse a request, or abort its answer where that has begun."""
+    record = current_record()
+    if record.started:
+        # An ASGI call that returns without its last body chunk makes the HTTP server drop the
+        # connection: that is the abort.
+        record.outcome = "truncated"
+        logger.warning("answer aborted: %s", error.message)
+        return
+    record.outcome = outcome_of(error)
+    surface: Surface = scope["surface"]
+    await refuse(surface, error, scope, receive, send)
 
 
 def brings_much(scope: Scope) -> bool:

@@ -18,6 +18,7 @@ from gateway.api.error_bodies import OPENAI
 from gateway.api.field_rules import LenientFields
 from gateway.api.multipart import (
     MULTIPART,
+    URLENCODED,
     Form,
     form_schema,
     is_form,
@@ -110,7 +111,11 @@ class JobsSurface:
                 BASE,
                 self.submit,
                 summary="Begin a job",
-                bodies={JSON: JobBody, MULTIPART: partial(form_schema, JobBody, TEXT_FILE)},
+                bodies={
+                    JSON: JobBody,
+                    MULTIPART: partial(form_schema, JobBody, TEXT_FILE),
+                    URLENCODED: partial(form_schema, JobBody),
+                },
             ),
             show(BASE, self.list_jobs, summary="List the jobs", query=JobsQuery),
             show(one, self.show, summary="Show a job"),

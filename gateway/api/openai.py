@@ -23,6 +23,7 @@ from gateway.api.modelless import Modelless, is_modelless
 from gateway.api.models import CHATTERBOX, list_models_of, model_names, model_of, resolve_model
 from gateway.api.multipart import (
     MULTIPART,
+    URLENCODED,
     Form,
     form_schema,
     is_form,
@@ -102,7 +103,11 @@ class OpenAISurface(SpeechSurface):
                 OPENAI,
                 SPEECH,
                 "Speak a text",
-                bodies={JSON: SpeechBody, MULTIPART: partial(form_schema, SpeechBody)},
+                bodies={
+                    JSON: SpeechBody,
+                    MULTIPART: partial(form_schema, SpeechBody),
+                    URLENCODED: partial(form_schema, SpeechBody),
+                },
                 produces=(*AUDIO_TYPES, EVENTS_TYPE),
                 description="Streams audio as it is made. A failure after the first audio aborts "
                 "the connection: a clean end means complete audio."

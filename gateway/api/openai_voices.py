@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import VOICE_CHANGES, VOICES
-from gateway.api.endpoint import BodyReader
+from gateway.api.endpoint import BodyReader, media_type
 from gateway.api.error_bodies import OPENAI
 from gateway.api.field_rules import LenientFields
-from gateway.api.multipart import MULTIPART, Form, is_form, parse_form
+from gateway.api.multipart import MULTIPART, Form, parse_form
 from gateway.api.routes import Route
 from gateway.api.schemas import read_query
 from gateway.errors import InvalidRequest, UnsupportedContentType
@@ -136,7 +136,7 @@ class CustomVoices:
             InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
                 LibraryUnusable.
         """
-        if not is_form(request.scope):
+        if media_type(request.scope) != MULTIPART:
             raise UnsupportedContentType(
                 f"The request's content type must be {MULTIPART}.", param="content-type"
             )

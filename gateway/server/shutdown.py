@@ -26,7 +26,7 @@ GIVE_BACK_SECONDS = 3.0  # for the application to give back what it holds; the p
 # A collection of everything stops all streams: for half a second where 4,000 run. Requests leave no
 # circles behind, so that it comes once in two million objects that stay, or when nothing runs.
 COLLECT_AFTER = (2_000, 10, 100)
-COLLECT_TICKS = 600  # of 0.1 s
+COLLECT_SECONDS = 60.0
 
 
 class Drain:
@@ -69,6 +69,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._drain_seconds = drain_seconds
+        self._collected_at = time.monotonic()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start; what is there by then stays, and no collection of garbage looks at it again."""
@@ -78,8 +79,10 @@ class DrainingServer(uvicorn.Server):
         gc.set_threshold(*COLLECT_AFTER)
 
     async def on_tick(self, counter: int) -> bool:
-        """Once a minute, if nobody would notice: look for garbage everywhere."""
-        if counter % COLLECT_TICKS == 0 and not self.server_state.tasks:
+        """Once a minute, as soon as nobody would notice: look for garbage everywhere."""
+        now = time.monotonic()
+        if now - self._collected_at > COLLECT_SECONDS and not self.server_state.tasks:
+            self._collected_at = now
             gc.collect()
         return await super().on_tick(counter)
 

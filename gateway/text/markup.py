@@ -33,19 +33,21 @@ _SIGNS = re.compile(r"[#*_~`|=<>\[\]&$\\+-]|//|www\.|https?:|mailto:|[\u2500-\u2
 _TURN = re.compile(SPEAKER_TAG.pattern.replace("(", "(?:"))
 # What is kept as it is: sound events in either spelling, what is written like them, signs that a
 # backslash protects, and formulas without their marks (the groups). Between two dollars stands a
-# formula if it has a sign of one or is a letter; "$5 or $10" is money.
+# formula if it has a sign of one or is a letter, and no words: "$5 (x=1) or 10$" is money. No part
+# looks beyond the next dollar or bracket, so that hostile text takes no longer than other text.
 _PROTECTED = re.compile(
     r"<SE(?:_[se])?>\[[^\[\]\n]{1,40}\]</SE(?:_[se])?>|\[[A-Za-z][A-Za-z ]{1,30}\](?![(\[:])"
     r"|\\([*#`~|])|(?<![\w\\:/.])(\w+(?:\\_\w+)+)"
-    r"|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\$\$([^$]{1,500})\$\$"
-    r"|(?<![\w$])\$(?=[^\s$])([^$\n]{0,200}?[\\^_={}][^$\n]{0,200}|[A-Za-z])(?<!\s)\$(?![\w$])",
+    r"|\\\(((?:(?!\\[()]).){1,500})\\\)|\\\[((?:(?!\\[\[\]]).){1,500})\\\]|\$\$([^$]{1,500})\$\$"
+    r"|(?<![\w$])\$(?=[^\s$])(?![^$\n]*\s[^\W\d_]{2,}\s)(?=[^$\n]*[\\^_={}]|[A-Za-z]\$)"
+    r"([^$\n]{1,400})(?<!\s)\$(?![\w$])",
     re.DOTALL,
 )
 _KEPT, _CODE = "\ufdd0", "\ufdd1"  # stand for what is not to be touched; they are no characters
 _NEITHER = re.compile(f"[{_KEPT}{_CODE}]")
 
 _FENCE = re.compile(r"^[^\S\n]{0,3}(`{3,}|~{3,})([^`\n]*)$", re.MULTILINE)
-_FOOTNOTE = re.compile(r"\[\^[^\[\]\s]+\](?::\s?)?")
+_FOOTNOTE = re.compile(r"^\[\^[^\[\]\s]+\]:\s?|\[\^[^\[\]\s]+\]")
 _TASK = re.compile(r"^\[[ xX]\]\s+")
 
 # An address with its scheme, of which a cut may have taken the beginning.

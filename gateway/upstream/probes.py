@@ -318,15 +318,16 @@ class Prober:
             UpstreamError: The question stays open: nothing may be concluded from its silence.
         """
         is_list = path in {MODELS_PATH, VOICES_PATH}
+        is_open = self.upstream.named is None  # what the settings say needs no other answers
         try:
             return json.loads(await self.client.get(self.upstream.address, path, PROBE_SECONDS))
         except (UpstreamRouteUnknown, UpstreamRejected):
             return None
         except UpstreamProtocolError as error:
-            if is_list or isinstance(error, UpstreamBusy):
+            if is_list or (is_open and isinstance(error, UpstreamBusy)):
                 raise
         except (ValueError, RecursionError) as error:
-            if is_list:
+            if is_list and is_open:
                 raise UpstreamProtocolError(NO_ENGINE) from error
         return None
 

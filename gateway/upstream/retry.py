@@ -215,14 +215,17 @@ class Attempts:
                     return Running(stream, first, scope.pop_all(), on_end)
                 except GatewayError as error:
                     failure = error
-            if isinstance(failure, UpstreamRejected):
-                shorter = self._learn(upstream, generation, failure)
-                if shorter is not None and not history.shortened:
-                    generation, history.shortened = shorter, True
-                    self._note_end(upstream, failure)
-                    continue
-            tried.append(upstream)
-            await self._pause(failure, history, upstream)
+            try:
+                if isinstance(failure, UpstreamRejected):
+                    shorter = self._learn(upstream, generation, failure)
+                    if shorter is not None and not history.shortened:
+                        generation, history.shortened = shorter, True
+                        self._note_end(upstream, failure)
+                        continue
+                tried.append(upstream)
+                await self._pause(failure, history, upstream)
+            finally:
+                del failure  # its traceback leads here: a circle that would keep the recordings
 
     def _learn(
         self, upstream: Upstream, generation: Generation, refusal: UpstreamRejected

@@ -150,6 +150,8 @@ def test_a_key_is_shown_in_one_of_three_headers(
         ({"host": "localhost:8888", "origin": "http://localhost:3000"}, True),
         ({"host": "localhost:8888", "origin": "null"}, True),
         ({"host": "localhost:8888", "sec-fetch-site": "cross-site"}, True),
+        ({"host": "localhost:8888", "origin": "chrome-extension://abc",
+          "sec-fetch-site": "none"}, True),
         ({"host": "localhost:8888", "sec-fetch-site": "same-site"}, True),
     ],
 )  # fmt: skip

@@ -44,6 +44,21 @@ def test_a_bound_that_is_moved_holds_at_its_new_place() -> None:
     assert asyncio.run(run()) >= 0
 
 
+def test_a_bound_that_is_moved_to_an_earlier_time_holds() -> None:
+    """Behind a first audio that could take long, a hang is noticed as soon as any other."""
+
+    async def run() -> float:
+        limit = WaitLimit(now() + 600)
+        with limit:
+            await asyncio.sleep(0)
+        limit.at = now() + 0.01
+        with pytest.raises(TimeoutError), limit:
+            await asyncio.Event().wait()
+        return now() - limit.at
+
+    assert asyncio.run(run()) < 50
+
+
 def test_time_between_waits_does_not_count() -> None:
     """A reader that is held up by its client is not late; its next wait is bounded again."""
 

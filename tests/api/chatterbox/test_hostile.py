@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.multipart import MOST_FIELDS
+from gateway.api.multipart import MOST_ESCAPES, MOST_FIELDS
 from tests.api.chatterbox.conftest import RECORDING
 from tests.running import Gateway
 
@@ -34,6 +34,7 @@ BODIES: tuple[tuple[bytes, dict[str, str]], ...] = (
     (b'{"input": "\\ud800", "text": "\\ud800", "predefined_voice_id": "belinda"}', JSON),
     (b"input=%FF&x=\xff", FORM),
     (b"&".join(b"a%d=1" % number for number in range(MOST_FIELDS + 1)), FORM),
+    (b"input=" + b"%41" * (MOST_ESCAPES + 1), FORM),
     (b"--x\r\nContent-Disposition: form-data\r\n\r\n", MULTIPART),
     (b"garbage", MULTIPART),
     (b"garbage", {"Content-Type": "multipart/form-data"}),

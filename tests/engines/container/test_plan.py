@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.container import plan as plan_module
 from engines.container.plan import ContainerError, make_plan, read_file, size_bytes
 from engines.container.preflight import check_cards, read_cards
 
@@ -68,6 +69,13 @@ def test_the_download_alone_gets_the_hubs_token(monkeypatch: pytest.MonkeyPatch)
     assert "hf_secret" not in plan.environment.values()
     assert plan.environment["HF_HUB_OFFLINE"] == plan.environment["TRANSFORMERS_OFFLINE"] == "1"
     assert plan.fingerprint == make_plan({}).fingerprint, "a token makes no other container"
+
+
+def test_other_rules_of_the_network_make_another_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that an earlier version made would go on without them."""
+    before = make_plan({}).fingerprint
+    monkeypatch.setattr(plan_module, "NO_ROUTER", {})
+    assert make_plan({}).fingerprint != before
 
 
 def test_a_cache_of_this_machine_takes_the_volumes_place(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from gateway.access.policy import SPEECH, VOICE_CHANGES, VOICES
 from gateway.api.chatterbox.devnen.tts import ENDINGS, without_ending
 from gateway.api.chatterbox.fields import wrong
 from gateway.api.chatterbox.travisvn.about import DEVICE, LANGUAGES, NEUTRAL
-from gateway.api.endpoint import BodyReader
+from gateway.api.endpoint import BodyReader, media_type
 from gateway.api.error_bodies import DEVNEN
-from gateway.api.multipart import MULTIPART, is_form, parse_form
+from gateway.api.multipart import MULTIPART, parse_form
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
 from gateway.api.routes import Route
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
@@ -144,7 +144,7 @@ class DevnenServer:
         Raises:
             GatewayError: Nothing of it can be read, or there is no library.
         """
-        if not is_form(request.scope):
+        if media_type(request.scope) != MULTIPART:
             raise UnsupportedContentType(f"The request's content type must be {MULTIPART}.")
         limit = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
         form = await parse_form(

@@ -34,7 +34,7 @@ from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.endpoint import STREAM_HEADERS
 from gateway.api.multipart import Form
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
-from gateway.audio.encoders import ENCODERS
+from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound
 from gateway.speech.jobs.chapters import split_chapters
 from gateway.speech.jobs.job import ACTIVE, FINAL, Job, Notes, State
@@ -98,6 +98,8 @@ class TravisvnLong:
         """`POST …/long`."""
         body, _ = await read_form(self.speech.bodies, request, LongBody, LARGEST_BODY_BYTES)
         understood, _ = await self.speech.understand(body, Form({}, ()))
+        if (body.response_format or "").lower() not in RESPONSE_FORMATS:
+            understood = replace(understood, response_format="mp3")  # a day of WAV is 4 GB
         job = await self.jobs.submit(
             self.speech.service.prepare(understood),
             split_chapters(body.input, markdown=False),

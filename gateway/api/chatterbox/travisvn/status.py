@@ -39,13 +39,23 @@ _STATUS = {
 }
 
 
-class StatusQuery(LenientFields):
-    """The query of `GET /v1/status`, and of what shows a part of it."""
+class StatisticsQuery(LenientFields):
+    """The query of `GET /status/statistics`."""
 
     include_memory: bool = False
+
+
+class StatusQuery(StatisticsQuery):
+    """The query of `GET /v1/status`."""
+
     include_history: bool = False
     include_stats: bool = False
     history_limit: int = Field(LISTED_IN_STATUS, ge=1, le=MOST_IN_STATUS)
+
+
+class PastQuery(LenientFields):
+    """The query of `GET /status/history`."""
+
     limit: int = Field(LISTED, ge=1, le=MOST_LISTED)
 
 
@@ -153,12 +163,21 @@ class TravisvnStatus:
     def routes(self) -> list[Route]:
         """Under all their names."""
         show = partial(routes, "GET", group=SPEECH)
-        asked = partial(show, query=StatusQuery)
         return [
-            *asked("/v1/status", self.status, summary="The latest request that runs"),
+            *show(
+                "/v1/status",
+                self.status,
+                summary="The latest request that runs",
+                query=StatusQuery,
+            ),
             *show("/status/progress", self.progress, summary="How far it is"),
-            *asked("/status/history", self.history, summary="The latest requests"),
-            *asked("/status/statistics", self.statistics, summary="How they ended"),
+            *show("/status/history", self.history, summary="The latest ones", query=PastQuery),
+            *show(
+                "/status/statistics",
+                self.statistics,
+                summary="How they ended",
+                query=StatisticsQuery,
+            ),
             *routes(
                 "POST",
                 "/status/history/clear",
@@ -201,7 +220,7 @@ class TravisvnStatus:
 
     async def history(self, request: Request) -> Response:
         """`GET /status/history`: the latest first."""
-        limit = read_query(request, StatusQuery).limit
+        limit = read_query(request, PastQuery).limit
         records = self._history(limit)
         return JSONResponse(
             {"request_history": records, "total_records": len(records), "limit": limit}
@@ -213,7 +232,7 @@ class TravisvnStatus:
     async def statistics(self, request: Request) -> Response:
         """`GET /status/statistics`."""
         body = statistics_of(self.activity)
-        if read_query(request, StatusQuery).include_memory:
+        if read_query(request, StatisticsQuery).include_memory:
             body["current_memory"] = memory_info()
         return JSONResponse(body)
 

@@ -55,7 +55,7 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    # 14740: the doctor lets a recogniser listen.
+    # 14,740: the doctor lets a recogniser listen. 14,780: bounds of hostile forms and formulas.
     "gateway": 14780,
     "engines/server": 950,
     "engines/cpu": 600,

@@ -13,7 +13,8 @@ from tests.tokenizer import TEXTS, TOKENIZER, count, tokenizer
 @pytest.fixture(scope="module")
 def engine_arguments() -> tuple[str, ...]:
     """It has the real tokenizer; skips where that is not installed."""
-    return ("--tokenizer", str(TOKENIZER)) if tokenizer() else ()
+    quick = ("--tokens-per-second", "20000")
+    return (*quick, "--tokenizer", str(TOKENIZER)) if tokenizer() else quick
 
 
 @pytest.mark.parametrize("times", [1, 6])

@@ -118,6 +118,7 @@ const scenarios = {
     await page.fill("#voice-text", HOSTILE);
     await page.click("#voice-form button.main");
     await page.waitForFunction(() => document.getElementById("recorded").textContent === "Added.");
+    await page.waitForSelector('button[aria-label="Speak with page-voice"]');
     const listed = await page.textContent("#voice-list");
     const answer = page.waitForResponse((response) => response.url().endsWith("/v1/audio/speech"));
     await page.click('button[aria-label="Speak with page-voice"]');

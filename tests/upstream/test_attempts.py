@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from engines.simulator.waveform import expected_pcm
+from gateway.api.schemas import SpeechBody
+from gateway.upstream.dialect import Generation
 from loadtest.processes import engine_state
 from tests.asking import PAGE, TEXT, VOICE, Asked, listen, plan_faults, say
 from tests.running import Gateway, running_engine, running_gateway, wait_until
@@ -73,6 +76,25 @@ def test_each_attempt_is_counted_once(pair: Gateway, engine: str, other: str) ->
     assert [upstream.in_flight for upstream in pair.runtime.pool.upstreams] == [0, 0]
     for upstream in (engine, other):
         assert pair.metric("gateway_upstream_in_flight_requests", upstream=upstream) == 0
+
+
+def test_a_failure_keeps_nothing_of_its_request(pair: Gateway, engine: str) -> None:
+    """Recordings and bodies go with their request, not when garbage is next collected."""
+    wait_until(lambda: all(u.healthy for u in pair.runtime.pool.upstreams), "both are ready")
+    gc.collect()
+    gc.disable()
+    try:
+        plan_faults(engine, always="raise")
+        assert say(pair).status_code == 200
+        assert say(pair, voice="nobody").status_code == 404
+        wait_until(lambda: not kept(), "nothing is kept")
+    finally:
+        gc.enable()
+
+
+def kept() -> list[object]:
+    """What is in memory of requests."""
+    return [each for each in gc.get_objects() if isinstance(each, Generation | SpeechBody)]
 
 
 def test_a_single_upstream_is_given_a_pause_before_each_retry(engine: str) -> None:

@@ -314,6 +314,22 @@ async def test_a_question_without_an_answer_leaves_an_upstream_unidentified(
         await client.aclose()
 
 
+@pytest.mark.parametrize("path", ["/", "/capabilities", "/health/liveliness"])
+async def test_what_the_settings_name_needs_no_other_answer(path: str) -> None:
+    """A proxy may answer 503 for good to whatever is not speech."""
+    client = UpstreamClient(None, 4)
+    try:
+        with running_server("vllm-omni") as (address, server):
+            server.failing = (path, "503")
+            probed = Probed(address, client, Admission(1, 0, 5.0))
+            probed.upstream.named = "openai"
+            await probed.prober.probe()
+            assert probed.upstream.models
+            assert probed.upstream.capabilities.engine == ENGINES["vllm-omni"]
+    finally:
+        await client.aclose()
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/voices"])
 async def test_a_list_that_is_no_json_is_no_answer(path: str) -> None:
     """A page of a proxy in its place says nothing of the engine behind it."""

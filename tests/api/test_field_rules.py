@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.api.chatterbox.devnen.tts import DevnenBody
 from gateway.api.chatterbox.travisvn.long_text_schemas import HistoryQuery, ListQuery, LongBody
 from gateway.api.chatterbox.travisvn.speech import TravisvnBody
-from gateway.api.chatterbox.travisvn.status import StatusQuery
+from gateway.api.chatterbox.travisvn.status import PastQuery, StatusQuery
 from gateway.api.field_rules import ADDRESSES
 from gateway.api.generate import GenerateBody
 from gateway.api.jobs import JobBody, JobsQuery
@@ -136,7 +136,7 @@ def test_an_unset_model_is_none(unset: str | None) -> None:
     [
         (JobsQuery, "limit", 100),
         (VoicesQuery, "limit", 1000),
-        (StatusQuery, "limit", 50),
+        (PastQuery, "limit", 50),
         (StatusQuery, "history_limit", 20),
         (ListQuery, "limit", 100),
         (HistoryQuery, "limit", 100),

@@ -17,16 +17,14 @@ from gateway.api.endpoint import STREAM_HEADERS, BodyReader
 from gateway.api.error_bodies import OPENAI
 from gateway.api.field_rules import LenientFields
 from gateway.api.multipart import (
-    MULTIPART,
-    URLENCODED,
     Form,
-    form_schema,
+    form_bodies,
     is_form,
     parse_form,
     require_json_or_form,
 )
 from gateway.api.openai import OpenAISurface
-from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import (
     Name,
     ResponseFormat,
@@ -111,11 +109,7 @@ class JobsSurface:
                 BASE,
                 self.submit,
                 summary="Begin a job",
-                bodies={
-                    JSON: JobBody,
-                    MULTIPART: partial(form_schema, JobBody, TEXT_FILE),
-                    URLENCODED: partial(form_schema, JobBody),
-                },
+                bodies=form_bodies(JobBody, TEXT_FILE),
             ),
             show(BASE, self.list_jobs, summary="List the jobs", query=JobsQuery),
             show(one, self.show, summary="Show a job"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Scope
 
 from gateway.api.endpoint import JSON_TYPES, media_type
-from gateway.api.routes import JSON, REFERENCE
+from gateway.api.routes import JSON, REFERENCE, BodySchema
 from gateway.api.schemas import parse_json
 from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedContentType
 
@@ -74,6 +75,20 @@ def form_schema(model: type[BaseModel], *files: str) -> dict[str, Any]:
             }
     fields |= {name: {"type": "string", "format": "binary"} for name in files}
     return {**schema, "properties": fields}
+
+
+def form_bodies(model: type[BaseModel], *files: str) -> dict[str, BodySchema]:
+    """A route's bodies in the OpenAPI document: JSON, or a form of either kind.
+
+    Args:
+        model: What each of them says.
+        files: Names of the fields that hold a file, which multipart forms alone can bring.
+    """
+    return {
+        JSON: model,
+        MULTIPART: partial(form_schema, model, *files),
+        URLENCODED: partial(form_schema, model),
+    }
 
 
 def is_form(scope: Scope) -> bool:

@@ -22,15 +22,13 @@ from gateway.api.error_bodies import OPENAI, openai_error
 from gateway.api.modelless import Modelless, is_modelless
 from gateway.api.models import CHATTERBOX, list_models_of, model_names, model_of, resolve_model
 from gateway.api.multipart import (
-    MULTIPART,
-    URLENCODED,
     Form,
-    form_schema,
+    form_bodies,
     is_form,
     parse_form,
     require_json_or_form,
 )
-from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, JSON, Route
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import SpeechBody, VoiceId, parse_fields, parse_json
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import GatewayError, InvalidRequest
@@ -103,11 +101,7 @@ class OpenAISurface(SpeechSurface):
                 OPENAI,
                 SPEECH,
                 "Speak a text",
-                bodies={
-                    JSON: SpeechBody,
-                    MULTIPART: partial(form_schema, SpeechBody),
-                    URLENCODED: partial(form_schema, SpeechBody),
-                },
+                bodies=form_bodies(SpeechBody),
                 produces=(*AUDIO_TYPES, EVENTS_TYPE),
                 description="Streams audio as it is made. A failure after the first audio aborts "
                 "the connection: a clean end means complete audio."

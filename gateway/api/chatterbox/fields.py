@@ -5,10 +5,8 @@ What is missing, of another type or out of range is told as 422 with the field's
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -18,19 +16,11 @@ from gateway.api.multipart import (
     MULTIPART,
     URLENCODED,
     Form,
-    form_schema,
     is_form,
     parse_form,
 )
-from gateway.api.routes import JSON, BodySchema
 from gateway.api.schemas import Model, check_fields, parse_json
 from gateway.errors import InvalidRequest
-
-
-def form_bodies(model: type[BaseModel], *files: str) -> dict[str, BodySchema]:
-    """A route's bodies in the OpenAPI document: JSON (without files), or a form of either kind."""
-    form = partial(form_schema, model, *files)
-    return {MULTIPART: form} if files else {JSON: model, MULTIPART: form, URLENCODED: form}
 
 
 def require_fields(scope: Scope) -> None:

@@ -14,7 +14,6 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import (
-    form_bodies,
     parse_fields,
     require_fields,
 )
@@ -26,6 +25,7 @@ from gateway.api.chatterbox.travisvn.speech import (
 )
 from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import DEVNEN, TRAVISVN
+from gateway.api.multipart import form_bodies
 from gateway.api.routes import AUDIO_TYPES, Route
 from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file

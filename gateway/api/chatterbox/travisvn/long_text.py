@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from gateway.access.policy import JOBS
-from gateway.api.chatterbox.fields import form_bodies, read_form, read_query
+from gateway.api.chatterbox.fields import read_form, read_query
 from gateway.api.chatterbox.travisvn.long_text_schemas import (
     Bulk,
     EndQuery,
@@ -32,7 +32,7 @@ from gateway.api.chatterbox.travisvn.long_text_schemas import (
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.endpoint import STREAM_HEADERS
-from gateway.api.multipart import Form
+from gateway.api.multipart import Form, form_bodies
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound

@@ -15,7 +15,6 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import (
-    form_bodies,
     parse_fields,
     require_fields,
 )
@@ -23,7 +22,7 @@ from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import TRAVISVN
-from gateway.api.multipart import Form
+from gateway.api.multipart import MULTIPART, Form, form_bodies, form_schema
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
@@ -78,7 +77,8 @@ class TravisvnSpeech(SpeechSurface):
     def routes(self) -> list[Route]:
         """Whole or SSE; and as a stream. What is said as JSON may be said as a form, too."""
         speak = partial(routes, "POST", group=SPEECH, produces=(*AUDIO_TYPES, EVENTS_TYPE))
-        plain, form = form_bodies(TravisvnBody), form_bodies(TravisvnBody, VOICE_FILE)
+        plain = form_bodies(TravisvnBody)
+        form = {MULTIPART: partial(form_schema, TravisvnBody, VOICE_FILE)}
         path = "/audio/speech"
         speech = self.endpoint(self.parse, require_fields)
         stream = self.endpoint(self.parse_stream, require_fields)

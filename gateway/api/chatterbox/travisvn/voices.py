@@ -18,10 +18,11 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import RECORDINGS, SPEECH, VOICE_CHANGES, VOICES
 from gateway.api.byte_ranges import file_response
-from gateway.api.chatterbox.fields import form_bodies, read_form, wrong
+from gateway.api.chatterbox.fields import read_form, wrong
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import BodyReader
 from gateway.api.field_rules import LenientFields
+from gateway.api.multipart import MULTIPART, form_bodies, form_schema
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
 from gateway.api.routes import Route
 from gateway.voices.catalogue import VoiceCatalogue
@@ -111,7 +112,7 @@ class TravisvnVoices:
                 "/voices",
                 self.upload,
                 summary="Make a voice from a recording",
-                bodies=form_bodies(Upload, VOICE_FILE),
+                bodies={MULTIPART: partial(form_schema, Upload, VOICE_FILE)},
             ),
             *shown("/voices/default", self.show_default, summary="Show the default voice"),
             *changed(

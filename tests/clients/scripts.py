@@ -50,6 +50,21 @@ def require(sdk: str) -> None:
         pytest.skip(reason)
 
 
+def chromium() -> str:
+    """The path of Chromium; skips where it, or Node that drives it, is missing."""
+    require("node")
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("needs Chromium")
+    return found
+
+
+def require_fetched(folder: Path) -> None:
+    """Skip where another project's page is not there."""
+    if not (folder / ".installed").exists():
+        pytest.skip(f"needs {folder.name}: `scripts/install-clients prove`")
+
+
 @contextmanager
 def started(
     command: list[str], folder: Path = ROOT, **environment: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import TEXT
-from tests.clients.scripts import NODE, require, result, started
+from tests.clients.scripts import NODE, chromium, result, started
 from tests.running import running_engine, running_gateway
 
 # Chromium wants some five seconds of audio before it starts: this is twice as much, made at two
@@ -25,16 +24,13 @@ pytestmark = [pytest.mark.node, pytest.mark.browser]
 @pytest.fixture(scope="module")
 def played() -> Iterator[dict[str, Any]]:
     """What became of each format, all played at once."""
-    require("node")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Chromium")
+    browser = chromium()
     with (
         running_engine(
             "--voice", "simulated", "--tokens-per-second", str(TOKENS_PER_SECOND)
         ) as engine,
         running_gateway(upstreams=engine.address) as gateway,
-        started(["node", "play.mjs", gateway.url + "/v1", chromium, LONGER], NODE) as process,
+        started(["node", "play.mjs", gateway.url + "/v1", browser, LONGER], NODE) as process,
     ):
         yield result(process)
 

@@ -6,7 +6,6 @@ Part of `make prove`, which fetches it (`scripts/install-clients prove`).
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import TEXT
-from tests.clients.scripts import NODE, ROOT, require, result, started
+from tests.clients.scripts import NODE, ROOT, chromium, require_fetched, result, started
 from tests.listen import decode
 from tests.running import running_engine, running_gateway
 from tests.voices.recordings import tone, wav
@@ -28,10 +27,8 @@ pytestmark = [pytest.mark.prove, pytest.mark.browser]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What the page showed to a person who tried everything."""
-    require("node")
-    chromium = shutil.which("chromium")
-    if chromium is None or not (FOLDER / ".installed").exists():
-        pytest.skip("needs Chromium and devnen's page: `scripts/install-clients prove`")
+    browser = chromium()
+    require_fetched(FOLDER)
     folder = tmp_path_factory.mktemp("recordings")
     for name, seconds in (("mine.wav", 3.0), ("  .wav", 4.0), (".wav", 4.0), ("long.wav", 31.0)):
         (folder / name).write_bytes(wav(tone(seconds, 24_000)))
@@ -43,7 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             upstreams=engine.address, voices_dir=tmp_path_factory.mktemp("voices")
         ) as gateway,
         started(
-            ["node", "devnen_page.mjs", gateway.url, chromium, ui, str(folder), TEXT], NODE
+            ["node", "devnen_page.mjs", gateway.url, browser, ui, str(folder), TEXT], NODE
         ) as process,
     ):
         yield result(process)

@@ -5,7 +5,6 @@ Part of `make prove`, which fetches it (`scripts/install-clients prove`).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from engines.simulator.waveform import expected_pcm
 from tests.clients.openai_scenario import TEXT
-from tests.clients.scripts import NODE, ROOT, require, result, started
+from tests.clients.scripts import NODE, ROOT, chromium, require_fetched, result, started
 from tests.running import running_engine, running_gateway
 
 FOLDER = ROOT / ".cache" / "clients" / "travisvn_front_end"
@@ -27,16 +26,14 @@ pytestmark = [pytest.mark.prove, pytest.mark.browser]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What its services and its hook found."""
-    require("node")
-    chromium = shutil.which("chromium")
-    if chromium is None or not (FOLDER / ".installed").exists():
-        pytest.skip("needs Chromium and the front end: `scripts/install-clients prove`")
+    browser = chromium()
+    require_fetched(FOLDER)
     folder: Path = tmp_path_factory.mktemp("voices")
     with (
         running_engine("--voice", "simulated", "--tokens-per-second", "1000") as engine,
         running_gateway(upstreams=engine.address, voices_dir=folder) as gateway,
         started(
-            ["node", "front_end.mjs", gateway.url + "/v1", chromium, str(FOLDER), TEXT, LONG_TEXT],
+            ["node", "front_end.mjs", gateway.url + "/v1", browser, str(FOLDER), TEXT, LONG_TEXT],
             NODE,
         ) as process,
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clients.scripts import NODE, require, result, started
+from tests.clients.scripts import NODE, chromium, result, started
 from tests.running import running_engine, running_gateway
 from tests.voices.recordings import tone, wav
 
@@ -20,15 +19,12 @@ LARGEST_BYTES = 250 * 1024
 PAGE = Path(__file__).parents[2] / "gateway" / "api" / "page"
 
 
-def chromium() -> str:
-    """The browser, or a skip."""
-    require("node")
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("needs Chromium")
+def browser() -> str:
+    """The path of Chromium; skips where what looks at the page in it is missing."""
+    path = chromium()
     if not (NODE / "node_modules" / "axe-core").exists():
         pytest.skip("needs the npm packages: `scripts/install test`")
-    return found
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +37,11 @@ def engine() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def seen(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What a person sees who tries everything."""
-    browser, folder = chromium(), tmp_path_factory.mktemp("page")
+    path, folder = browser(), tmp_path_factory.mktemp("page")
     (folder / "voice.wav").write_bytes(wav(tone(4.0, 24_000)))
     with (
         running_gateway(upstreams=engine) as gateway,
-        started(["node", "page.mjs", gateway.url, browser, str(folder)], NODE) as process,
+        started(["node", "page.mjs", gateway.url, path, str(folder)], NODE) as process,
     ):
         yield result(process)
 
@@ -127,11 +123,11 @@ def test_everybody_can_use_it_on_every_screen(seen: dict[str, Any]) -> None:
 
 def test_with_keys_it_asks_for_one_and_keeps_it_in_the_tab(engine: str, tmp_path: Path) -> None:
     """Session storage alone."""
-    browser = chromium()
+    path = browser()
     key = KEYS.partition("=")[2]
     with (
         running_gateway(upstreams=engine, api_keys=KEYS) as gateway,
-        started(["node", "page.mjs", gateway.url, browser, str(tmp_path), key], NODE) as process,
+        started(["node", "page.mjs", gateway.url, path, str(tmp_path), key], NODE) as process,
     ):
         found = result(process)
     assert "API key" in found["withoutKey"]

@@ -48,7 +48,6 @@ from gateway.upstream.retry import Attempts
 from gateway.upstream.retry_budget import RetryBudget
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import VoiceLibrary
-from gateway.voices.samples.decode import decode_pcm
 
 LEAST_RETRIES = 10
 CODEC_THREADS = max(2, os.cpu_count() or 2)
@@ -94,7 +93,6 @@ class Runtime:
                 model=settings.upstream_model,
                 admission=self.admission,
                 interval_seconds=settings.probe_interval_seconds,
-                decode=decode_pcm,
                 aliases=settings.voice_aliases,
                 changed=self._on_health(upstream.address),
             )

@@ -30,7 +30,7 @@ from gateway.access.keys import KeyRing, parse_file, parse_keys, read_key_file
 from gateway.access.loopback import is_loopback
 from gateway.access.policy import Policy
 from gateway.access.rate_limits import Limits
-from gateway.upstream.detection import split_address
+from gateway.upstream.dialects import split_address
 from gateway.voices.aliases import OPENAI_VOICES
 
 PREFIX = "GATEWAY_"

@@ -22,7 +22,6 @@ from gateway.text.dialogue import FIRST_SPEAKER, iter_generations, parse_turns
 from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.normalise import normalise
 from gateway.text.sanitise import sanitise_text
-from gateway.text.scripts import scripts_in, without_foreign
 from gateway.text.split import Segment, iter_segments
 from gateway.text.spoken_text import spoken_form
 from gateway.text.tokens import (
@@ -35,6 +34,7 @@ from gateway.text.tokens import (
     max_tokens,
     text_tokens,
 )
+from gateway.text.writing_systems import scripts_in, without_foreign
 from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import Timeouts
 from gateway.upstream.dialect import (

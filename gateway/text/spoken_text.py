@@ -13,7 +13,7 @@ from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.markup import readable
 from gateway.text.normalise import normalise
 from gateway.text.sanitise import check_text, sanitise_text
-from gateway.text.scripts import SHOWN_CHARACTERS, foreign_passages, without_foreign
+from gateway.text.writing_systems import SHOWN_CHARACTERS, foreign_passages, without_foreign
 
 
 @dataclass(frozen=True, slots=True)

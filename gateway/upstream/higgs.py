@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
+from gateway.upstream.capabilities import HIGGS, told_capabilities
+from gateway.upstream.detection import Answers, Found
 from gateway.upstream.dialect import Call, Generation, Sampling
 from gateway.upstream.parsers import ChatParser, SpeechParser
 
@@ -120,3 +122,18 @@ class HiggsDialect:
             ]
         messages.append({"role": "user", "content": generation.text})
         return messages
+
+
+def recognise_higgs(address: str, answers: Answers, *, named: bool) -> Found | None:
+    """The container, or an engine that honours its contract; see `Recognise`."""
+    del address
+    told = answers.capabilities
+    if isinstance(told, dict) and "sample_rate_hz" in told and "max_model_len" in told:
+        can, why = told_capabilities(told), "it tells its capabilities"
+    elif isinstance(answers.voices, list):
+        can, why = HIGGS, "its list of voices is a bare array"
+    elif named:
+        can, why = HIGGS, "the settings say so"
+    else:
+        return None
+    return Found(HiggsDialect(takes_seed=can.seed), can, why)

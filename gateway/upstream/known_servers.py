@@ -14,6 +14,10 @@ from gateway.upstream.capabilities import HIGGS, Capabilities, ReferenceField, s
 from gateway.voices.aliases import OPENAI_VOICES
 
 OPENAI_VOICE_NAMES = tuple(sorted(OPENAI_VOICES))
+VOICES_PATH = "/v1/audio/voices"
+_SPEECH_MODEL = re.compile(
+    r"tts|speech|audio|kokoro|chatterbox|higgs|voice|orpheus|csm", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,10 @@ class KnownServer:
         response_format: What it is asked for.
         fields: Further fields of every request.
         most_tokens_field: Name of its bound of generated tokens, or None.
+        voices_path: Where it lists its voices.
         voices: What it speaks with where it lists no voices.
+        keeps_voices: It has those beside the ones that it lists, too.
+        lists_models: It has a list of models.
         model: What it is asked for where it lists no models.
         models: What is otherwise where its model's name matches a pattern; the first one decides.
     """
@@ -36,7 +43,10 @@ class KnownServer:
     response_format: str = "pcm"
     fields: Mapping[str, Any] = field(default_factory=dict)
     most_tokens_field: str | None = None
+    voices_path: str = VOICES_PATH
     voices: tuple[str, ...] = OPENAI_VOICE_NAMES
+    keeps_voices: bool = False
+    lists_models: bool = True
     model: str = "tts-1"
     models: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
@@ -46,6 +56,23 @@ class KnownServer:
             if any(re.search(pattern, name, re.IGNORECASE) for name in names):
                 return replace(self, capabilities=replace(self.capabilities, **changes))
         return self
+
+    def speech_models(self, listed: Sequence[str]) -> tuple[str, ...]:
+        """The models of a list that speak, as far as names tell; its own where none is listed."""
+        speaking = tuple(name for name in listed if _SPEECH_MODEL.search(name))
+        return speaking or tuple(listed) or (self.model,)
+
+    def voices_beside(self, listed: Sequence[str], aliases: Mapping[str, str]) -> tuple[str, ...]:
+        """The voices that it has.
+
+        Args:
+            listed: Those that it lists.
+            aliases: From the settings; where it lists none, the operator's own targets are its.
+        """
+        if self.keeps_voices:
+            return (*listed, *self.voices)
+        own = [voice for name, voice in aliases.items() if voice != OPENAI_VOICES.get(name)]
+        return tuple(listed or dict.fromkeys([*own, *self.voices]))
 
 
 # developers.openai.com/api/reference: pcm is 24 kHz s16le and comes while it is made
@@ -104,12 +131,15 @@ TRAVISVN = KnownServer(
     # /v1/audio/speech ignores response_format and sends the whole WAV; this route streams.
     path="/v1/audio/speech/stream",
     response_format="wav",
-    voices=("alloy",),
+    voices_path="/voices",
+    voices=("alloy",),  # as any name of OpenAI's, its default voice
+    keeps_voices=True,
 )
 # devnen/Chatterbox-TTS-Server 68213e7 server.py: voices are file names, no models
 DEVNEN = KnownServer(
     Capabilities("chatterbox-tts-server", streaming=False, seed=True),
     response_format="wav",  # it makes wav, mp3 and opus, whole
+    lists_models=False,
     model="chatterbox",
 )
 # litellm 1.108.7: passes fields on, sends audio when all is there, lists no voices

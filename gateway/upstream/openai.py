@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.text.prompt import scene_of
-from gateway.upstream.audio_parser import AudioParser, Decode
+from gateway.upstream import known_servers as known
+from gateway.upstream.audio_parser import AudioParser
 from gateway.upstream.capabilities import ReferenceField
+from gateway.upstream.detection import ALIVE_PATH, Answers, Found
 from gateway.upstream.dialect import Call, Generation
 from gateway.upstream.known_servers import KnownServer
+from gateway.voices.samples.decode import decode_pcm
+
+LITELLM_ALIVE = "I'm alive!"
+_OWNERS: Mapping[str, KnownServer] = {
+    "sglang-omni": known.SGLANG_OMNI,
+    "kokoro": known.KOKORO_FASTAPI,
+    "resemble-ai": known.TRAVISVN,
+    "vllm": known.VLLM_OMNI,
+}
 
 
 class OpenAIDialect:
@@ -22,12 +35,10 @@ class OpenAIDialect:
 
     Args:
         server: Its row.
-        decode: Turns a compressed file into s16le mono and its rate.
     """
 
-    def __init__(self, server: KnownServer, decode: Decode) -> None:
+    def __init__(self, server: KnownServer) -> None:
         self.server = server
-        self._decode = decode
 
     def call(self, generation: Generation, model: str) -> Call:
         """Build the request for one generation."""
@@ -54,7 +65,7 @@ class OpenAIDialect:
             body |= _given(seed=sampling.seed)
         if server.most_tokens_field is not None:
             body[server.most_tokens_field] = generation.max_tokens
-        parser = AudioParser(can.sample_rate_hz, self._decode)
+        parser = AudioParser(can.sample_rate_hz, decode_pcm)
         return Call(server.path, json.dumps(body).encode(), parser)
 
     def _references(self, generation: Generation) -> dict[str, Any]:
@@ -80,3 +91,37 @@ class OpenAIDialect:
 
 def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def recognise_openai(address: str, answers: Answers, *, named: bool) -> Found | None:
+    """A server that is known, or any that lists models or voices; see `Recognise`."""
+    server, why = _known_server(address, answers)
+    if server is known.VLLM_OMNI and not named and not isinstance(answers.voices, dict):
+        return None  # the container and a vLLM without speech name the same owner
+    if server is None and (named or _lists(answers.models) or _lists(answers.voices)):
+        server, why = known.GENERIC, "it speaks OpenAI's API and is no server that is known"
+    if server is None:
+        return None
+    server = server.serving(tuple(answers.told_of_models("id", "root")))
+    return Found(OpenAIDialect(server), server.capabilities, why, server)
+
+
+def _known_server(address: str, answers: Answers) -> tuple[KnownServer | None, str]:
+    index, voices = answers.index, answers.voices
+    if (urlsplit(address).hostname or "") == "api.openai.com":
+        return known.OPENAI, "its address"
+    if isinstance(index, dict) and index.get("name") == "speech-gateway":
+        return known.GATEWAY, "its index page"
+    if answers.alive == LITELLM_ALIVE:
+        return known.LITELLM, f"it answers {ALIVE_PATH}"
+    for owner in answers.told_of_models("owned_by"):
+        if owner in _OWNERS:
+            return _OWNERS[owner], f"its models are owned by {owner!r}"
+    if answers.models is None and isinstance(voices, dict) and voices.get("status") == "ok":
+        return known.DEVNEN, "it lists voices with a status and has no list of models"
+    return None, ""
+
+
+def _lists(answer: Any) -> bool:
+    keys = ("data", "voices")
+    return isinstance(answer, dict) and any(isinstance(answer.get(key), list) for key in keys)

@@ -16,8 +16,9 @@ from typing import Literal
 from gateway.errors import NoHealthyUpstream, UnsupportedByEngine
 from gateway.text.tokens import CONTEXT_TOKENS
 from gateway.upstream.capabilities import HIGGS, NO_NEEDS, Capabilities, Needs, lacking
-from gateway.upstream.detection import DialectName, may_charge, split_address
+from gateway.upstream.detection import may_charge
 from gateway.upstream.dialect import Dialect
+from gateway.upstream.dialects import split_address
 from gateway.upstream.higgs import HiggsDialect
 
 logger = logging.getLogger("gateway.pool")
@@ -56,7 +57,7 @@ class Upstream:
     """
 
     address: str
-    named: DialectName | None = None
+    named: str | None = None
     capabilities: Capabilities = HIGGS
     dialect: Dialect = field(default_factory=HiggsDialect, repr=False)
     may_charge: bool = False

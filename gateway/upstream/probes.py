@@ -26,25 +26,14 @@ from gateway.errors import (
     UpstreamTimeout,
 )
 from gateway.text.tokens import CONTEXT_TOKENS
-from gateway.upstream.audio_parser import Decode
 from gateway.upstream.client import Timeouts, UpstreamClient
-from gateway.upstream.detection import (
-    LIBRARY_PATH,
-    MODELS_PATH,
-    QUESTIONS,
-    VOICES_PATH,
-    Answers,
-    identify,
-    speech_models,
-    spread,
-)
+from gateway.upstream.detection import MODELS_PATH, QUESTIONS, Answers
 from gateway.upstream.dialect import PROFILES, Generation, Sampling
-from gateway.upstream.higgs import HiggsDialect
-from gateway.upstream.known_servers import DEVNEN, OPENAI_VOICE_NAMES, TRAVISVN, KnownServer
-from gateway.upstream.openai import OpenAIDialect
+from gateway.upstream.dialects import identify
+from gateway.upstream.known_servers import OPENAI_VOICE_NAMES, VOICES_PATH, KnownServer
 from gateway.upstream.parsers import parse_context_tokens, parse_models, parse_voices
 from gateway.upstream.pool import Upstream
-from gateway.voices.aliases import OPENAI_VOICES
+from gateway.voices.aliases import spread
 
 T = TypeVar("T")
 
@@ -96,7 +85,6 @@ class Prober:
         model: The configured model name, or None for what the upstream lists first.
         admission: Warm-ups use a slot like any generation.
         interval_seconds: Pause between probes of a healthy upstream, and the longest one else.
-        decode: Turns a compressed file into s16le mono and its rate.
         aliases: From the settings: names that clients use, alias to voice.
         changed: Called with the health whenever it changes.
     """
@@ -106,7 +94,6 @@ class Prober:
     model: str | None
     admission: Slots
     interval_seconds: float
-    decode: Decode
     aliases: Mapping[str, str]
     changed: Callable[[bool], None]
     _server: KnownServer | None = None
@@ -257,27 +244,23 @@ class Prober:
 
     async def _models(self) -> tuple[tuple[str, ...], int]:
         """The models that the upstream lists, and its smallest context."""
+        server = self._server
         told = await self._asked(
             MODELS_PATH,
             lambda body: (parse_models(body), parse_context_tokens(body)),
-            needed=self._server is not DEVNEN,
+            needed=server is None or server.lists_models,
         )
-        models, context_tokens = told or ((DEVNEN.model,), None)
-        if self._server is not None:
-            models = speech_models(models, self._server)
+        models, context_tokens = told or ((), None)
+        if server is not None:
+            models = server.speech_models(models)
         return models, context_tokens or CONTEXT_TOKENS
 
     async def _voices(self) -> tuple[str, ...]:
         """The voices that the upstream lists, or what its kind of server is known to have."""
         server = self._server
-        path = LIBRARY_PATH if server is TRAVISVN else VOICES_PATH
+        path = server.voices_path if server else VOICES_PATH
         listed = await self._asked(path, parse_voices, needed=server is None) or ()
-        if server is TRAVISVN:  # any name of OpenAI's is its default voice there
-            return (*listed, *server.voices)
-        if server is None or listed:
-            return listed
-        own = [v for a, v in self.aliases.items() if v != OPENAI_VOICES.get(a)]
-        return tuple(dict.fromkeys([*own, *server.voices]))
+        return server.voices_beside(listed, self.aliases) if server else listed
 
     async def _asked(self, path: str, parse: Callable[[bytes], T], *, needed: bool) -> T | None:
         """What a list says, or None where there is no such list and none is needed."""
@@ -304,12 +287,8 @@ class Prober:
             self._why = found.why
             name = found.capabilities.engine
             logger.info("upstream %s is taken for %s: %s", upstream.address, name, found.why)
-        self._server, upstream.capabilities = found.server, found.capabilities
-        upstream.dialect = (
-            OpenAIDialect(found.server, self.decode)
-            if found.server
-            else HiggsDialect(takes_seed=found.capabilities.seed)
-        )
+        self._server = found.server
+        upstream.capabilities, upstream.dialect = found.capabilities, found.dialect
 
     async def _json(self, path: str) -> Any:
         """An answer's JSON, or None where there is no such route.

@@ -25,8 +25,8 @@ from gateway.errors import (
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
 from gateway.text.dialogue import is_dialogue
-from gateway.text.scripts import scripts_in
 from gateway.text.tokens import TOKENS_PER_SECOND
+from gateway.text.writing_systems import scripts_in
 from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
 from gateway.upstream.dialect import Generation

@@ -7,7 +7,7 @@ guessed: the container answers an unknown voice with its first preset and says n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from gateway.errors import VoiceNotFound
@@ -71,6 +71,29 @@ def resolve_voice(
         return listed[list(OPENAI_VOICES).index(wanted) % len(listed)]
     known = ", ".join(sorted({*listed, *aliases, *further_names}))
     raise VoiceNotFound(f"The voice {name[:64]!r} does not exist. Voices: {known}.", param="voice")
+
+
+def spread(
+    names: Iterable[str], voices: Sequence[str], aliases: Mapping[str, str]
+) -> dict[str, str]:
+    """What the names that clients use mean on an engine: its own voice, one each in turn.
+
+    Args:
+        names: The 13 names of OpenAI's voices, in a fixed order.
+        voices: What the engine lists.
+        aliases: From the settings, alias to voice; one whose voice is listed holds.
+    """
+    if not voices:
+        return {}
+    folded = {voice.casefold(): voice for voice in voices}
+    found = {
+        alias: folded[voice.casefold()]
+        for alias, voice in aliases.items()
+        if voice.casefold() in folded
+    }
+    for place, name in enumerate(names):
+        found.setdefault(name, folded.get(name.casefold(), voices[place % len(voices)]))
+    return found
 
 
 def voice_names(aliases: Mapping[str, str], listed: Sequence[str]) -> list[str]:

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.upstream.detection import Answers, identify, may_charge, split_address, spread
+from gateway.upstream.detection import Answers, may_charge
+from gateway.upstream.dialects import identify, split_address
+from gateway.voices.aliases import spread
 from tests.running import Gateway, running_gateway, wait_until
 from tests.upstream.speech_servers import ENGINES, SpeechServer, pcm_of, running_server
 from tests.voices.recordings import tone, wav

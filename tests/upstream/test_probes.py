@@ -15,7 +15,6 @@ from gateway.upstream import probes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.pool import Upstream
 from gateway.upstream.probes import LISTS_EVERY_PROBES, STEADY_PROBES, Prober
-from gateway.voices.samples.decode import decode_pcm
 from loadtest.processes import engine_state
 from tests.asking import plan_faults
 from tests.running import running_engine
@@ -40,7 +39,6 @@ class Probed:
             model=None,
             admission=admission,
             interval_seconds=5.0,
-            decode=decode_pcm,
             aliases={},
             changed=self.told.append,
         )

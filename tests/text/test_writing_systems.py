@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import UnspeakableText
-from gateway.text.scripts import foreign_passages, script_of, without_foreign
 from gateway.text.spoken_text import read_text
+from gateway.text.writing_systems import foreign_passages, script_of, without_foreign
 from gateway.upstream.capabilities import scripts_of
 
 LATIN = frozenset({"LATIN"})

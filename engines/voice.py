@@ -9,6 +9,9 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.audio.encoders.wav import HEADER_BYTES, header
+from gateway.audio.pcm import BYTES_PER_SAMPLE
+
 SAMPLE_RATE_HZ = 24_000
 TOKENS_PER_SECOND = 25
 SAMPLES_PER_TOKEN = 960
@@ -25,6 +28,23 @@ PRESETS = (  # docs/contract.md section 1, GET /v1/audio/voices
     "vex",
     "zh_man_sichuan",
 )
+
+
+def plain_pcm(recording: bytes) -> memoryview | None:
+    """Samples of a WAV file as the gateway writes one: 24 kHz mono s16, with exact sizes.
+
+    Libraries ask for such a file piece by piece, and wait for the interpreter each time.
+
+    Args:
+        recording: A whole audio file.
+
+    Returns:
+        s16le, or None for any other file.
+    """
+    pcm = memoryview(recording)[HEADER_BYTES:]
+    if recording[:HEADER_BYTES] != header(SAMPLE_RATE_HZ, len(pcm)) or len(pcm) % BYTES_PER_SAMPLE:
+        return None
+    return pcm
 
 
 @dataclass(slots=True)

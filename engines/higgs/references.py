@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 
 from engines.higgs.codec import Codec
-from engines.voice import EngineBusyError, UnspeakableError
-from gateway.audio.pcm import FULL_SCALE, as_samples
+from engines.voice import EngineBusyError, UnspeakableError, plain_pcm
+from gateway.audio.pcm import FULL_SCALE, as_samples, seconds_of
 from gateway.audio.resample import Resampler
 from gateway.errors import InvalidRequest
 from gateway.voices.samples.decode import decode
@@ -42,8 +40,10 @@ class ReferenceEncoder:
         self._codec = codec
         self._most_seconds = most_seconds
         self._batch_samples = batch_seconds * codec.sample_rate_hz
-        self._kept: OrderedDict[bytes, Future[Codes]] = OrderedDict()
-        self._waiting: dict[Future[Codes], torch.Tensor] = {}  # the oldest first
+        # All three by the recording's hash.
+        self._kept: OrderedDict[bytes, Codes] = OrderedDict()
+        self._asked: dict[bytes, list[Future[Codes]]] = {}  # who waits for what is on its way
+        self._waiting: dict[bytes, torch.Tensor] = {}  # samples, the oldest first
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(READERS, "higgs-reader")
         self._encoder = ThreadPoolExecutor(1, "higgs-encoder")
@@ -74,48 +74,68 @@ class ReferenceEncoder:
             recording: A whole audio file, of any format that the gateway reads.
 
         Returns:
-            A future that nobody can cancel, as several may wait for it. It raises UnspeakableError
-            where the recording cannot be read or is too short or too long, and EngineBusyError
-            where the device has no memory free for it now.
+            A future. It raises UnspeakableError where the recording cannot be read or is too short
+            or too long, and EngineBusyError where the device has no memory free for it now. What
+            nobody waits for any more, as all its futures are cancelled, is not encoded.
         """
-        key = hashlib.sha256(recording).digest()
-        with self._lock:
-            known = self._kept.get(key)
-            if known is not None and not (known.done() and known.exception()):
-                self._kept.move_to_end(key)
-                return known
-            future: Future[Codes] = Future()
-            future.set_running_or_notify_cancel()
-            self._kept[key] = future
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
+        future: Future[Codes] = Future()
         self._readers.submit(self._read, recording, future)
         return future
 
     def _read(self, recording: bytes, future: Future[Codes]) -> None:
+        if future.cancelled():
+            return
+        key = hashlib.sha256(recording).digest()  # lets the event loop run meanwhile
+        with self._lock:
+            known = self._kept.get(key)
+            asked = self._asked.setdefault(key, [])
+            asked.append(future)
+            on_its_way = len(asked) > 1
+        if known is not None:
+            self._answer(key, known)
+        if known is not None or on_its_way:
+            return
         try:
             samples = self._samples(recording)
             if len(samples) < self._codec.shortest_samples:
                 raise UnspeakableError("The reference audio is shorter than two frames (80 ms).")
         except Exception as error:  # noqa: BLE001  (it is the future's)
-            future.set_exception(error)
+            self._answer(key, error)
             return
         with self._lock:
-            self._waiting[future] = samples
+            self._waiting[key] = samples
         self._encoder.submit(self._encode_waiting)
+
+    def _answer(self, key: bytes, found: Codes | Exception) -> None:
+        """Keep codes, and hand them or an error to all that asked."""
+        with self._lock:
+            if not isinstance(found, Exception):
+                self._kept[key] = found
+                self._kept.move_to_end(key)
+                if len(self._kept) > MOST_KEPT:
+                    self._kept.popitem(last=False)
+            asked = self._asked.pop(key, [])
+        for future in asked:
+            if not future.set_running_or_notify_cancel():
+                continue
+            if isinstance(found, Exception):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
 
     def _encode_waiting(self) -> None:
         """Encode the recording that waited longest, and others that are filled up to its length."""
         with self._lock:
+            for key in [*self._waiting]:
+                if all(future.cancelled() for future in self._asked[key]):
+                    del self._waiting[key], self._asked[key]
             if not self._waiting:
                 return  # an earlier batch took what this call was for
             filled = self._codec.filled_samples
             size = filled(len(next(iter(self._waiting.values()))))
-            alike = [
-                each for each, samples in self._waiting.items() if filled(len(samples)) == size
-            ]
+            alike = [key for key, samples in self._waiting.items() if filled(len(samples)) == size]
             rows = self._rows(size, len(alike))
-            batch = {each: self._waiting.pop(each) for each in alike[:rows]}
+            batch = {key: self._waiting.pop(key) for key in alike[:rows]}
         self._encode(batch)
 
     def _rows(self, size: int, waiting: int) -> int:
@@ -123,32 +143,30 @@ class ReferenceEncoder:
         most = min(MOST_ROWS, max(1, int(self._batch_samples // size)))
         return int(min(1 << (waiting - 1).bit_length(), 1 << (most.bit_length() - 1)))
 
-    def _encode(self, batch: dict[Future[Codes], torch.Tensor]) -> None:
+    def _encode(self, batch: dict[bytes, torch.Tensor]) -> None:
         try:
             samples = list(batch.values())
             rows = self._rows(self._codec.filled_samples(len(samples[0])), len(samples))
-            codes = self._codec.encode(samples + samples[:1] * (rows - len(samples)))[
-                : len(samples)
-            ]
+            codes = self._codec.encode(samples + samples[:1] * (rows - len(samples)))
             found = [each.to(torch.int16).cpu().numpy() for each in codes]
         except torch.OutOfMemoryError:
             if len(batch) > 1:
-                for future, each in batch.items():
-                    self._encode({future: each})
+                for key, each in batch.items():
+                    self._encode({key: each})
                 return
             busy = EngineBusyError("There is no memory free to encode a recording.")
-            next(iter(batch)).set_exception(busy)
+            self._answer(next(iter(batch)), busy)
         except Exception as error:  # noqa: BLE001  (it is theirs who wait)
-            for future in batch:
-                future.set_exception(error)
+            for key in batch:
+                self._answer(key, error)
         else:
-            for future, each in zip(batch, found, strict=True):
-                future.set_result(each)
+            for key, each in zip(batch, found, strict=False):  # rows beyond repeat the first
+                self._answer(key, each)
 
     def _samples(self, recording: bytes) -> torch.Tensor:
-        plain = self._plain_samples(recording)
-        if plain is not None:
-            return plain
+        plain = plain_pcm(recording)
+        if plain is not None and seconds_of(len(plain)) <= self._most_seconds:
+            return torch.from_numpy(as_samples(plain).astype(np.float32) / FULL_SCALE)
         try:
             decoded = decode(recording, param="messages", max_seconds=self._most_seconds)
         except InvalidRequest as error:
@@ -159,18 +177,5 @@ class ReferenceEncoder:
             )
         pcm = np.rint(decoded.samples.clip(-1, 1) * (FULL_SCALE - 1)).astype("<i2").tobytes()
         resampler = Resampler(self._codec.sample_rate_hz, decoded.sample_rate_hz)
-        samples = as_samples(resampler.feed(pcm) + resampler.finish()).astype(np.float32)
-        return torch.from_numpy(samples / FULL_SCALE)
-
-    def _plain_samples(self, recording: bytes) -> torch.Tensor | None:
-        """Samples of the one form that the gateway sends, without the interpreter's time."""
-        try:
-            with soundfile.SoundFile(io.BytesIO(recording)) as file:
-                form = (file.format, file.subtype, file.channels, file.samplerate)
-                if form != ("WAV", "PCM_16", 1, self._codec.sample_rate_hz):
-                    return None
-                if file.frames > self._most_seconds * file.samplerate:
-                    return None
-                return torch.from_numpy(file.read(dtype="float32"))
-        except soundfile.LibsndfileError:
-            return None
+        samples = as_samples(resampler.feed(pcm) + resampler.finish())
+        return torch.from_numpy(samples.astype(np.float32) / FULL_SCALE)

@@ -176,9 +176,9 @@ class HiggsVoice(Voice):
             raise EngineBusyError("All slots are taken and the queue is full.")
         self.running += 1
         answer = None
+        coded = [self._encoder.codes(audio) for _, audio in job.references]
         try:
-            coded = [self._encoder.codes(audio) for _, audio in job.references]
-            codes = [await asyncio.wrap_future(each) for each in coded]
+            codes = await asyncio.gather(*map(asyncio.wrap_future, coded))
             in_thread = asyncio.get_running_loop().run_in_executor
             request = await in_thread(self._pool, self._request, job, codes)
             answer = _Answer(self._submit(request), self._worker)
@@ -190,6 +190,8 @@ class HiggsVoice(Voice):
             self.aborted_total += 1
             raise
         finally:
+            for each in coded:
+                each.cancel()  # nothing happens to one that is done
             if answer is not None:
                 answer.close()
             self.running -= 1

@@ -6,10 +6,11 @@ messages that echo the input.
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 TEMPLATE_TOKENS = 40  # what the chat template and the default scene add
 # Template and transcript of the longest of the container's own presets, docs/contract.md section 2.
@@ -24,6 +25,10 @@ ERROR_TYPES = {
     503: "ServiceUnavailableError",
 }
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # vLLM's own range
+# A reference of 12 s is 0.8 MB of JSON, and nothing else runs while it is read: pydantic's parsers
+# take 0.6 ms, those of the standard library 2.1 (2-core machine, 2026-11-26).
+_ANY_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+_BASE64 = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 
 OpenAiVoice = Literal[
     "alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse"
@@ -108,11 +113,19 @@ class ChatFields(BaseModel):
     seed: Seed | None = None
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes | bytearray) -> Any:
     """The body as JSON, or the container's 400."""
     if not body:
         missing = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}
         raise ContractError(400, repr([missing]))
+    try:
+        return _ANY_JSON.validate_json(body)
+    except ValidationError:
+        return _parse_leniently(body)
+
+
+def _parse_leniently(body: bytes | bytearray) -> Any:
+    """What only the container's parser takes, as lone surrogates; its words for what it refuses."""
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
@@ -126,6 +139,20 @@ def parse_json(body: bytes) -> Any:
         raise ContractError(400, repr([invalid])) from None
     except (ValueError, RecursionError):  # not UTF-8, or nested too deep
         raise ContractError(400, "There was an error parsing the body") from None
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes that a text stands for.
+
+    Raises:
+        ValueError: As the container words it.
+    """
+    if len(text) % 4 == 0:  # pydantic's decoder does without the padding, the container does not
+        try:
+            return _BASE64.validate_strings(text)
+        except ValidationError:
+            pass  # binascii passes over what is not of the alphabet
+    return base64.b64decode(text)
 
 
 def validate(model: type[Any], value: Any) -> Any:

@@ -5,8 +5,6 @@ Pure code after docs/contract.md sections 2 and 4.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +21,12 @@ from engines.server.contract import (
     bound_tokens,
     check_encodable,
     check_sampling,
+    decode_base64,
     most_tokens,
     reference_tokens,
 )
-from engines.voice import DEFAULT_CHUNK_TOKENS, Job
+from engines.voice import DEFAULT_CHUNK_TOKENS, Job, plain_pcm
+from gateway.audio.pcm import seconds_of
 
 MOST_AUDIOS = 50
 REFERENCE_FORMATS = ("wav", "mp3")  # the name is checked, then the bytes decide
@@ -167,9 +167,12 @@ def _audio_of(content: Any) -> bytes | None:
             audio = part.get("input_audio")
             if not isinstance(audio, dict) or audio.get("format") not in REFERENCE_FORMATS:
                 raise ContractError(400, "4 validation errors for ValidatorIterator")
+            data = audio.get("data", "")
+            if not isinstance(data, str):
+                raise ContractError(400, "4 validation errors for ValidatorIterator")
             try:
-                return base64.b64decode(audio.get("data", ""))
-            except (binascii.Error, ValueError, TypeError) as error:
+                return decode_base64(data)
+            except ValueError as error:
                 raise ContractError(400, str(error)) from None
     return None
 
@@ -180,6 +183,9 @@ def audio_seconds(audio: bytes) -> float:
     Raises:
         ContractError: 400 as from the container's own reader.
     """
+    pcm = plain_pcm(audio)
+    if pcm is not None:
+        return seconds_of(len(pcm))
     source = io.BytesIO(audio)
     try:
         return float(sf.info(source).duration)

@@ -44,7 +44,7 @@ class Aligner:
         return chunk[:-1]
 
 
-def as_samples(pcm: bytes) -> NDArray[np.int16]:
+def as_samples(pcm: bytes | memoryview) -> NDArray[np.int16]:
     """A read-only view of whole samples, dtype int16, shape (samples,)."""
     return np.frombuffer(pcm, dtype="<i2")
 

@@ -35,6 +35,7 @@ from engines.voice import (
 )
 from engines.voice import PromptTooLongError as ContextExceededError
 from gateway.commands.main import main
+from loadtest.processes import wait_until
 from tests.voices.recordings import tone, wav
 
 
@@ -195,9 +196,10 @@ def test_a_recording_is_encoded_once_and_kept_by_its_content(setup: Setup) -> No
     """Whatever it is called."""
     recording = wav(tone(1.0, 24_000), 24_000)
     encoder = ReferenceEncoder(setup.codec, 20)
-    known = encoder.codes(recording)
-    assert known is encoder.codes(bytes(bytearray(recording)))
-    assert known.result().shape == (8, 25)
+    known = encoder.codes(recording).result()
+    assert encoder.codes(bytes(bytearray(recording))).result() is known
+    assert known.shape == (8, 25)
+    assert np.array_equal(encoder.codes(recording + b"LIST").result(), known)
     assert encoder.codes(wav(tone(1.0, 44_100), 44_100)).result().shape == (8, 25)
     for bad in (
         b"",
@@ -232,13 +234,16 @@ def test_recordings_that_wait_are_encoded_together_whatever_becomes_of_one(
     first = encoder.codes(sounds[0])
     assert first_runs.wait(30)
     others = [encoder.codes(sounds[1] + bytes(n)) for n in range(1, 7)]
-    longer = encoder.codes(sounds[2])
-    while encoder.waiting < 7:
-        threading.Event().wait(0.001)
+    wait_until(lambda: encoder.waiting == 6, "they are read")
+    longer, left = encoder.codes(sounds[2]), encoder.codes(wav(tone(4.0, 24_000), 24_000))
+    again = encoder.codes(sounds[2])
+    wait_until(lambda: encoder.waiting == 8, "these are, too")
+    assert left.cancel()  # its client left: it is not encoded
+    assert longer.cancel()  # another waits for the same recording
     may_run.set()
-    assert [each.result().shape[1] for each in (first, *others, longer)] == [50, *[25] * 6, 75]
-    assert batches == [[2], [1, 1, 1, 1], *[[1]] * 4, [1, 1], [3]]
+    assert [each.result().shape[1] for each in (first, *others, again)] == [50, *[25] * 6, 75]
     encoder.stop()
+    assert batches == [[2], [1, 1, 1, 1], *[[1]] * 4, [1, 1], [3]]
     setup.worker.stop()
 
 

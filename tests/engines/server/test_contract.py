@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from engines.server.contract import (
     ContractError,
     SpeechFields,
     bound_tokens,
+    decode_base64,
     in_stream_error,
     parse_json,
     validate,
@@ -142,6 +143,7 @@ def test_messages_become_scene_references_and_text() -> None:
     [
         (sample(tone(1), "flac"), "4 validation errors for ValidatorIterator"),
         (sample("abc"), "Incorrect padding"),
+        (sample(cast("str", 5)), "4 validation errors for ValidatorIterator"),
         (sample(base64.b64encode(b"no audio").decode()), "Format not recognised."),
         ({"role": "user", "content": [{"type": "audio_url", "audio_url": {}}]}, "fetches no"),
     ],
@@ -151,6 +153,40 @@ def test_unreadable_references_are_400(message: dict[str, Any], words: str) -> N
     error = refusal(chat, message, user("Hello."))
     assert error.status == 400
     assert words in error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": NaN, "b": [1e400, -Infinity, 1E5, 123456789012345678901234567890], "a": "\\u00e9"}',
+        b'["\\ud800"]',
+        b"\xef\xbb\xbf{}",
+        '{"a": 1}'.encode("utf-16"),
+        b"[" * 300 + b"]" * 300,
+    ],
+)
+def test_json_is_read_as_by_the_standard_library(body: bytes) -> None:
+    """Which the container's server uses: its parser takes more than the quick one."""
+    assert repr(parse_json(body)) == repr(json.loads(body))
+    assert repr(parse_json(bytearray(body))) == repr(json.loads(body))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "YQ==", "+/+/", "YQ==YQ==", "Y Q=\n=", "*YQ==", "YR==", "====", "YQ", "YQ=", "é"]
+)
+def test_base64_is_read_as_by_the_standard_library(text: str) -> None:
+    """Which passes over what is not of the alphabet, and wants the padding."""
+    try:
+        expected: Any = base64.b64decode(text)
+    except ValueError as error:
+        expected = str(error)
+    try:
+        found: Any = decode_base64(text)
+    except ValueError as error:
+        found = str(error)
+    assert found == expected
+    data = bytes(range(256)) * 40
+    assert decode_base64(base64.b64encode(data).decode()) == data
 
 
 def test_the_bytes_of_a_reference_decide_not_its_name() -> None:

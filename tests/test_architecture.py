@@ -60,7 +60,7 @@ BUDGETS = {
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,
-    "engines/higgs": 3450,
+    "engines/higgs": 3401,
     "engines/container": 1050,
 }
 

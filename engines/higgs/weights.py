@@ -21,7 +21,6 @@ from engines.higgs.config import ModelConfig, UnsupportedCheckpointError
 from engines.higgs.kernels.quantised import GROUP, Dense, Tinygemm, quantise
 from engines.higgs.model import Layer, Linear, Weights
 
-PRECISIONS = ("bf16", "int8", "int4")
 # Bits of attention and audio feed-forward, and of the text feed-forward. Head and embeddings of
 # codes stay as they are: rounding them makes speech drift.
 _BITS = {"bf16": (16, 16), "int8": (8, 4), "int4": (4, 4)}
@@ -139,7 +138,7 @@ def load_weights(
     Args:
         config: Shape.
         source: Of the tensors.
-        precision: One of `PRECISIONS`; on a CPU bf16 is computed in float32.
+        precision: bf16, int8 or int4; on a CPU bf16 is computed in float32.
         device: Where the decoder runs.
         progress: Told what is loaded, and the share from 0 to 1.
 

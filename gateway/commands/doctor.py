@@ -347,7 +347,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
         print(f"speech-gateway: {arguments.url} is no engine: {error}", file=sys.stderr)  # noqa: T201
         return 2
     if arguments.recogniser:
-        recognition = import_module("engines.higgs.recognition")
+        recognition = import_module("engines.recognition")
         try:
             report.word_errors, compared = recognition.listen(
                 arguments.recogniser, samples, SAMPLES, arguments.against

@@ -20,7 +20,6 @@ from engines.higgs.state import FIRST_ROW, Field, SlotState, Status
 
 _RAW_DRAW = CODEBOOKS  # the second draw's noise counts on from the eight codebooks' own
 _NOISE_STRIDE = 2048  # codes of a codebook, rounded up
-_POSITION, _LAST_ROW, _STATUS = Field.POSITION.value, Field.LAST_ROW.value, Field.STATUS.value
 
 
 def sample_rows(

@@ -57,7 +57,7 @@ from engines.voice import (
     Voice,
 )
 from gateway import __version__
-from gateway.server.disconnect import watch_disconnect
+from gateway.server.disconnect import Disconnect
 
 CONTEXT_TOKENS = 8192
 SPEECH_HEADERS = [(b"content-type", b"audio/mpeg")]  # whatever the format
@@ -186,7 +186,7 @@ class Engine:
         job = speech_job(fields, self.voice.presets, self.limits, request_id, text)
         if preset is not None:
             job = with_preset(job, preset)
-        async with watch_disconnect(receive) as watch:
+        async with Disconnect(receive) as watch:
             job = await self.admit(job, scope, fields)
             chunks = self.generate(job)
             try:
@@ -236,7 +236,7 @@ class Engine:
         fields: ChatFields = validate(ChatFields, parse_json(await read_body(receive)))
         check_model(fields.model, self.model_id)
         job = chat_job(fields, self.limits, self._request_id(scope, "chatcmpl"))
-        async with watch_disconnect(receive) as watch:
+        async with Disconnect(receive) as watch:
             job = await self.admit(job, scope, fields)
             chunks = self.generate(job)
             try:

@@ -23,6 +23,9 @@ VOICE_CHANGES = "voice changes"
 ADMIN = "admin"
 
 
+_KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
+
+
 class Need(Enum):
     """The condition under which a request is let through."""
 
@@ -75,14 +78,15 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     """
     values: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        values.setdefault(name, []).append(value)
+        if name in _KEY_HEADERS:
+            values.setdefault(name, []).append(value)
     shown = []
     match values.get(b"authorization"):
         case [value]:
             scheme, _, key = value.partition(b" ")
             if scheme.lower() == b"bearer":
                 shown.append(key.strip())
-    for name in (b"x-api-key", b"api-key"):
+    for name in _KEY_HEADERS[1:]:
         match values.get(name):
             case [value]:
                 shown.append(value.strip())

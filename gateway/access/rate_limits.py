@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Self
 
 from gateway.errors import RateLimited
 
@@ -81,14 +80,26 @@ class Bucket:
 
 
 class Charge:
-    """Audio that one request makes; settled when the request ends.
+    """Audio that one request makes; settled at the end of the block that it is entered with.
+
+    Args:
+        settle: Takes the seconds that were made.
 
     Attributes:
         made_seconds: Tells what was made so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[float], object]) -> None:
         self.made_seconds: Callable[[], float] = float  # nothing yet
+        self._settle = settle
+
+    def __enter__(self) -> Self:
+        """What is likely to be made is held already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Charge what was made."""
+        self._settle(self.made_seconds())
 
 
 class Caller:
@@ -136,8 +147,7 @@ class Caller:
             self.requests.take(count)
         self._metrics.key_requests.labels(self.name).inc(count)
 
-    @contextmanager
-    def charge_audio(self, likely_seconds: float) -> Iterator[Charge]:
+    def charge_audio(self, likely_seconds: float) -> Charge:
         """Hold what a text is likely to take; at the end of the block, charge what it took.
 
         Raises:
@@ -147,14 +157,12 @@ class Caller:
             wait = self.audio.wait_seconds(likely_seconds)
             self._refuse_for(wait, f"{self.audio.capacity:g} seconds of audio a minute")
             self.audio.take(likely_seconds)
-        charge = Charge()
-        try:
-            yield charge
-        finally:
-            made = charge.made_seconds()
-            if self.audio is not None:
-                self.audio.take(made - likely_seconds)
-            self._metrics.key_audio_seconds.labels(self.name).inc(made)
+        return Charge(partial(self._settle, likely_seconds))
+
+    def _settle(self, likely_seconds: float, made_seconds: float) -> None:
+        if self.audio is not None:
+            self.audio.take(made_seconds - likely_seconds)
+        self._metrics.key_audio_seconds.labels(self.name).inc(made_seconds)
 
     def _refuse_for(self, wait_seconds: float, limit: str) -> None:
         if wait_seconds > 0:
@@ -241,16 +249,11 @@ def charge_more_requests(count: int) -> None:
         caller.charge_more_requests(count)
 
 
-@contextmanager
-def audio_charged(likely_seconds: float) -> Iterator[Charge]:
+def audio_charged(likely_seconds: float) -> Charge:
     """`Caller.charge_audio` of the current caller; no one is charged where there is none.
 
     Raises:
         RateLimited: Too much audio was made for the caller in the last minute.
     """
     caller = CALLER.get()
-    if caller is None:
-        yield Charge()
-        return
-    with caller.charge_audio(likely_seconds) as charge:
-        yield charge
+    return Charge(float) if caller is None else caller.charge_audio(likely_seconds)

@@ -24,12 +24,13 @@ from gateway.errors import (
     RequestTooLarge,
     UnsupportedContentType,
 )
-from gateway.server.disconnect import Disconnect, watch_disconnect
+from gateway.server.disconnect import Disconnect
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.service import SpeechService
 from gateway.telemetry.outcomes import Outcomes
 from gateway.telemetry.request_record import current_record
+from gateway.upstream.wait_limit import WaitLimit
 from gateway.voices.catalogue import VoiceCatalogue
 
 JSON_TYPES = frozenset({"application/json", "text/json"})
@@ -71,21 +72,24 @@ class BodyReader:
         body = bytearray()
         now = asyncio.get_running_loop().time
         latest = now() + self.pause_seconds  # and more with every byte
+        limit = WaitLimit(latest)
         try:
-            async with asyncio.timeout(None) as deadline:
-                more = True
-                while more:
-                    slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
-                    deadline.reschedule(min(now() + self.pause_seconds, slowest))
+            more = True
+            while more:
+                slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
+                limit.at = min(now() + self.pause_seconds, slowest)
+                with limit:
                     message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    body += message.get("body", b"")
-                    if len(body) > limit_bytes:
-                        raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
-                    more = message.get("more_body", False)
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > limit_bytes:
+                    raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
+                more = message.get("more_body", False)
         except TimeoutError:
             raise RequestTimeout("The request's body did not come in time.") from None
+        finally:
+            limit.close()
         return bytes(body)
 
 
@@ -171,7 +175,7 @@ class SpeechEndpoint:
         with self.outcomes.counted(scope["surface"].name, current_record()) as held:
             self.check(scope)
             body = await self.bodies.read(scope, receive)
-            async with watch_disconnect(receive) as watch:
+            async with Disconnect(receive) as watch:
                 spoken = await self.parse(body, scope)
                 del body  # an answer may take minutes: what it was read from need not
                 held.answer = answer = await self.service.open(spoken.speech, arrived)

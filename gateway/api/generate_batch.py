@@ -18,7 +18,7 @@ from gateway.api.endpoint import BodyReader, Spoken, require_json
 from gateway.api.error_bodies import GENERATE, UnprocessableRequest
 from gateway.api.schemas import parse_json
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
-from gateway.server.disconnect import watch_disconnect
+from gateway.server.disconnect import Disconnect
 from gateway.speech.service import SpeechService
 from gateway.telemetry.outcomes import Outcomes
 
@@ -55,7 +55,7 @@ class BatchEndpoint:
             self.outcomes.count(GENERATE.name, outcome_of(error))
             raise
         charge_more_requests(len(items) - 1)  # one is charged already
-        async with watch_disconnect(receive) as watch:
+        async with Disconnect(receive) as watch:
             results, waits = zip(*await self._run(items), strict=True)
             watch.stop()
             await _batch_answer(results, max(waits))(scope, receive, send)

@@ -38,8 +38,9 @@ def is_modelless(value: Any) -> bool:
     """Whether a client of travisvn's server sends these fields."""
     if not isinstance(value, dict) or isinstance(value.get("voice"), dict):
         return False
-    given = {name for name, each in value.items() if not is_unset(each)}
-    return not given & _OPENAI_FIELDS
+    return not any(
+        name in _OPENAI_FIELDS and not is_unset(given) for name, given in value.items()
+    )
 
 
 class AsChatterbox:

@@ -102,7 +102,7 @@ def require_json_or_form(scope: Scope) -> None:
     Raises:
         UnsupportedContentType: With what is understood.
     """
-    if not is_form(scope) and media_type(scope) not in JSON_TYPES:
+    if media_type(scope) not in {*JSON_TYPES, MULTIPART, URLENCODED}:
         types = f"{JSON}, {MULTIPART} or {URLENCODED}"
         raise UnsupportedContentType(
             f"The request's content type must be {types}.", param="content-type"

@@ -6,6 +6,7 @@ The same models make the OpenAPI document, so what is checked and what is told c
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, Field, StringConstraints, ValidationError
@@ -138,6 +139,9 @@ def _refuse_constant(name: str) -> float:
     raise InvalidRequest(f"{name} is not a JSON number.")
 
 
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def parse_json(body: bytes) -> Any:
     """Read JSON from a hostile body.
 
@@ -152,7 +156,7 @@ def parse_json(body: bytes) -> Any:
     if sum(map(body.count, _JSON_MARKS)) > MOST_JSON_MARKS:
         raise InvalidRequest("The request's body has too many parts.")
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return _JSON.decode(body.removeprefix(BOM_UTF8).decode())
     except json.JSONDecodeError as error:
         reason = f"{error.msg} (line {error.lineno}, column {error.colno})"
     except UnicodeDecodeError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 from starlette.types import Receive
 
@@ -12,22 +12,58 @@ from gateway.errors import ClientGone
 
 
 class Disconnect:
-    """Cancels the task that it was made in when the client leaves."""
+    """Runs a block until the client leaves; the request's body must have been read.
+
+    The block is cancelled then, and ends with ClientGone, whatever it ends with itself.
+
+    Args:
+        receive: Tells that the client has left.
+    """
 
     def __init__(self, receive: Receive) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("not in a task")
-        self.task = task
-        self.gone = False
+        self._task = task
+        self._gone = False
         self._receive = receive
-        self._watcher: asyncio.Task[None] | None = asyncio.ensure_future(self._watch())
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Watch from now on."""
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop watching.
+
+        Raises:
+            ClientGone: The client left before the block had ended well.
+        """
+        self.stop()
+        if error is None or not self._gone:
+            return
+        if not isinstance(error, asyncio.CancelledError):
+            # A cancellation is on its way: it is taken in, or it would hit what comes next.
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if self._task.uncancel():
+                    raise
+            raise ClientGone
+        if self._task.uncancel() == 0:
+            raise ClientGone from None
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
-        self.task.cancel()
+        self._gone = True
+        self._task.cancel()
 
     def stop(self) -> None:
         """Stop watching: the answer is complete. Idempotent."""
@@ -35,38 +71,3 @@ class Disconnect:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.cancel()
-
-    async def absorb(self) -> None:
-        """Take in a cancellation that is on its way while the block ends with another error.
-
-        Raises:
-            ClientGone: There was one.
-        """
-        if self.gone:
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                if self.task.uncancel():
-                    raise
-            raise ClientGone
-
-
-@asynccontextmanager
-async def watch_disconnect(receive: Receive) -> AsyncIterator[Disconnect]:
-    """Run the block until the client leaves; the request's body must have been read.
-
-    Raises:
-        ClientGone: It left; the block was cancelled.
-    """
-    watch = Disconnect(receive)
-    try:
-        yield watch
-    except asyncio.CancelledError:
-        if watch.gone and watch.task.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    except BaseException:
-        await watch.absorb()
-        raise
-    finally:
-        watch.stop()

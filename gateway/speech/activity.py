@@ -10,17 +10,18 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from gateway.errors import GatewayError
 from gateway.speech.request import SpeechRequest
 from gateway.text.split import LIKELY_SECONDS_BUDGET
+from gateway.upstream.dialect import Sampling
 
 MOST_REMEMBERED = 100
 PREVIEW_CHARACTERS = 100
@@ -47,14 +48,18 @@ def _nothing() -> int:
 
 @dataclass(slots=True)
 class RequestProgress:
-    """One request.
+    """One request; as a context manager, while it holds anything of the gateway's.
 
     Attributes:
         text_length: In characters.
         text_preview: Its beginning, or a mask.
         voice: A preset's name, or `library`.
-        parameters: What the engine and the codec were told.
+        surface: The surface that it came by.
+        response_format: Of its answer.
+        speed: Tempo factor.
+        sampling: What the engine was told.
         likely_seconds: How long its audio will probably be.
+        remember: Called at its end.
         id: Of this entry alone.
         started: Unix time.
         step: Where it is.
@@ -64,8 +69,12 @@ class RequestProgress:
     text_length: int
     text_preview: str
     voice: str
-    parameters: dict[str, Any]
+    surface: str
+    response_format: str
+    speed: float
+    sampling: Sampling
     likely_seconds: float
+    remember: Callable[[RequestProgress], None] = field(repr=False)
     id: str = field(default_factory=partial(secrets.token_hex, 4))
     started: float = field(default_factory=time.time)
     step: Step = Step.WAITING
@@ -74,6 +83,23 @@ class RequestProgress:
     _seconds: float | None = None
     _made_bytes: Callable[[], int] = _nothing
     _share: float = 0.0
+
+    def __enter__(self) -> Self:
+        """It runs since it was made."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """It is over."""
+        if isinstance(error, GatewayError):
+            self.end(Step.FAILED, error.message)
+        elif self.step not in OVER:
+            self.end(Step.CANCELLED)
+        self.remember(self)
 
     def speak(self, made_bytes: Callable[[], int]) -> None:
         """It has its first audio.
@@ -99,6 +125,17 @@ class RequestProgress:
         """It is over, with an outcome of `gateway_requests_total`."""
         steps = {"ok": Step.COMPLETED, "cancelled": Step.CANCELLED}
         self.end(steps.get(outcome, Step.FAILED))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the engine and the codec were told."""
+        sampling = {name: v for name, v in asdict(self.sampling).items() if v is not None}
+        return {
+            "surface": self.surface,
+            "response_format": self.response_format,
+            "speed": self.speed,
+            **sampling,
+        }
 
     @property
     def seconds(self) -> float:
@@ -138,32 +175,26 @@ class Activity:
         self._over: deque[RequestProgress] = deque(maxlen=MOST_REMEMBERED)
         self.total = 0
 
-    @contextmanager
-    def note(self, request: SpeechRequest) -> Iterator[RequestProgress]:
-        """A request while it holds anything of the gateway's.
-
-        Args:
-            request: What is said.
-        """
+    def note(self, request: SpeechRequest) -> RequestProgress:
+        """Note a request that begins, until the block that it is entered with ends."""
         entry = RequestProgress(
             text_length=len(request.text.written),
             text_preview=self._preview(request.text.written),
             voice=request.voice_label,
-            parameters=_parameters(request),
+            surface=request.surface,
+            response_format=request.response_format,
+            speed=request.speed,
+            sampling=request.sampling,
             likely_seconds=request.text.likely_seconds,
+            remember=self._remember,
         )
         self._running[entry.id] = entry
         self.total += 1
-        try:
-            yield entry
-        except GatewayError as error:
-            entry.end(Step.FAILED, error.message)
-            raise
-        finally:
-            del self._running[entry.id]
-            if entry.step not in OVER:
-                entry.end(Step.CANCELLED)
-            self._over.append(entry)
+        return entry
+
+    def _remember(self, entry: RequestProgress) -> None:
+        del self._running[entry.id]
+        self._over.append(entry)
 
     def _preview(self, text: str) -> str:
         if not self._show_texts:
@@ -185,12 +216,3 @@ class Activity:
         count = len(self._over)
         self._over.clear()
         return count
-
-
-def _parameters(request: SpeechRequest) -> dict[str, Any]:
-    return {
-        "surface": request.surface,
-        "response_format": request.response_format,
-        "speed": request.speed,
-        **{name: value for name, value in asdict(request.sampling).items() if value is not None},
-    }

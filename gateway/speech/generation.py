@@ -137,12 +137,12 @@ class Deadline:
 
     Args:
         source: The source.
-        deadline: In loop time.
+        limit: Of the whole request; closed with the source.
     """
 
-    def __init__(self, source: Source, deadline: float) -> None:
+    def __init__(self, source: Source, limit: WaitLimit) -> None:
         self._source = source
-        self._limit = WaitLimit(deadline)
+        self._limit = limit
 
     @property
     def received_bytes(self) -> int:

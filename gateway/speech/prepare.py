@@ -138,10 +138,11 @@ class PreparedSpeech:
         return self._spoken_segments(spoken)
 
     def _spoken_segments(self, text: str) -> Iterator[Segment]:
+        whole = self.request.text.spoken  # judged already
         return (
             segment
             for segment in self._all_segments(text)
-            if not looks_silent(sanitise_text(segment.text))
+            if segment.text is whole or not looks_silent(sanitise_text(segment.text))
         )
 
     def _all_segments(self, text: str) -> Iterator[Segment]:
@@ -176,7 +177,7 @@ class PreparedSpeech:
         Raises:
             InvalidRequest: Prompt and text leave no room for audio.
         """
-        if self.request.text.normalised:
+        if self.request.text.normalised and text is not self.request.text.spoken:
             text = normalise(text)  # a segment ends with a stop, too
         text = sanitise_text(text)
         if self.turn_by_turn:

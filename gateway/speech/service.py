@@ -44,6 +44,7 @@ from gateway.text.spoken_text import SpokenText, read_text
 from gateway.upstream.dialect import Reference
 from gateway.upstream.pool import Pool
 from gateway.upstream.retry import Attempts
+from gateway.upstream.wait_limit import WaitLimit
 
 SILENT_TEXT_SECONDS = 0.3
 BUFFERED_ATTEMPTS = 3
@@ -146,7 +147,7 @@ class SpeechService:
             request = replace(request, system_prompt=None)
             needs = needs_of(request)
         pool.require_able(needs)
-        keeps_voice = pool.keeps_preset_in_scene(voice, model, needs)
+        keeps_voice = needs.scene and pool.keeps_preset_in_scene(voice, model, needs)
         return prepare(request, self._settings, context_tokens, keeps_voice=keeps_voice)
 
     async def open(self, prepared: PreparedSpeech, arrived: float) -> EncodedStream:
@@ -228,25 +229,29 @@ class SpeechService:
 
     async def _start(self, prepared: PreparedSpeech) -> Source:
         """The source of a request, at its first audio."""
-        deadline = asyncio.get_running_loop().time() + prepared.timeout_seconds
+        limit = WaitLimit(asyncio.get_running_loop().time() + prepared.timeout_seconds)
+        try:
+            with limit:
+                return Deadline(await self._opened(prepared), limit)
+        except BaseException as error:
+            limit.close()
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout("The whole request took too long.") from None
+            raise
+
+    async def _opened(self, prepared: PreparedSpeech) -> Source:
         segments = prepared.segments()
         front = list(itertools.islice(segments, 2))
-        try:
-            async with asyncio.timeout_at(deadline):
-                if len(front) > 1:
-                    source = self._segmented(prepared, itertools.chain(front, segments))
-                    try:
-                        await source.open()
-                    except BaseException:
-                        source.close()
-                        raise
-                    return Deadline(source, deadline)
-                plan = prepared.plan(front[0].text)
-                if prepared.request.buffered:
-                    return await self._complete(plan)
-                return Deadline(await self._generate(plan), deadline)
-        except TimeoutError:
-            raise UpstreamTimeout("The whole request took too long.") from None
+        if len(front) > 1:
+            source = self._segmented(prepared, itertools.chain(front, segments))
+            try:
+                await source.open()
+            except BaseException:
+                source.close()
+                raise
+            return source
+        plan = prepared.plan(front[0].text)
+        return await (self._complete(plan) if prepared.request.buffered else self._generate(plan))
 
     def _segmented(self, prepared: PreparedSpeech, segments: Iterator[Segment]) -> SegmentedSource:
         return SegmentedSource(

@@ -64,7 +64,10 @@ class ConsoleFormatter(logging.Formatter):
         """One line, and a traceback's below it."""
         record.asctime = _moment(int(record.created))
         words = [escaped(record.getMessage())]
-        words += [f"{name}={_word(value)}" for name, value in _fields(record).items()]
+        words += [
+            f"{name}={value:.3f}" if isinstance(value, float) else f"{name}={_word(str(value))}"
+            for name, value in _fields(record).items()
+        ]
         request_id = REQUEST_ID.get()
         if request_id != NO_REQUEST:
             words.append(f"id={request_id}")
@@ -81,11 +84,9 @@ def _moment(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
 
 
-def _word(value: object) -> str:
+@lru_cache(maxsize=256)  # most fields have the same few values in every line
+def _word(text: str) -> str:
     """A field's value as one word."""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    text = str(value)
     if _PLAIN_WORD.fullmatch(text):
         return text
     text = escaped(text)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from gateway.errors import ClientGone, outcome_of
 from gateway.telemetry.metrics import Metrics
@@ -20,13 +19,6 @@ class Answer(Protocol):
 
     def observe(self, outcome: str) -> None:
         """Count its audio and its times."""
-
-
-@dataclass(slots=True)
-class Held:
-    """What a request holds: its answer, once there is one."""
-
-    answer: Answer | None = None
 
 
 class Outcomes:
@@ -51,9 +43,8 @@ class Outcomes:
             record.outcome = outcome
         self._requests.labels(surface, outcome).inc()
 
-    @contextmanager
-    def counted(self, surface: str, record: RequestRecord | None = None) -> Iterator[Held]:
-        """Count how the block ends, and close the answer that it holds.
+    def counted(self, surface: str, record: RequestRecord | None = None) -> Held:
+        """Count how a block ends, and close the answer that it holds.
 
         What is no error and ends it before it is complete is a client that left. A failure after
         the answer's beginning is `truncated`.
@@ -63,18 +54,39 @@ class Outcomes:
             record: Of the request whose own answer this is; None where its answer is inside of
                 another one, or for nobody who waits.
         """
-        held, outcome = Held(), "cancelled"
-        try:
-            yield held
+        return Held(self, surface, record)
+
+
+@dataclass(slots=True)
+class Held:
+    """What a request holds until it ends: its answer, once there is one."""
+
+    _outcomes: Outcomes
+    _surface: str
+    _record: RequestRecord | None
+    answer: Answer | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing is held yet."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the answer, and count how the request ended."""
+        if error is None:
             outcome = "ok"
-        except ClientGone:
-            raise
-        except Exception as error:
-            started = record is not None and record.started
+        elif isinstance(error, ClientGone) or not isinstance(error, Exception):
+            outcome = "cancelled"
+        else:
+            started = self._record is not None and self._record.started
             outcome = "truncated" if started else outcome_of(error)
-            raise
+        try:
+            if self.answer is not None:
+                self.answer.close()
+                self.answer.observe(outcome)
         finally:
-            if held.answer is not None:
-                held.answer.close()
-                held.answer.observe(outcome)
-            self.count(surface, outcome, record)
+            self._outcomes.count(self._surface, outcome, self._record)

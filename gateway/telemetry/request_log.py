@@ -10,6 +10,8 @@ import logging
 import re
 import secrets
 from dataclasses import fields
+from operator import attrgetter
+from typing import Any
 
 from gateway.errors import outcome_of_status
 from gateway.telemetry.logging import NO_REQUEST, REQUEST_ID, escaped
@@ -22,6 +24,7 @@ SHOWN_PATH_CHARACTERS = 128
 PROBE_PATHS = {"/", "/health", "/ready", "/metrics"}
 STATUS_GONE = 499  # nginx' word for a client that left before its answer
 _FIELDS = [field.name for field in fields(RequestRecord)]
+_values_of = attrgetter(*_FIELDS)
 
 
 def name_request(given: str) -> str:
@@ -49,8 +52,12 @@ def log_request(method: str, path: str, record: RequestRecord, seconds: float) -
         return
     if record.outcome is None:
         record.outcome = outcome_of_status(record.status) if record.status else "cancelled"
-    told = {"method": method, "path": escaped(path[:SHOWN_PATH_CHARACTERS])}
-    known = {name: getattr(record, name) for name in _FIELDS}
-    known |= {"key": record.key or NO_REQUEST, "status": record.status or STATUS_GONE}
-    told |= {name: value for name, value in known.items() if value is not None}
-    logger.log(level, "request", extra={"fields": {**told, "total_seconds": seconds}})
+    record.key = record.key or NO_REQUEST
+    record.status = record.status or STATUS_GONE
+    told: dict[str, Any] = {"method": method, "path": escaped(path[:SHOWN_PATH_CHARACTERS])}
+    told |= zip(_FIELDS, _values_of(record), strict=True)
+    told["total_seconds"] = seconds
+    # Not `logger.log`, which would look for the caller's line, that nothing shows.
+    entry = logger.makeRecord(logger.name, level, "", 0, "request", (), None)
+    entry.fields = {name: value for name, value in told.items() if value is not None}
+    logger.handle(entry)

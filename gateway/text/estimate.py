@@ -165,8 +165,10 @@ def speech_seconds(text: str, *, seconds_per_character_factor: float = 1.0) -> E
 
 
 def _estimate(text: str, seconds_per_character_factor: float) -> Estimate:
-    text, events = _EVENTS.subn(" ", text)
-    text, turns = _SPEAKERS.subn(" ", text)
+    events = turns = 0
+    if "[" in text:
+        text, events = _EVENTS.subn(" ", text)
+        text, turns = _SPEAKERS.subn(" ", text)
     text = _RULES.sub(r"\1\1\1", text)
     likely = events * EVENT.likely + turns * TURN.likely
     longest = events * EVENT.longest + turns * TURN.longest
@@ -191,4 +193,4 @@ def looks_silent(text: str) -> bool:
     Punctuation, rules, emoji, arrows and lone signs ("$$") are silent; speaker tags do not count,
     and a sound event is no silence.
     """
-    return not any(_is_spoken(character) for character in set(_SPEAKERS.sub("", text)))
+    return not any(map(_is_spoken, set(_SPEAKERS.sub("", text) if "[" in text else text)))

@@ -76,6 +76,8 @@ def read_text(
     if scripts is not None:
         check_scripts(spoken, scripts)
         spoken, left_out = without_foreign(spoken, scripts)
+        if left_out and normalised:
+            spoken = normalise(spoken)
     return SpokenText(
         written,
         spoken,

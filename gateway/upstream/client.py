@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import itertools
 import secrets
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,12 +98,12 @@ class PcmStream:
         response: aiohttp.ClientResponse,
         parser: Parser,
         timeouts: Timeouts,
-        deadline: float,
+        limit: WaitLimit,
     ) -> None:
         self.parser = parser
         self._response = response
         self._timeouts = timeouts
-        self._limit = WaitLimit(deadline)  # of the first audio, then of each wait
+        self._limit = limit  # of the first audio, then of each wait
         self._started = False
         self._now = asyncio.get_running_loop().time
         self.ended = False
@@ -177,6 +178,7 @@ class UpstreamClient:
     """
 
     def __init__(self, api_key: str | None, connections: int) -> None:
+        self._name, self._numbers = secrets.token_hex(8), itertools.count()
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
@@ -197,15 +199,15 @@ class UpstreamClient:
         Raises:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, UpstreamRejected.
         """
-        deadline = asyncio.get_running_loop().time() + timeouts.first_audio_seconds
+        limit = WaitLimit(asyncio.get_running_loop().time() + timeouts.first_audio_seconds)
         headers = {
             **self._headers,
             "Content-Type": "application/json",
             # The container makes this its own request id, and two alike collide (section 3).
-            "X-Request-Id": secrets.token_hex(16),
+            "X-Request-Id": f"{self._name}-{next(self._numbers)}",
         }
         try:
-            async with asyncio.timeout_at(deadline):
+            with limit:
                 response = await self._session.post(
                     address + call.path,
                     # A prompt with references is megabytes: as a file it is sent in pieces.
@@ -216,10 +218,13 @@ class UpstreamClient:
                 )
                 if response.status != 200:  # noqa: PLR2004
                     raise await self._refusal(response)
-        except FOREIGN_ERRORS as error:
-            raise _translated(error) from error
+        except BaseException as error:
+            limit.close()
+            if isinstance(error, FOREIGN_ERRORS):
+                raise _translated(error) from error
+            raise
         call.parser.begin(response.headers)
-        return PcmStream(response, call.parser, timeouts, deadline)
+        return PcmStream(response, call.parser, timeouts, limit)
 
     async def get(self, address: str, path: str, timeout_seconds: float) -> bytes:
         """Fetch a small answer.

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -140,6 +139,33 @@ def choose(
     )
 
 
+class Lease:
+    """One generation, counted on its upstream until it is released.
+
+    Args:
+        upstream: Where it runs.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self._held = True
+        upstream.in_flight += 1
+
+    def release(self) -> None:
+        """Count it no more; idempotent and synchronous."""
+        if self._held:
+            self._held = False
+            self.upstream.in_flight -= 1
+
+    def __enter__(self) -> Upstream:
+        """The upstream, until the block ends."""
+        return self.upstream
+
+    def __exit__(self, *_: object) -> None:
+        """Release it."""
+        self.release()
+
+
 class Pool:
     """All upstreams.
 
@@ -158,6 +184,7 @@ class Pool:
             )
             for named, address in map(split_address, addresses)
         )
+        self._known_spoken: list[Upstream] = []
 
     @property
     def ready(self) -> bool:
@@ -165,8 +192,10 @@ class Pool:
         return any(u.healthy and not u.draining for u in self.upstreams)
 
     @property
-    def _spoken(self) -> list[Upstream]:
-        return [upstream for upstream in self.upstreams if upstream.spoken]
+    def _spoken(self) -> Sequence[Upstream]:
+        if len(self._known_spoken) < len(self.upstreams):  # none ever loses its voice again
+            self._known_spoken = [upstream for upstream in self.upstreams if upstream.spoken]
+        return self._known_spoken
 
     @property
     def voices(self) -> tuple[str, ...]:
@@ -244,7 +273,6 @@ class Pool:
             upstream.draining = drain
             logger.info("upstream %s %s", upstream.address, "drains" if drain else "takes part")
 
-    @contextmanager
     def lease(
         self,
         voice: str | None,
@@ -253,8 +281,8 @@ class Pool:
         *,
         needs: Needs = NO_NEEDS,
         goes_on: bool = False,
-    ) -> Iterator[Upstream]:
-        """Choose an upstream and count the generation on it until the block ends.
+    ) -> Lease:
+        """Choose an upstream, and count a generation on it until the lease is released.
 
         Raises:
             NoHealthyUpstream: None has ever spoken, or none that may be asked has the voice.
@@ -264,8 +292,4 @@ class Pool:
             self.require_ready()
             self.require_able(needs)
             raise self.unready("No upstream has this voice and model at the moment.")
-        upstream.in_flight += 1
-        try:
-            yield upstream
-        finally:
-            upstream.in_flight -= 1
+        return Lease(upstream)

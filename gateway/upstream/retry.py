@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,7 +29,7 @@ from gateway.text.writing_systems import scripts_in
 from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
 from gateway.upstream.dialect import Generation
-from gateway.upstream.pool import Pool, Upstream
+from gateway.upstream.pool import Lease, Pool, Upstream
 from gateway.upstream.probes import Prober
 from gateway.upstream.refusals import context_figures, scrub
 from gateway.upstream.retry_budget import RetryBudget
@@ -128,7 +127,7 @@ class Running:
 
     stream: PcmStream
     first: bytes
-    scope: ExitStack
+    lease: Lease
     on_end: Callable[[GatewayError | None], None]
 
     async def read(self) -> bytes:
@@ -151,7 +150,8 @@ class Running:
 
     def close(self) -> None:
         """Stop it and give the lease back; idempotent and synchronous."""
-        self.scope.close()
+        self.stream.close()
+        self.lease.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,24 +197,19 @@ class Attempts:
         history = History()
         tried: list[Upstream] = []
         while True:
-            with ExitStack() as scope:
-                upstream = scope.enter_context(
-                    self.pool.lease(
-                        generation.voice,
-                        tried,
-                        generation.model,
-                        needs=needs_of(generation),
-                        goes_on=generation.goes_on,
-                    )
-                )
-                current_record().upstream = upstream.address
-                try:
-                    stream = await self._open(upstream, generation, timeouts, scope)
-                    first = await self._first_audio(stream, generation, shortest_samples)
-                    on_end = partial(self._note_stream_end, upstream, stream)
-                    return Running(stream, first, scope.pop_all(), on_end)
-                except GatewayError as error:
-                    failure = error
+            lease = self.pool.lease(
+                generation.voice,
+                tried,
+                generation.model,
+                needs=needs_of(generation),
+                goes_on=generation.goes_on,
+            )
+            upstream = lease.upstream
+            current_record().upstream = upstream.address
+            try:
+                return await self._attempt(lease, generation, timeouts, shortest_samples)
+            except GatewayError as error:
+                failure = error
             try:
                 if isinstance(failure, UpstreamRejected):
                     shorter = self._learn(upstream, generation, failure)
@@ -226,6 +221,22 @@ class Attempts:
                 await self._pause(failure, history, upstream)
             finally:
                 del failure  # its traceback leads here: a circle that would keep the recordings
+
+    async def _attempt(
+        self, lease: Lease, generation: Generation, timeouts: Timeouts, shortest_samples: int
+    ) -> Running:
+        """Bring a generation to its first audio; whatever prevents that releases the lease."""
+        stream = None
+        try:
+            stream = await self._open(lease.upstream, generation, timeouts)
+            first = await self._first_audio(stream, generation, shortest_samples)
+        except BaseException:
+            if stream is not None:
+                stream.close()
+            lease.release()
+            raise
+        on_end = partial(self._note_stream_end, lease.upstream, stream)
+        return Running(stream, first, lease, on_end)
 
     def _learn(
         self, upstream: Upstream, generation: Generation, refusal: UpstreamRejected
@@ -278,7 +289,7 @@ class Attempts:
             self.probers[upstream].suspect()
 
     async def _open(
-        self, upstream: Upstream, generation: Generation, timeouts: Timeouts, scope: ExitStack
+        self, upstream: Upstream, generation: Generation, timeouts: Timeouts
     ) -> PcmStream:
         generation = fitted(generation, upstream)
         model = generation.model or self.model or upstream.models[0]
@@ -290,9 +301,7 @@ class Attempts:
             seconds = timeouts.first_audio_seconds + generation.max_tokens / TOKENS_PER_SECOND
             timeouts = replace(timeouts, first_audio_seconds=seconds)
         call = upstream.dialect.call(generation, model)
-        stream = await self.client.open(upstream.address, call, timeouts)
-        scope.callback(stream.close)
-        return stream
+        return await self.client.open(upstream.address, call, timeouts)
 
     async def _first_audio(
         self, stream: PcmStream, generation: Generation, shortest_samples: int

@@ -28,7 +28,7 @@ class WaitLimit:
 
     def __enter__(self) -> None:
         """Begin a wait."""
-        self._waiter = asyncio.current_task()
+        self._waiter = asyncio.current_task(self._loop)
         if self._timer is not None and self._timer.when() > self.at:
             self.close()  # moved to an earlier time, as behind a first audio that may take longer
         if self._timer is None:

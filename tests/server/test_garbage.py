@@ -7,7 +7,7 @@ import gc
 
 from starlette.types import Message
 
-from gateway.server.disconnect import watch_disconnect
+from gateway.server.disconnect import Disconnect
 
 REQUESTS = 50
 
@@ -20,7 +20,7 @@ def test_a_watched_request_leaves_no_garbage() -> None:
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
 
-        async with watch_disconnect(receive) as watch:
+        async with Disconnect(receive) as watch:
             await asyncio.sleep(0)
             watch.stop()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import cast
 
@@ -17,6 +16,7 @@ from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.text.spoken_text import read_text
 from gateway.upstream.client import PcmStream
+from gateway.upstream.pool import Lease, Upstream
 from gateway.upstream.retry import Running
 
 TEXT = "Hello there, old friend."
@@ -28,6 +28,9 @@ SAMPLES = len(PCM) // 2
 class Stream:
     """An upstream's PCM in pieces."""
 
+    def close(self) -> None:
+        """Nothing runs."""
+
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
 
@@ -38,12 +41,10 @@ class Stream:
 
 def watched(
     pieces: list[bytes], longest_samples: int, *, bounded: bool = False
-) -> tuple[WatchedGeneration, list[str], Metrics]:
-    """A generation of these pieces, what it has given back, and its counters."""
-    freed: list[str] = []
-    scope = ExitStack()
-    scope.callback(freed.append, "upstream")
-    running = Running(cast("PcmStream", Stream(pieces)), b"", scope, lambda _: None)
+) -> tuple[WatchedGeneration, Upstream, Metrics]:
+    """A generation of these pieces, the upstream that it runs on, and its counters."""
+    upstream = Upstream("http://127.0.0.1:1")
+    running = Running(cast("PcmStream", Stream(pieces)), b"", Lease(upstream), lambda _: None)
     plan = replace(
         prepare(REQUEST, load_settings()).plan(TEXT),
         longest_samples=longest_samples,
@@ -51,7 +52,7 @@ def watched(
         bounded_by_client=bounded,
     )
     metrics = Metrics()
-    return WatchedGeneration(running, plan, metrics), freed, metrics
+    return WatchedGeneration(running, plan, metrics), upstream, metrics
 
 
 def runaways(metrics: Metrics) -> float:
@@ -62,14 +63,14 @@ def runaways(metrics: Metrics) -> float:
 
 def test_a_runaway_leaves_the_gpu_before_its_last_audio_is_passed_on() -> None:
     """A client may take minutes over what it has; the engine must not work on meanwhile."""
-    generation, freed, metrics = watched([PCM, PCM, PCM], SAMPLES + 1000)
+    generation, upstream, metrics = watched([PCM, PCM, PCM], SAMPLES + 1000)
 
     async def read() -> None:
         assert await generation.read() == PCM
-        assert freed == []
+        assert upstream.in_flight == 1
         last = await generation.read()
         assert len(last) == 2000
-        assert freed == ["upstream"]
+        assert upstream.in_flight == 0
         assert await generation.read() == b""
 
     asyncio.run(read())
@@ -84,7 +85,7 @@ def test_audio_that_ends_at_its_bound_has_run_away(
     longest_samples: int, count: int, *, bounded: bool
 ) -> None:
     """The engine itself stops at max_tokens, and says nothing; a client's own bound is none."""
-    generation, freed, metrics = watched([PCM], longest_samples, bounded=bounded)
+    generation, upstream, metrics = watched([PCM], longest_samples, bounded=bounded)
 
     async def read() -> bytes:
         heard = b""
@@ -93,5 +94,5 @@ def test_audio_that_ends_at_its_bound_has_run_away(
         return heard
 
     assert len(asyncio.run(read())) == len(PCM)
-    assert freed == ["upstream"]
+    assert upstream.in_flight == 0
     assert runaways(metrics) == count

@@ -97,6 +97,8 @@ class Snapshot:
 
     def outside(self, listed: Iterable[str]) -> list[str]:
         """Presets of the engines that are not the library's, nor were."""
+        if not self.keys and not self.gone:
+            return list(listed)
         own = {voice.preset for voice in self.voices}
         return [preset for preset in listed if preset not in own and not self.hides(preset)]
 

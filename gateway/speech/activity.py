@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
@@ -88,12 +87,7 @@ class RequestProgress:
         """It runs since it was made."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         """It is over."""
         if isinstance(error, GatewayError):
             self.end(Step.FAILED, error.message)

@@ -34,8 +34,7 @@ from gateway.text.tokens import (
     max_tokens,
     text_tokens,
 )
-from gateway.text.writing_systems import scripts_in, without_foreign
-from gateway.upstream.capabilities import Needs
+from gateway.text.writing_systems import without_foreign
 from gateway.upstream.client import Timeouts
 from gateway.upstream.dialect import (
     BUFFERED,
@@ -263,16 +262,6 @@ class PreparedSpeech:
 
     def _prompt_tokens_with(self, earlier: tuple[Reference, ...]) -> int:
         return self.prompt_tokens + sum(map(_reference_tokens, earlier))
-
-
-def needs_of(request: SpeechRequest) -> Needs:
-    """What the first generation of a request needs of an engine."""
-    return Needs(
-        references=request.references,
-        scene=request.system_prompt is not None,
-        dialogue=request.text.is_dialogue,
-        scripts=scripts_in(request.text.spoken),
-    )
 
 
 def prepare(

@@ -34,13 +34,14 @@ from gateway.speech.generation import (
     plan_again,
 )
 from gateway.speech.long_text import LookAhead, SegmentedSource
-from gateway.speech.prepare import GenerationPlan, PreparedSpeech, needs_of, prepare
+from gateway.speech.prepare import GenerationPlan, PreparedSpeech, prepare
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
 from gateway.text.boundary import Boundary
 from gateway.text.split import Segment
 from gateway.text.spoken_text import SpokenText, read_text
+from gateway.upstream.capabilities import needs_of
 from gateway.upstream.dialect import Reference
 from gateway.upstream.pool import Pool
 from gateway.upstream.retry import Attempts
@@ -134,7 +135,8 @@ class SpeechService:
         """
         pool, voice, model = self._pool, request.voice, request.model
         context_tokens = pool.context_tokens(voice, model)
-        needs = needs_of(request)
+        text, references = request.text.spoken, request.references
+        needs = needs_of(text, references, request.system_prompt, whole=False)
         if request.text.is_dialogue and not pool.able(voice, model, needs):
             # What reads no dialogue is given one turn after another, each in its speaker's voice.
             if request.directed:
@@ -145,7 +147,7 @@ class SpeechService:
             # A Chatterbox client's knobs are words about the scene: never an error where an engine
             # takes none (docs/compatibility.md).
             request = replace(request, system_prompt=None)
-            needs = needs_of(request)
+            needs = replace(needs, scene=False)
         pool.require_able(needs)
         keeps_voice = needs.scene and pool.keeps_preset_in_scene(voice, model, needs)
         return prepare(request, self._settings, context_tokens, keeps_voice=keeps_voice)

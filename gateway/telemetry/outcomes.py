@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.errors import ClientGone, outcome_of
@@ -70,12 +69,7 @@ class Held:
         """Nothing is held yet."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         """Close the answer, and count how the request ended."""
         if error is None:
             outcome = "ok"

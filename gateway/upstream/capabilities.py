@@ -12,6 +12,8 @@ from enum import Enum
 from typing import Any
 
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
+from gateway.text.dialogue import is_dialogue
+from gateway.text.writing_systems import scripts_in
 from gateway.upstream.dialect import Reference
 
 
@@ -152,6 +154,26 @@ class Needs:
 
 
 NO_NEEDS = Needs()
+
+
+def needs_of(
+    text: str, references: tuple[Reference, ...], system_prompt: str | None, *, whole: bool
+) -> Needs:
+    """What it takes to say a text.
+
+    Args:
+        text: As it is spoken.
+        references: The recordings to imitate.
+        system_prompt: A scene, or None.
+        whole: In one request to an engine; False where it may be said in segments.
+    """
+    return Needs(
+        references=references,
+        scene=system_prompt is not None,
+        dialogue=is_dialogue(text),
+        text_characters=len(text) if whole else 0,
+        scripts=scripts_in(text),
+    )
 
 
 def lacking(can: Capabilities, needs: Needs) -> str | None:

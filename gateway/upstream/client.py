@@ -13,8 +13,6 @@ import itertools
 import secrets
 from dataclasses import dataclass
 from functools import lru_cache
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 
@@ -154,19 +152,6 @@ class PcmStream:
             self._response.release()
         else:
             self._response.close()
-
-    async def __aenter__(self) -> Self:
-        """Enter a scope that closes the stream."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the stream."""
-        self.close()
 
 
 class UpstreamClient:

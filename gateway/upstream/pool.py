@@ -140,7 +140,7 @@ def choose(
 
 
 class Lease:
-    """One generation, counted on its upstream until it is released.
+    """One generation, counted on its upstream until it is closed.
 
     Args:
         upstream: Where it runs.
@@ -151,19 +151,11 @@ class Lease:
         self._held = True
         upstream.in_flight += 1
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Count it no more; idempotent and synchronous."""
         if self._held:
             self._held = False
             self.upstream.in_flight -= 1
-
-    def __enter__(self) -> Upstream:
-        """The upstream, until the block ends."""
-        return self.upstream
-
-    def __exit__(self, *_: object) -> None:
-        """Release it."""
-        self.release()
 
 
 class Pool:
@@ -282,7 +274,7 @@ class Pool:
         needs: Needs = NO_NEEDS,
         goes_on: bool = False,
     ) -> Lease:
-        """Choose an upstream, and count a generation on it until the lease is released.
+        """Choose an upstream, and count a generation on it until the lease is closed.
 
         Raises:
             NoHealthyUpstream: None has ever spoken, or none that may be asked has the voice.

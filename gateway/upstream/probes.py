@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -327,7 +328,7 @@ class Prober:
         # At the front: in an overload the queue would refuse the one request that brings relief.
         await self.admission.acquire(first=True)
         try:
-            async with await self.client.open(upstream.address, call, timeouts) as stream:
+            with closing(await self.client.open(upstream.address, call, timeouts)) as stream:
                 if not await stream.read():
                     raise UpstreamProtocolError("The upstream made no audio.")
                 while await stream.read():

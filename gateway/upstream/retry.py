@@ -23,10 +23,8 @@ from gateway.errors import (
 )
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
-from gateway.text.dialogue import is_dialogue
 from gateway.text.tokens import TOKENS_PER_SECOND
-from gateway.text.writing_systems import scripts_in
-from gateway.upstream.capabilities import Needs
+from gateway.upstream.capabilities import needs_of
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
 from gateway.upstream.dialect import Generation
 from gateway.upstream.pool import Lease, Pool, Upstream
@@ -103,17 +101,6 @@ def voice_at(generation: Generation, upstream: Upstream) -> str | None:
     return voice if voice in upstream.voices else upstream.aliases[voice]
 
 
-def needs_of(generation: Generation) -> Needs:
-    """What a generation needs of an engine."""
-    return Needs(
-        references=generation.references,
-        scene=generation.system_prompt is not None,
-        dialogue=is_dialogue(generation.text),
-        text_characters=len(generation.text),
-        scripts=scripts_in(generation.text),
-    )
-
-
 def texts_of(generation: Generation) -> Iterator[str]:
     """All that a generation says to the engine."""
     yield generation.text
@@ -151,7 +138,7 @@ class Running:
     def close(self) -> None:
         """Stop it and give the lease back; idempotent and synchronous."""
         self.stream.close()
-        self.lease.release()
+        self.lease.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +188,9 @@ class Attempts:
                 generation.voice,
                 tried,
                 generation.model,
-                needs=needs_of(generation),
+                needs=needs_of(
+                    generation.text, generation.references, generation.system_prompt, whole=True
+                ),
                 goes_on=generation.goes_on,
             )
             upstream = lease.upstream
@@ -225,7 +214,7 @@ class Attempts:
     async def _attempt(
         self, lease: Lease, generation: Generation, timeouts: Timeouts, shortest_samples: int
     ) -> Running:
-        """Bring a generation to its first audio; whatever prevents that releases the lease."""
+        """Bring a generation to its first audio; whatever prevents that closes the lease."""
         stream = None
         try:
             stream = await self._open(lease.upstream, generation, timeouts)
@@ -233,7 +222,7 @@ class Attempts:
         except BaseException:
             if stream is not None:
                 stream.close()
-            lease.release()
+            lease.close()
             raise
         on_end = partial(self._note_stream_end, lease.upstream, stream)
         return Running(stream, first, lease, on_end)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 
 
 class WaitLimit:
@@ -34,12 +33,7 @@ class WaitLimit:
         if self._timer is None:
             self._timer = self._loop.call_at(self.at, self._ring)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         """End it.
 
         Raises:

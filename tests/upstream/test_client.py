@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
@@ -102,7 +102,7 @@ async def test_requests_have_the_key_and_ids_of_their_own() -> None:
     with answering(always(Reply(AUDIO))) as server:
         async with client("secret") as running:
             for _ in range(5):
-                async with await running.open(server.url, call(), PATIENT) as stream:
+                with closing(await running.open(server.url, call(), PATIENT)) as stream:
                     assert await stream.read()
             await running.get(server.url, "/v1/models", 30)
         ids = [request.headers["x-request-id"] for request in server.seen[:-1]]

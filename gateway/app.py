@@ -142,7 +142,8 @@ class Runtime:
 
         return changed
 
-    def _job_runner(self, store: StoreThread) -> Runner:
+    def job_runner(self, store: StoreThread) -> Runner:
+        """What works on the jobs of an open store."""
         settings = self.settings
         return Runner(
             store,
@@ -162,7 +163,7 @@ class Runtime:
     async def run_background(self) -> None:
         """Probe every upstream and work on jobs until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.jobs.run(self._job_runner))
+            group.create_task(self.jobs.run())
             for prober in self.probers.values():
                 group.create_task(prober.run())
             if self.engine is not None and self.settings.engine_restart_seconds:
@@ -279,6 +280,7 @@ class Application:
     async def _live(self, _: object) -> AsyncIterator[None]:
         runtime = self.runtime = Runtime(self._settings, self._drain, self._engine)
         self.routes = routes_of(runtime)
+        await runtime.jobs.open(runtime.job_runner)  # the first request may be for one
         self._dispatcher = Dispatcher(
             RouteTable(self.routes),
             runtime.access,

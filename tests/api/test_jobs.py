@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ import av
 import httpx
 import pytest
 
+from gateway.speech.jobs.store import Store
 from loadtest.processes import ServeProcess, engine_state, running_serve
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
@@ -263,6 +265,39 @@ def test_another_gateway_goes_on_when_the_owner_is_killed(engine: str, tmp_path:
             assert 0 < job["segments_made"] < job["segments"]
             _kill(owner)
             assert _complete(other, job_id) == unbroken
+
+
+def test_the_first_request_may_be_for_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application says that it has started when its jobs are at hand, not before."""
+    found, opened, told = threading.Event(), threading.Event(), threading.Event()
+
+    class LateStore(Store):
+        def __init__(self, folder: Path, most_bytes: int) -> None:
+            found.set()
+            assert opened.wait(120)
+            super().__init__(folder, most_bytes)
+
+    monkeypatch.setattr("gateway.speech.jobs.store_thread.Store", LateStore)
+    gateway = Gateway(upstreams="http://127.0.0.1:1", data_dir=tmp_path)
+
+    def start() -> None:
+        gateway.start(ready=False)
+        told.set()
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    try:
+        assert found.wait(120)
+        assert not told.wait(0.5)
+        opened.set()
+        assert told.wait(120)
+        assert httpx.get(gateway.url + BASE).status_code == 200
+    finally:
+        opened.set()
+        starting.join()
+        gateway.stop()
 
 
 def _killed_at_random(engine: str, folder: Path, kills: int) -> None:

@@ -54,29 +54,31 @@ class Jobs:
         self._folder = folder
         self._most_bytes = most_bytes
         self._retention_seconds = retention_seconds
-        self._opened: StoreThread | None = None
         self._runner: Runner | None = None
 
-    async def run(self, runner_of: Callable[[StoreThread], Runner]) -> None:
-        """Open the store and work on its jobs until cancelled.
+    async def open(self, runner_of: Callable[[StoreThread], Runner]) -> None:
+        """Open the store, or log why there are no jobs.
 
         Args:
             runner_of: Makes the worker on an open store.
         """
         try:
-            self._opened = await open_store(self._folder, self._most_bytes)
+            self._runner = runner_of(await open_store(self._folder, self._most_bytes))
         except (OSError, sqlite3.Error) as error:
             logger.warning("no jobs: %s: %s", self._folder, error)
+
+    async def run(self) -> None:
+        """Work on the store's jobs until cancelled; without a store there is nothing to do."""
+        if self._runner is None:
             return
-        self._runner = runner_of(self._opened)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._runner.run())
             group.create_task(self._clean())
 
     async def aclose(self) -> None:
         """Close the store; the worker has been cancelled before."""
-        if self._opened is not None:
-            await self._opened.aclose()
+        if self._runner is not None:
+            await self._runner.store.aclose()
 
     async def _clean(self) -> None:
         """Delete what is over for long, again and again."""
@@ -90,15 +92,19 @@ class Jobs:
             await asyncio.sleep(CLEAN_SECONDS)
 
     @property
-    def _store(self) -> StoreThread:
-        """The open store.
+    def _worker(self) -> Runner:
+        """What works on the open store.
 
         Raises:
             NoJobs: It could not be opened; the log says why.
         """
-        if self._opened is None:
+        if self._runner is None:
             raise NoJobs("Jobs cannot be had: their folder cannot be used.", retry_after_seconds=5)
-        return self._opened
+        return self._runner
+
+    @property
+    def _store(self) -> StoreThread:
+        return self._worker.store
 
     async def submit(
         self,
@@ -268,12 +274,9 @@ class Jobs:
         """
         if job.state is not State.COMPLETED:
             raise WrongJobState(f"The job is not completed: it is {job.state}.")
-        runner = self._runner
-        if runner is None:
-            raise NoJobs("Jobs are not worked on yet.", retry_after_seconds=5)
         request = await self._store(Store.request, job.id)
         segments = await self._store(Store.segments, job.id)
-        return runner.encode(job, replace(request, response_format=response_format), segments)
+        return self._worker.encode(job, replace(request, response_format=response_format), segments)
 
     async def watch(self, job: Job) -> AsyncIterator[Job]:
         """A job whenever it has changed, and at least every second, until it is over."""

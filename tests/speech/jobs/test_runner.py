@@ -102,7 +102,11 @@ class Gateway:
         )
         self._make = make
         self._context = options.pop("context", Context.NONE)
-        self.task = asyncio.create_task(self.jobs.run(self._runner))
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        await self.jobs.open(self._runner)
+        await self.jobs.run()
 
     def _runner(self, store: StoreThread) -> Runner:
         return Runner(
@@ -119,7 +123,7 @@ class Gateway:
 
     async def submit(self, text: str = TEXT, **options: Any) -> Job:
         """A new job."""
-        await until(lambda: self.jobs._opened is not None)
+        await until(lambda: self.jobs._runner is not None)
         request = replace(REQUEST, text=read_text(text, len(text)))
         parts = split_chapters(text, markdown=False)
         return await self.jobs.submit(self.prepare(request), parts, Notes(), **options)
@@ -145,12 +149,15 @@ class Gateway:
         """End as a killed process does: nothing is given up, no heartbeat follows."""
         runner = self.jobs._runner
         assert runner is not None
-        runner.store = _Dead()  # type: ignore[assignment]
+        runner.store = _Dead(runner.store)  # type: ignore[assignment]
         self.task.cancel()
 
 
 class _Dead:
-    """A store that nothing reaches any more."""
+    """A store that nothing reaches any more; it can still be closed."""
+
+    def __init__(self, store: StoreThread) -> None:
+        self.aclose = store.aclose
 
     async def __call__(self, *_: Any, **__: Any) -> Any:
         raise sqlite3.ProgrammingError

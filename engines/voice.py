@@ -17,6 +17,7 @@ TOKENS_PER_SECOND = 25
 SAMPLES_PER_TOKEN = 960
 BYTES_PER_TOKEN = 1920  # docs/contract.md section 2: 960 samples of s16le
 OVERHEAD_TOKENS = 11  # tokens used = frames + 11, same section
+CUT_OVERHEAD_TOKENS = 8  # of an answer that max_tokens cuts, same section
 DEFAULT_CHUNK_TOKENS = 25  # audio_chunk_size and its overlap, same section
 PRESETS = (  # docs/contract.md section 1, GET /v1/audio/voices
     "belinda",
@@ -28,6 +29,11 @@ PRESETS = (  # docs/contract.md section 1, GET /v1/audio/voices
     "vex",
     "zh_man_sichuan",
 )
+
+
+def cut_frames(max_tokens: int) -> int:
+    """Frames of an answer that max_tokens cuts: those whose rows were made, and none of so few."""
+    return max_tokens - CUT_OVERHEAD_TOKENS if max_tokens >= OVERHEAD_TOKENS else 0
 
 
 def plain_pcm(recording: bytes) -> memoryview | None:

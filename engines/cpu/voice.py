@@ -17,7 +17,7 @@ from engines.cpu.pitch import UnreadableAudioError, reference_pitch_hz
 from engines.cpu.presets import Cast, Timbre
 from engines.cpu.synth import CpuSynthesiser, CpuVoiceUnavailableError
 from engines.cpu.text import Piece, has_sound, pieces, readable, refusal
-from engines.voice import BYTES_PER_TOKEN, OVERHEAD_TOKENS, PRESETS, Job, UnspeakableError, Voice
+from engines.voice import BYTES_PER_TOKEN, PRESETS, Job, UnspeakableError, Voice, cut_frames
 from gateway.text.cuts import SPEAKER_TAG
 
 SILENCE_TOKENS = 8  # 0.32 s, for a text without a sound
@@ -130,7 +130,7 @@ class _Stream:
         self._pool = pool
         self._synthesiser = synthesiser
         self._job = job
-        self._left_bytes = (job.max_tokens - OVERHEAD_TOKENS) * BYTES_PER_TOKEN
+        self._left_bytes = cut_frames(job.max_tokens) * BYTES_PER_TOKEN
         self._script: Iterator[tuple[Piece, Timbre]] | None = None
         self._in_hand: asyncio.Future[bytes] | None = None
         self._silent = True

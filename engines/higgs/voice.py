@@ -35,6 +35,7 @@ from engines.voice import (
     Metric,
     UnspeakableError,
     Voice,
+    cut_frames,
 )
 from engines.voice import PromptTooLongError as ContextExceededError
 from gateway.audio.runaway import RunawayGuard
@@ -44,7 +45,6 @@ from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
 logger = logging.getLogger(__name__)
 
 LANGUAGES = ["en", "zh", "de", "ko"]  # model card of bosonai/higgs-audio-v2-generation-3B-base
-UNDECODED_TOKENS = 10  # so few of the container's tokens hold no sound, docs/contract.md section 2
 QUIET_SECONDS_LIMIT = 8.0  # silence without end (boson-ai/higgs-audio issue 156), as the gateway's
 MOST_BYTES_PER_TOKEN = 128  # of Llama 3's vocabulary: runs of spaces
 HEARTBEAT_SECONDS = 1.0
@@ -169,7 +169,7 @@ class HiggsVoice(Voice):
         """
         if not (math.isfinite(job.temperature) and math.isfinite(job.top_p)):
             raise UnspeakableError("temperature and top_p must be finite numbers.")
-        if job.max_tokens <= UNDECODED_TOKENS:
+        if not cut_frames(job.max_tokens):
             job.ending.finish_reason = "length"
             return
         if self.running >= self._loop.capacity:  # many may wait for their recordings' codes
@@ -212,7 +212,7 @@ class HiggsVoice(Voice):
                 f" of {self._loop.context_positions}."
             )
         sampling = Sampling(job.temperature, job.top_p, job.top_k, job.seed)
-        frames = min(job.max_tokens - LEAD_ROWS, room, self._most_frames(job.text))
+        frames = min(cut_frames(job.max_tokens), room, self._most_frames(job.text))
         return GenerationRequest(prompt, frames, sampling, job.request_id)
 
     def _most_frames(self, text: str) -> int:
@@ -224,7 +224,7 @@ class HiggsVoice(Voice):
     def _reason(self, generation: Generation, job: Job) -> str:
         if generation.end is EndReason.STOP:
             return "stop"
-        ended_naturally = self._natural_length and generation.ready < job.max_tokens - LEAD_ROWS
+        ended_naturally = self._natural_length and generation.ready < cut_frames(job.max_tokens)
         return "stop" if ended_naturally else "length"
 
     def _submit(self, request: GenerationRequest) -> Generation:

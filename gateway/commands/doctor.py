@@ -27,9 +27,9 @@ from gateway import __version__
 from gateway.audio.encoders.wav import header
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND, ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.playback import Player
+from gateway.text.tokens import CUT_OVERHEAD_TOKENS
 
 TOKEN_BYTES = 1920
-CUT_OVERHEAD_TOKENS = 8  # docs/contract.md section 2: an answer cut at n tokens has n - 8 frames
 TIMEOUT_SECONDS = 300.0
 SPEED_TEXT = "The north wind and the sun were arguing which of them was the stronger. " * 6
 SAMPLES = {

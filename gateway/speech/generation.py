@@ -10,6 +10,7 @@ from gateway.audio.runaway import RunawayGuard
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.speech.prepare import GenerationPlan
 from gateway.telemetry.metrics import Metrics
+from gateway.upstream.dialect import SAMPLES_PER_TOKEN
 from gateway.upstream.retry import Running, TooShort
 from gateway.upstream.wait_limit import WaitLimit
 
@@ -107,8 +108,8 @@ class WatchedGeneration:
         if complete and samples < self._plan.shortest_samples:
             raise TooShort("The upstream's audio is far too short for its text.")
         reason = self._guard.ended
-        if reason is None and samples >= self._plan.longest_samples:
-            reason = "too_long"  # the engine itself stopped at max_tokens
+        if reason is None and samples + SAMPLES_PER_TOKEN >= self._plan.longest_samples:
+            reason = "too_long"  # the engine itself stopped at max_tokens, one frame sooner on chat
         if reason and self._plan.warmer is not None:
             self._metrics.runaway.labels(reason).inc()
             raise RanAwayCold("The upstream did not find the end of the text.")

@@ -26,6 +26,7 @@ from gateway.text.split import Segment, iter_segments
 from gateway.text.spoken_text import spoken_form
 from gateway.text.tokens import (
     CONTEXT_TOKENS,
+    CUT_OVERHEAD_TOKENS,
     DEFAULT_PROMPT_TOKENS,
     OVERHEAD_TOKENS,
     TOKENS_PER_SECOND,
@@ -254,7 +255,7 @@ class PreparedSpeech:
             timeouts=attempt_timeouts(settings),
             # A client that bounds the tokens itself has asked for a cut.
             shortest_samples=0 if bounded_by_client else shortest_samples,
-            longest_samples=max(1, tokens - OVERHEAD_TOKENS) * SAMPLES_PER_TOKEN,
+            longest_samples=max(1, tokens - CUT_OVERHEAD_TOKENS) * SAMPLES_PER_TOKEN,
             bounded_by_client=bounded_by_client,
             quiet_limit_seconds=settings.quiet_limit_seconds,
             warmer=None if bounded_by_client else warmer,

@@ -13,6 +13,7 @@ from gateway.text.estimate import speech_seconds
 
 TOKENS_PER_SECOND = 25  # of audio, docs/contract.md section 2
 OVERHEAD_TOKENS = 11  # tokens used = frames + 11, same section
+CUT_OVERHEAD_TOKENS = 8  # an answer that is cut at n tokens has n - 8 frames; n - 9 on chat
 CONTEXT_TOKENS = 8192  # the container's default max_model_len, docs/contract.md section 1
 # What the chat template and a preset's transcript or the default scene take of the context: 54 to
 # 92 tokens for the container's own presets (docs/contract.md section 2).

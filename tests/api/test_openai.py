@@ -41,6 +41,16 @@ def test_pcm_is_the_engine_s_own_audio(gateway: Gateway, engine: str) -> None:
     assert through.content == direct.content == expected_pcm(TEXT, "belinda")
 
 
+@pytest.mark.parametrize(("instructions", "frames"), [(..., 92), ("A quiet room.", 91)])
+def test_an_answer_cut_by_max_tokens_keeps_all_that_the_engine_made(
+    gateway: Gateway, instructions: Any, frames: int
+) -> None:
+    """Less its last 5 ms, which fade; a whole answer of so many frames would take more tokens."""
+    cut = speak(gateway, max_tokens=100, instructions=instructions).content
+    assert len(cut) == frames * 1920
+    assert cut[:-240] == speak(gateway, instructions=instructions).content[: len(cut) - 240]
+
+
 def test_a_streamed_wav_has_open_sizes_and_the_same_samples(gateway: Gateway) -> None:
     """OpenAI's streamed WAV: both sizes 0xFFFFFFFF."""
     pcm = speak(gateway).content

@@ -79,7 +79,7 @@ def test_a_runaway_leaves_the_gpu_before_its_last_audio_is_passed_on() -> None:
 
 @pytest.mark.parametrize(
     ("longest_samples", "bounded", "count"),
-    [(SAMPLES, False, 1), (SAMPLES + 1, False, 0), (SAMPLES, True, 0)],
+    [(SAMPLES, False, 1), (SAMPLES + 960, False, 1), (SAMPLES + 961, False, 0), (SAMPLES, True, 0)],
 )
 def test_audio_that_ends_at_its_bound_has_run_away(
     longest_samples: int, count: int, *, bounded: bool

@@ -85,10 +85,10 @@ def test_the_same_text_always_sounds_the_same(voice: CpuVoice) -> None:
 
 
 def test_max_tokens_cuts_the_sound_at_the_token(voice: CpuVoice) -> None:
-    """Tokens used are frames + 11; at 11 or fewer there is no sound, and no error."""
+    """A cut answer has 8 frames fewer than tokens; at 10 or fewer there is no sound, no error."""
     whole = say(voice, job(PASSAGE))
-    assert say(voice, job(PASSAGE, max_tokens=50 + 11)) == whole[: 50 * BYTES_PER_TOKEN]
-    assert say(voice, job(PASSAGE, max_tokens=11)) == b""
+    assert say(voice, job(PASSAGE, max_tokens=50 + 8)) == whole[: 50 * BYTES_PER_TOKEN]
+    assert say(voice, job(PASSAGE, max_tokens=10)) == b""
     assert say(voice, job(PASSAGE, max_tokens=1)) == b""
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_said_is_refused_before_any_sound(
 def test_what_has_no_sound_is_a_short_silence(voice: CpuVoice, text: str) -> None:
     """Nothing to pronounce is no error, and max_tokens holds for silence too."""
     assert say(voice, job(text)) == bytes(8 * BYTES_PER_TOKEN)
-    assert say(voice, job(text, max_tokens=11 + 3)) == bytes(3 * BYTES_PER_TOKEN)
+    assert say(voice, job(text, max_tokens=11)) == bytes(3 * BYTES_PER_TOKEN)
 
 
 def test_a_stray_emoji_does_not_stop_a_sentence(voice: CpuVoice) -> None:

@@ -27,7 +27,6 @@ from gateway import __version__
 from gateway.audio.encoders.wav import header
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND, ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.playback import Player
-from gateway.text.tokens import CUT_OVERHEAD_TOKENS
 
 TOKEN_BYTES = 1920
 TIMEOUT_SECONDS = 300.0
@@ -135,7 +134,7 @@ class Doctor:
 
     async def counts_tokens(self) -> None:
         """A bound of 108 tokens cuts a long text after 100 frames."""
-        pcm = await self.audio(SPEED_TEXT, max_tokens=100 + CUT_OVERHEAD_TOKENS)
+        pcm = await self.audio(SPEED_TEXT, max_tokens=108)
         _see(len(pcm) == 100 * TOKEN_BYTES, f"{len(pcm) / TOKEN_BYTES} frames")
 
     async def refuses_what_is_wrong(self) -> None:

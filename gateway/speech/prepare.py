@@ -237,8 +237,7 @@ class PreparedSpeech:
             tokens = min(tokens, cold_tokens(text))
         asked = sampling.max_tokens
         bounded_by_client = asked is not None and asked < tokens
-        if asked is not None:
-            tokens = min(tokens, asked)
+        tokens = min(tokens, asked or tokens)
         shortest_samples = int(speech_seconds(text).shortest_seconds * ENGINE_SAMPLE_RATE_HZ)
         return GenerationPlan(
             generation=Generation(

@@ -12,16 +12,16 @@ import shlex
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -80,10 +80,6 @@ def _unset(value: object) -> object:
     return None if value == "" else value
 
 
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Unset = BeforeValidator(_unset)
-
-
 def _base_address(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
@@ -100,329 +96,216 @@ def _upstream_address(entry: str) -> str:
     return f"{name}+{_base_address(address)}" if name else _base_address(address)
 
 
+def _without_twins(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(addresses)) != len(addresses):
+        raise ValueError("an address stands twice")
+    return addresses
+
+
+def _command(value: str) -> str:
+    if not shlex.split(value):  # a quotation that has no end is a ValueError of its own
+        raise ValueError("there is no command in it")
+    return value
+
+
+def _aliases(value: object) -> object:
+    """Add `alias=voice,alias=voice` to OpenAI's names."""
+    if not isinstance(value, str):
+        return value
+    aliases = dict(OPENAI_VOICES)
+    for pair in filter(str.strip, value.split(",")):
+        alias, equals, voice = pair.partition("=")
+        if not equals or not alias.strip() or not voice.strip():
+            raise ValueError(f"{pair.strip()!r} is not of the form alias=voice")
+        aliases[alias.strip().lower()] = voice.strip()
+    return aliases
+
+
+def _keys(value: SecretStr) -> SecretStr:
+    parse_keys(value.get_secret_value())
+    return value
+
+
+def _keys_file(path: Path) -> Path:
+    parse_file(read_key_file(path))
+    return path
+
+
+def _folder(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is not a folder")
+    return path
+
+
+Value = TypeVar("Value")
+OrNone = Annotated[Value | None, BeforeValidator(_unset)]
+Listed = Annotated[tuple[Value, ...], NoDecode, BeforeValidator(_split)]
+Address = Annotated[str, AfterValidator(_base_address)]
+Folder = Annotated[Path, AfterValidator(_folder)]
+Upstreams = Annotated[
+    Listed[Annotated[str, AfterValidator(_upstream_address)]], AfterValidator(_without_twins)
+]
+
+
 class Settings(BaseSettings):
     """The gateway's settings; see `docs/operations.md` for how they work together."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
-
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8888, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    published_address: Annotated[str | None, Unset] = Field(
-        None,
-        description="Address on which clients reach the gateway where that is not GATEWAY_HOST, as "
-        "with a container's published port; it decides whether keys are needed.",
-    )
-    allow_anonymous: bool = Field(
-        False,
-        description="Let the gateway start without keys on an address that other machines reach.",
-    )
-    replicas: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Gateways that share the engines behind one proxy; each takes its part of "
-        "slots, queue places and keys' limits.",
-    )
-    upstreams: Words = Field(
-        (),
-        description="Base addresses of engines, comma-separated, each as http://… (what speaks "
-        "there is found out), higgs+http://… or openai+http://…; empty starts the CPU engine.",
-    )
-    engine_command: Annotated[str | None, Unset] = Field(
-        None,
-        description="Command that starts an engine on an address of its own; `serve` runs it, "
-        "starts it again when it dies, and ends it and all that it started.",
-    )
-    engine_address: str = Field(
-        "http://127.0.0.1:8000",
-        description="Where that engine listens, unless GATEWAY_UPSTREAMS names addresses.",
-    )
-    engine_restart_seconds: float = Field(
-        120,
-        ge=0,
-        le=86400,
-        description="Time after which an engine that `serve` started is started again when it has "
-        "spoken and then stays ejected; 0 never does that.",
-    )
-    upstream_api_key: Annotated[SecretStr | None, Unset] = Field(
-        None, description="Bearer key that the upstreams want."
-    )
-    upstream_model: Annotated[str | None, Unset] = Field(
-        None, description="Model name to ask the upstreams for; default: what they list first."
-    )
-    model_aliases: Words = Field(
-        (),
-        description="Further model names that clients may send for whatever model is served, "
-        "comma-separated; `*` is any.",
-    )
-    voice_aliases: Annotated[Mapping[str, str], NoDecode] = Field(
-        OPENAI_VOICES,
-        description="Names that clients may use, as alias=voice,alias=voice; adds to the 13 "
-        "OpenAI voices or moves them.",
-    )
-    api_keys: Annotated[SecretStr | None, Unset] = Field(
-        None,
-        description="Keys that clients must show, comma-separated, as `key` or `name=key`, with "
-        "` admin` behind those that may also change voices and use /admin.",
-    )
-    api_keys_file: Annotated[Path | None, Unset] = Field(
-        None,
-        description="File of hashed keys, as `speech-gateway keys new` makes them; read again "
-        "when it changes.",
-    )
-    public_routes: Annotated[
-        tuple[Literal["health", "metrics", "stats", "docs", "voices", "speech"], ...],
-        NoDecode,
-        BeforeValidator(_split),
-    ] = Field(
-        ("health",),
-        description="Routes that need no key where keys are set, comma-separated: health, metrics, "
-        "stats, docs, voices (lists of voices and models), speech.",
-    )
-    voice_changes: Literal["admin", "open", "off"] | None = Field(
-        None,
-        description="Who may change voices: admin keys alone, every caller (without keys: no web "
-        "page of another origin), or nobody; default: admin where keys are set, else open.",
-    )
-    requests_per_minute: float = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="Speech requests that one key may make a minute; 0 is no limit.",
-    )
-    audio_seconds_per_minute: float = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="Seconds of audio that may be made for one key a minute; 0 is no limit.",
-    )
-    default_voice: str = Field(
-        "alloy", description="Voice of requests that name none; a preset or an alias."
-    )
-    data_dir: Path = Field(
-        default_factory=lambda: user_data_path("speech-gateway"),
-        description="Folder of what the gateway keeps: voices, and the audio of jobs; made at the "
-        "start. In the image it is /data.",
-    )
-    voices_dir: Annotated[Path | None, Unset] = Field(
-        None,
-        description="Folder of the voice library, where an engine's container reads it too as its "
-        "--voice-presets-dir; default: voices in GATEWAY_DATA_DIR.",
-    )
-    job_slots: int = Field(
-        2,
-        ge=1,
-        description="Segments of jobs that are made at once, in slots that no request wants.",
-    )
-    job_lease_seconds: float = Field(
-        10.0,
-        ge=0.5,
-        le=600,
-        description="After so long without a sign of life of the gateway that works on a job, "
-        "another one on the same data folder goes on with it.",
-    )
-    jobs_max_bytes: int = Field(
-        10 * 1024**3, ge=0, description="Bound of the audio of all jobs together, on disk."
-    )
-    jobs_retention_hours: float = Field(
-        168.0, ge=0, description="A job that is over is deleted after so long."
-    )
-    default_response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
-        "mp3", description="Response format of requests that name none."
-    )
-    stream_profile: Literal["standard", "balanced", "low_latency"] = Field(
-        "standard",
-        description="Chunk sizes asked of the upstream for streamed answers: standard is the "
-        "container's own, low_latency starts soonest.",
-    )
-    max_in_flight: int = Field(
-        64, ge=1, le=4096, description="Generations that run upstream at once."
-    )
-    max_queued: int = Field(256, ge=0, le=65536, description="Requests that wait for a slot.")
-    queue_timeout_seconds: float = Field(
-        30, gt=0, le=3600, description="Longest wait for a slot, then 429."
-    )
-    connect_timeout_seconds: float = Field(
-        5, gt=0, le=60, description="Longest wait for a connection to an upstream."
-    )
-    first_audio_timeout_seconds: float = Field(
-        30, gt=0, le=600, description="Longest wait of one attempt for its first audio."
-    )
-    idle_timeout_seconds: float = Field(
-        15, gt=0, le=600, description="Longest pause between two chunks from an upstream."
-    )
-    request_timeout_seconds: float = Field(
-        600,
-        gt=0,
-        le=86400,
-        description="Longest life of a whole request once it has a slot, retries included, for "
-        "each 4,096 characters (begun) of its text.",
-    )
-    slowest_tokens_per_second: float = Field(
-        10,
-        gt=0,
-        le=1000,
-        description="Slowest generation that is still accepted; bounds the chunks that are asked "
-        "of the upstream for whole answers, so that one comes within half of the timeouts.",
-    )
-    drain_seconds: float = Field(
-        30, ge=0, le=3600, description="Time that running answers get at shutdown."
-    )
-    max_input_characters: int = Field(
-        100_000, ge=1, le=1_000_000, description="Longest input text, in characters."
-    )
-    normalise_text: bool = Field(
-        True,
-        description="Read Markdown and HTML as the rendered page, and write text the way the "
-        "model's official script does: event tags, temperatures, ASCII punctuation.",
-    )
-    turn_pause_seconds: float = Field(
-        0.4, ge=0, le=10, description="Pause where a long dialogue is joined between two turns."
-    )
-    max_body_bytes: int = Field(
-        32 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE, description="Largest request body."
-    )
-    max_held_body_bytes: int = Field(
-        512 * MEBIBYTE,
-        ge=1024,
-        le=1024 * 1024 * MEBIBYTE,
-        description="Bodies above 64 KiB of all requests that run or wait; above it, 503.",
-    )
-    max_connections: int = Field(
-        4096,
-        ge=1,
-        le=1_000_000,
-        description="Connections of clients; above it the longest idle one is closed, or the new "
-        "one is told 503 if none is idle.",
-    )
-    head_timeout_seconds: float = Field(
-        15, gt=0, le=600, description="Longest time for a request's line and headers, then 408."
-    )
-    body_timeout_seconds: float = Field(
-        15,
-        gt=0,
-        le=600,
-        description="Longest pause in a request's body, then 408; a body also needs 8 KiB in "
-        "each second beyond the first of these times.",
-    )
-    send_timeout_seconds: float = Field(
-        60,
-        gt=0,
-        le=3600,
-        description="Time in which a client that is behind must take 16 KiB of its answer, or be "
-        "cut off.",
-    )
-    plausible_length_factor: float = Field(
-        1.0,
-        ge=0.25,
-        le=10,
-        description="Stretches the longest plausible audio of a text, after which a generation "
-        "counts as runaway and is ended.",
-    )
-    quiet_limit_seconds: float = Field(
-        8, ge=1, le=600, description="Near-silence of this length ends a generation as runaway."
-    )
-    mp3_kbps: int = Field(96, ge=8, le=320, description="Bit rate of MP3 answers.")
-    opus_kbps: int = Field(48, ge=8, le=256, description="Bit rate of Opus answers.")
-    aac_kbps: int = Field(64, ge=8, le=320, description="Bit rate of AAC answers.")
-    surfaces: Annotated[
-        tuple[Literal["openai", "generate", "chatterbox", "page"], ...],
-        NoDecode,
-        BeforeValidator(_split),
-    ] = Field(
-        ("openai", "generate", "chatterbox", "page"),
-        min_length=1,
-        description="What clients are offered, comma-separated: openai, generate (the legacy "
-        "proxy's), chatterbox (both Chatterbox servers'), page (the web page at `/`).",
-    )
-    grafana_url: str | None = Field(None, description="Address that the page's status links to.")
-    modelless: Literal["chatterbox", "openai"] = Field(
-        "chatterbox",
-        description="Whose client sends `/v1/audio/speech` no `model`: chatterbox (where that "
-        "surface is on) or openai; it decides the answer's shape.",
-    )
-    show_texts: bool = Field(
-        False,
-        description="Show the first 100 characters of texts under /v1/status and its history, as "
-        "Chatterbox servers do; a mask stands there otherwise.",
-    )
-    cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
-        None,
-        description="Origins whose web pages may call the gateway, comma-separated; `*` is any, "
-        "empty is none. Default: any where keys are set, else this machine's own pages.",
-    )
-    probe_speech: Literal["private", "always", "never"] = Field(
-        "private",
-        description="Where probes may ask for speech, which an upstream's owner may charge for: at "
-        "addresses of private networks, always or never.",
-    )
-    probe_interval_seconds: float = Field(
-        5, gt=0, le=600, description="Pause between two health probes of an upstream."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity that is logged."
-    )
-    log_format: Literal["console", "json"] = Field(
-        "console", description="Log lines for people, or JSON objects for programs."
-    )
-    log_text: bool = Field(
-        False,
-        description="Show the first 200 characters of each text in the log; off, no text is there.",
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
     )
 
-    @field_validator("upstreams")
-    @classmethod
-    def _check_upstreams(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        checked = tuple(_upstream_address(address) for address in value)
-        if len(set(checked)) != len(checked):
-            raise ValueError("an address stands twice")
-        return checked
-
-    @field_validator("engine_address")
-    @classmethod
-    def _check_engine_address(cls, value: str) -> str:
-        return _base_address(value)
-
-    @field_validator("engine_command")
-    @classmethod
-    def _check_engine_command(cls, value: str | None) -> str | None:
-        # A quotation that has no end is a ValueError of its own.
-        if value is not None and not shlex.split(value):
-            raise ValueError("there is no command in it")
-        return value
-
-    @field_validator("voice_aliases", mode="before")
-    @classmethod
-    def _parse_aliases(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        aliases = dict(OPENAI_VOICES)
-        for pair in _split(value):  # type: ignore[attr-defined]
-            alias, equals, voice = pair.partition("=")
-            if not equals or not alias.strip() or not voice.strip():
-                raise ValueError(f"{pair!r} is not of the form alias=voice")
-            aliases[alias.strip().lower()] = voice.strip()
-        return aliases
-
-    @field_validator("api_keys")
-    @classmethod
-    def _check_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        parse_keys(value.get_secret_value() if value else "")
-        return value
-
-    @field_validator("data_dir", "voices_dir")
-    @classmethod
-    def _check_folder(cls, value: Path | None) -> Path | None:
-        if value is not None and value.exists() and not value.is_dir():
-            raise ValueError(f"{value} is not a folder")
-        return value
-
-    @field_validator("api_keys_file")
-    @classmethod
-    def _check_keys_file(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            parse_file(read_key_file(value))
-        return value
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8888, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    published_address: OrNone[str] = None
+    """Address on which clients reach the gateway where that is not GATEWAY_HOST, as with a
+    container's published port; it decides whether keys are needed."""
+    allow_anonymous: bool = False
+    """Let the gateway start without keys on an address that other machines reach."""
+    replicas: int = Field(1, ge=1, le=64)
+    """Gateways that share the engines behind one proxy; each takes its part of slots, queue places
+    and keys' limits."""
+    upstreams: Upstreams = ()
+    """Base addresses of engines, comma-separated, each as http://… (what speaks there is found
+    out), higgs+http://… or openai+http://…; empty starts the CPU engine."""
+    engine_command: OrNone[Annotated[str, AfterValidator(_command)]] = None
+    """Command that starts an engine on an address of its own; `serve` runs it, starts it again when
+    it dies, and ends it and all that it started."""
+    engine_address: Address = "http://127.0.0.1:8000"
+    """Where that engine listens, unless GATEWAY_UPSTREAMS names addresses."""
+    engine_restart_seconds: float = Field(120, ge=0, le=86400)
+    """Time after which an engine that `serve` started is started again when it has spoken and then
+    stays ejected; 0 never does that."""
+    upstream_api_key: OrNone[SecretStr] = None
+    """Bearer key that the upstreams want."""
+    upstream_model: OrNone[str] = None
+    """Model name to ask the upstreams for; default: what they list first."""
+    model_aliases: Listed[str] = ()
+    """Further model names that clients may send for whatever model is served, comma-separated; `*`
+    is any."""
+    voice_aliases: Annotated[Mapping[str, str], NoDecode, BeforeValidator(_aliases)] = OPENAI_VOICES
+    """Names that clients may use, as alias=voice,alias=voice; adds to the 13 OpenAI voices or moves
+    them."""
+    api_keys: OrNone[Annotated[SecretStr, AfterValidator(_keys)]] = None
+    """Keys that clients must show, comma-separated, as `key` or `name=key`, with ` admin` behind
+    those that may also change voices and use /admin."""
+    api_keys_file: OrNone[Annotated[Path, AfterValidator(_keys_file)]] = None
+    """File of hashed keys, as `speech-gateway keys new` makes them; read again when it changes."""
+    public_routes: Listed[Literal["health", "metrics", "stats", "docs", "voices", "speech"]] = (
+        "health",
+    )
+    """Routes that need no key where keys are set, comma-separated: health, metrics, stats, docs,
+    voices (lists of voices and models), speech."""
+    voice_changes: Literal["admin", "open", "off"] | None = None
+    """Who may change voices: admin keys alone, every caller (without keys: no web page of another
+    origin), or nobody; default: admin where keys are set, else open."""
+    requests_per_minute: float = Field(0, ge=0, le=1_000_000)
+    """Speech requests that one key may make a minute; 0 is no limit."""
+    audio_seconds_per_minute: float = Field(0, ge=0, le=1_000_000)
+    """Seconds of audio that may be made for one key a minute; 0 is no limit."""
+    default_voice: str = "alloy"
+    """Voice of requests that name none; a preset or an alias."""
+    data_dir: Folder = Field(default_factory=lambda: user_data_path("speech-gateway"))
+    """Folder of what the gateway keeps: voices, and the audio of jobs; made at the start. In the
+    image it is /data."""
+    voices_dir: OrNone[Folder] = None
+    """Folder of the voice library, where an engine's container reads it too as its
+    --voice-presets-dir; default: voices in GATEWAY_DATA_DIR."""
+    job_slots: int = Field(2, ge=1)
+    """Segments of jobs that are made at once, in slots that no request wants."""
+    job_lease_seconds: float = Field(10.0, ge=0.5, le=600)
+    """After so long without a sign of life of the gateway that works on a job, another one on the
+    same data folder goes on with it."""
+    jobs_max_bytes: int = Field(10 * 1024**3, ge=0)
+    """Bound of the audio of all jobs together, on disk."""
+    jobs_retention_hours: float = Field(168.0, ge=0)
+    """A job that is over is deleted after so long."""
+    default_response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    """Response format of requests that name none."""
+    stream_profile: Literal["standard", "balanced", "low_latency"] = "standard"
+    """Chunk sizes asked of the upstream for streamed answers: standard is the container's own,
+    low_latency starts soonest."""
+    max_in_flight: int = Field(64, ge=1, le=4096)
+    """Generations that run upstream at once."""
+    max_queued: int = Field(256, ge=0, le=65536)
+    """Requests that wait for a slot."""
+    queue_timeout_seconds: float = Field(30, gt=0, le=3600)
+    """Longest wait for a slot, then 429."""
+    connect_timeout_seconds: float = Field(5, gt=0, le=60)
+    """Longest wait for a connection to an upstream."""
+    first_audio_timeout_seconds: float = Field(30, gt=0, le=600)
+    """Longest wait of one attempt for its first audio."""
+    idle_timeout_seconds: float = Field(15, gt=0, le=600)
+    """Longest pause between two chunks from an upstream."""
+    request_timeout_seconds: float = Field(600, gt=0, le=86400)
+    """Longest life of a whole request once it has a slot, retries included, for each 4,096
+    characters (begun) of its text."""
+    slowest_tokens_per_second: float = Field(10, gt=0, le=1000)
+    """Slowest generation that is still accepted; bounds the chunks that are asked of the upstream
+    for whole answers, so that one comes within half of the timeouts."""
+    drain_seconds: float = Field(30, ge=0, le=3600)
+    """Time that running answers get at shutdown."""
+    max_input_characters: int = Field(100_000, ge=1, le=1_000_000)
+    """Longest input text, in characters."""
+    normalise_text: bool = True
+    """Read Markdown and HTML as the rendered page, and write text the way the model's official
+    script does: event tags, temperatures, ASCII punctuation."""
+    turn_pause_seconds: float = Field(0.4, ge=0, le=10)
+    """Pause where a long dialogue is joined between two turns."""
+    max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE)
+    """Largest request body."""
+    max_held_body_bytes: int = Field(512 * MEBIBYTE, ge=1024, le=1024 * 1024 * MEBIBYTE)
+    """Bodies above 64 KiB of all requests that run or wait; above it, 503."""
+    max_connections: int = Field(4096, ge=1, le=1_000_000)
+    """Connections of clients; above it the longest idle one is closed, or the new one is told 503
+    if none is idle."""
+    head_timeout_seconds: float = Field(15, gt=0, le=600)
+    """Longest time for a request's line and headers, then 408."""
+    body_timeout_seconds: float = Field(15, gt=0, le=600)
+    """Longest pause in a request's body, then 408; a body also needs 8 KiB in each second beyond
+    the first of these times."""
+    send_timeout_seconds: float = Field(60, gt=0, le=3600)
+    """Time in which a client that is behind must take 16 KiB of its answer, or be cut off."""
+    plausible_length_factor: float = Field(1.0, ge=0.25, le=10)
+    """Stretches the longest plausible audio of a text, after which a generation counts as runaway
+    and is ended."""
+    quiet_limit_seconds: float = Field(8, ge=1, le=600)
+    """Near-silence of this length ends a generation as runaway."""
+    mp3_kbps: int = Field(96, ge=8, le=320)
+    """Bit rate of MP3 answers."""
+    opus_kbps: int = Field(48, ge=8, le=256)
+    """Bit rate of Opus answers."""
+    aac_kbps: int = Field(64, ge=8, le=320)
+    """Bit rate of AAC answers."""
+    surfaces: Listed[Literal["openai", "generate", "chatterbox", "page"]] = Field(
+        ("openai", "generate", "chatterbox", "page"), min_length=1
+    )
+    """What clients are offered, comma-separated: openai, generate (the legacy proxy's), chatterbox
+    (both Chatterbox servers'), page (the web page at `/`)."""
+    grafana_url: str | None = None
+    """Address that the page's status links to."""
+    modelless: Literal["chatterbox", "openai"] = "chatterbox"
+    """Whose client sends `/v1/audio/speech` no `model`: chatterbox (where that surface is on) or
+    openai; it decides the answer's shape."""
+    show_texts: bool = False
+    """Show the first 100 characters of texts under /v1/status and its history, as Chatterbox
+    servers do; a mask stands there otherwise."""
+    # pydantic-settings looks for NoDecode at the top of an annotation alone.
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    """Origins whose web pages may call the gateway, comma-separated; `*` is any, empty is none.
+    Default: any where keys are set, else this machine's own pages."""
+    probe_speech: Literal["private", "always", "never"] = "private"
+    """Where probes may ask for speech, which an upstream's owner may charge for: at addresses of
+    private networks, always or never."""
+    probe_interval_seconds: float = Field(5, gt=0, le=600)
+    """Pause between two health probes of an upstream."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged."""
+    log_format: Literal["console", "json"] = "console"
+    """Log lines for people, or JSON objects for programs."""
+    log_text: bool = False
+    """Show the first 200 characters of each text in the log; off, no text is there."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Settings:

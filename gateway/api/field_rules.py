@@ -53,7 +53,7 @@ class LenientFields(BaseModel):
     no number.
     """
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -83,11 +83,8 @@ class LenientFields(BaseModel):
 class SpokenFields(LenientFields):
     """What every surface's speech request may hold besides its own fields."""
 
-    audio_prompt_path: str | None = Field(
-        None,
-        max_length=1024,
-        description="Chatterbox's: the file of a library voice; another file is refused.",
-    )
+    audio_prompt_path: str | None = Field(None, max_length=1024)
+    """Chatterbox's: the file of a library voice; another file is refused."""
     fetched: SkipJsonSchema[Annotated[None, BeforeValidator(_refuse_address)]] = Field(
         None, validation_alias=AliasChoices(*ADDRESSES)
     )

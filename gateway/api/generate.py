@@ -34,28 +34,27 @@ DEFAULT_REFERENCE_TEXT = "Please speak naturally."
 class GenerateBody(TextOptions):
     """The body of `POST /generate`."""
 
-    text: str = Field(
-        description="The text to speak; may hold [SPEAKERn] turns.",
-        json_schema_extra={"pattern": r"\S"},
-    )
-    system_prompt: str | None = Field(None, max_length=8192, description="Scene prompt.")
+    text: str = Field(json_schema_extra={"pattern": r"\S"})
+    """The text to speak; may hold [SPEAKERn] turns."""
+    system_prompt: str | None = Field(None, max_length=8192)
+    """Scene prompt."""
     reference_audio_base64: str | None = Field(
-        None,
-        validation_alias=AliasChoices("reference_audio_base64", "ref_audio"),
-        description="A voice sample to imitate; also as ref_audio.",
+        None, validation_alias=AliasChoices("reference_audio_base64", "ref_audio")
     )
+    """A voice sample to imitate; also as ref_audio."""
     reference_text: str = Field(
-        DEFAULT_REFERENCE_TEXT,
-        validation_alias=AliasChoices("reference_text", "ref_text"),
-        description="What the sample says; also as ref_text.",
+        DEFAULT_REFERENCE_TEXT, validation_alias=AliasChoices("reference_text", "ref_text")
     )
+    """What the sample says; also as ref_text."""
     temperature: float = Field(1.0, ge=0.1, le=1.5)
     top_p: float = Field(0.95, ge=0, le=1)
     top_k: int = Field(50, ge=1, le=100)
     max_tokens: int = Field(2048, ge=256, le=8192)
-    voice: str | None = Field(None, max_length=256, description="A listed voice.")
+    voice: str | None = Field(None, max_length=256)
+    """A listed voice."""
     response_format: ResponseFormat = "wav"
-    stream: bool = Field(False, description="Send the audio as it is made.")
+    stream: bool = False
+    """Send the audio as it is made."""
 
 
 _BATCH = {

@@ -50,23 +50,17 @@ PING_EVERY = 15  # looks, about seconds: proxies close a stream that is silent f
 class JobBody(SpeechBody):
     """The body of `POST /v1/audio/jobs`: that of a speech request, and these."""
 
-    title: Name | None = Field(None, description="A name for lists.")
-    input_format: Literal["text", "markdown"] = Field(
-        "text", description="Where chapters are found: lines that name one, or headings."
-    )
-    paragraph_pause_seconds: float | None = Field(
-        None,
-        ge=0,
-        le=MOST_PAUSE_SECONDS,
-        description="Pause at every paragraph, each of which is then made by itself; none leaves "
-        "the pauses within a generation to the engine.",
-    )
+    title: Name | None = None
+    """A name for lists."""
+    input_format: Literal["text", "markdown"] = "text"
+    """Where chapters are found: lines that name one, or headings."""
+    paragraph_pause_seconds: float | None = Field(None, ge=0, le=MOST_PAUSE_SECONDS)
+    """Pause at every paragraph, each of which is then made by itself; none leaves the pauses within
+    a generation to the engine."""
     chapter_pause_seconds: float = Field(
-        PAUSES_SECONDS[Boundary.CHAPTER],
-        ge=0,
-        le=MOST_PAUSE_SECONDS,
-        description="Pause at every chapter.",
+        PAUSES_SECONDS[Boundary.CHAPTER], ge=0, le=MOST_PAUSE_SECONDS
     )
+    """Pause at every chapter."""
 
 
 class JobsQuery(LenientFields):

@@ -51,12 +51,13 @@ _VOICE_FORM = {
 class VoicesQuery(LenientFields):
     """The query of the list of voices."""
 
-    legacy: str | None = Field(
-        None, description="`true` or `1` lists plain names; anything else is ignored."
-    )
-    model: str | None = Field(None, description="A list of names for llama-swap and KoboldCpp.")
+    legacy: str | None = None
+    """`true` or `1` lists plain names; anything else is ignored."""
+    model: str | None = None
+    """A list of names for llama-swap and KoboldCpp."""
     limit: int | None = Field(None, ge=1, le=MOST_LISTED)
-    after: str | None = Field(None, description="An id or name; the list begins behind it.")
+    after: str | None = None
+    """An id or name; the list begins behind it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,10 @@ class VoiceId(LenientFields):
 class ReferenceBody(LenientFields):
     """A voice sample to imitate."""
 
-    audio: str = Field(description="An audio file, base64 or a data URL.")
-    text: str = Field("", description="What it says.")
+    audio: str
+    """An audio file, base64 or a data URL."""
+    text: str = ""
+    """What it says."""
 
 
 class NormalisationOptions(LenientFields):
@@ -51,12 +53,10 @@ class NormalisationOptions(LenientFields):
 class TextOptions(SpokenFields):
     """Whether the text is rewritten for speech, on every surface."""
 
-    normalize: bool | None = Field(
-        None, description="false leaves the text as it is, Markdown and HTML included."
-    )
-    normalization_options: NormalisationOptions | None = Field(
-        None, description="Kokoro's spelling of the same."
-    )
+    normalize: bool | None = None
+    """false leaves the text as it is, Markdown and HTML included."""
+    normalization_options: NormalisationOptions | None = None
+    """Kokoro's spelling of the same."""
 
     @property
     def normalises(self) -> bool:
@@ -68,71 +68,51 @@ class TextOptions(SpokenFields):
 class SpeechBody(TextOptions):
     """The body of `POST /v1/audio/speech`."""
 
-    input: str = Field(description="The text to speak.")
-    model: Name | None = Field(None, description="A listed model; none means the served one.")
-    voice: Name | VoiceId | None = Field(
-        None, description="A listed voice, or its id; none means the default voice."
-    )
-    instructions: str | None = Field(
-        None,
-        max_length=4096,
-        description="The scene: who speaks, where and how. It replaces the preset's own "
-        "recording, so the voice is then described rather than copied.",
-    )
-    response_format: ResponseFormat | None = Field(None, description="Format of the audio.")
-    speed: float = Field(
-        1.0, ge=SPEED_RANGE[0], le=SPEED_RANGE[1], description="Tempo; the pitch stays."
-    )
-    stream_format: Literal["audio", "sse"] = Field(
-        "audio", description="Raw audio, or server-sent events that carry it."
-    )
-    stream: bool | None = Field(
-        None, description="false asks for one complete answer with exact sizes."
-    )
-    sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] = Field(
-        24000, description="Sample rate of the audio, in Hz."
-    )
-    system_prompt: str | None = Field(
-        None, max_length=8192, description="The engine's whole scene prompt."
-    )
-    references: list[ReferenceBody] | None = Field(
-        None, max_length=MOST_REFERENCES, description="Voice samples to imitate, one a speaker."
-    )
+    input: str
+    """The text to speak."""
+    model: Name | None = None
+    """A listed model; none means the served one."""
+    voice: Name | VoiceId | None = None
+    """A listed voice, or its id; none means the default voice."""
+    instructions: str | None = Field(None, max_length=4096)
+    """The scene: who speaks, where and how. It replaces the preset's own recording, so the voice is
+    then described rather than copied."""
+    response_format: ResponseFormat | None = None
+    """Format of the audio."""
+    speed: float = Field(1.0, ge=SPEED_RANGE[0], le=SPEED_RANGE[1])
+    """Tempo; the pitch stays."""
+    stream_format: Literal["audio", "sse"] = "audio"
+    """Raw audio, or server-sent events that carry it."""
+    stream: bool | None = None
+    """false asks for one complete answer with exact sizes."""
+    sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] = 24000
+    """Sample rate of the audio, in Hz."""
+    system_prompt: str | None = Field(None, max_length=8192)
+    """The engine's whole scene prompt."""
+    references: list[ReferenceBody] | None = Field(None, max_length=MOST_REFERENCES)
+    """Voice samples to imitate, one a speaker."""
     reference_audio_base64: str | None = Field(
-        None,
-        validation_alias=AliasChoices("reference_audio_base64", "ref_audio"),
-        description="One voice sample, base64 or a data URL; also as ref_audio.",
+        None, validation_alias=AliasChoices("reference_audio_base64", "ref_audio")
     )
-    reference_text: str = Field(
-        "",
-        validation_alias=AliasChoices("reference_text", "ref_text"),
-        description="What that sample says; also as ref_text.",
-    )
-    voices: dict[str, Name] | None = Field(
-        None,
-        description='Speakers of a dialogue: {"SPEAKER0": "belinda", "SPEAKER1": "deep male"}.',
-    )
-    temperature: float | None = Field(
-        None, ge=0, le=2, description="How freely the engine chooses; its default is 1."
-    )
-    top_p: float | None = Field(
-        None, gt=0, le=1, description="Share of likely tokens to choose from; default 0.95."
-    )
-    top_k: int | None = Field(
-        None, ge=-1, le=1024, description="Number of tokens to choose from; 0 and -1 mean all."
-    )
-    max_tokens: int | None = Field(
-        None, gt=11, le=MOST_TOKENS, description="Bound of audio tokens, 25 a second."
-    )
-    exaggeration: Any = Field(
-        None, description="Chatterbox's: from 0.8 lively, to 0.3 calm; where no scene is given."
-    )
-    cfg_weight: Any = Field(
-        None, description="Chatterbox's: from 0.8 fast, to 0.3 slow; where no scene is given."
-    )
-    seed: int | None = Field(
-        None, ge=-(2**63), lt=2**63, description="For engines that have one; else ignored."
-    )
+    """One voice sample, base64 or a data URL; also as ref_audio."""
+    reference_text: str = Field("", validation_alias=AliasChoices("reference_text", "ref_text"))
+    """What that sample says; also as ref_text."""
+    voices: dict[str, Name] | None = None
+    """Speakers of a dialogue: {"SPEAKER0": "belinda", "SPEAKER1": "deep male"}."""
+    temperature: float | None = Field(None, ge=0, le=2)
+    """How freely the engine chooses; its default is 1."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Share of likely tokens to choose from; default 0.95."""
+    top_k: int | None = Field(None, ge=-1, le=1024)
+    """Number of tokens to choose from; 0 and -1 mean all."""
+    max_tokens: int | None = Field(None, gt=11, le=MOST_TOKENS)
+    """Bound of audio tokens, 25 a second."""
+    exaggeration: Any = None
+    """Chatterbox's: from 0.8 lively, to 0.3 calm; where no scene is given."""
+    cfg_weight: Any = None
+    """Chatterbox's: from 0.8 fast, to 0.3 slow; where no scene is given."""
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    """For engines that have one; else ignored."""
 
 
 def _refuse_constant(name: str) -> float:

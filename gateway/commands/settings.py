@@ -46,14 +46,6 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def default_text(field: str) -> str:
-    """The default of a field as text, for tables."""
-    info = Settings.model_fields[field]
-    if info.default_factory is not None:
-        return {"data_dir": "(user data)"}[field]
-    return as_text(info.default)
-
-
 def describe(settings: Settings) -> dict[str, str]:
     """Variable name to value, secrets masked, in the order of the class."""
     return {

@@ -48,14 +48,16 @@ def chatterbox_routes(
     devnen = DevnenSpeech(
         speech.service, speech.outcomes, bodies, catalogue, speech.threads, speech
     )
-    return [
+    mounted: list[Route] = []
+    mounted += [
         *devnen.routes(),  # `/tts` of both servers stands first
         *speech.routes(),
         *TravisvnLong(jobs, speech, show_texts).routes(),
         *TravisvnVoices(catalogue, bodies).routes(),
         *TravisvnStatus(activity).routes(),
-        *TravisvnAbout(pool, catalogue.default, model_aliases).routes(),
+        *TravisvnAbout(pool, catalogue.default, model_aliases, mounted).routes(),
         *DevnenServer(catalogue, pool, bodies).routes(),
         *memory_routes(activity),
         *other_names("GET", "/health", health, HEALTH, "Whether it lives"),
     ]
+    return mounted

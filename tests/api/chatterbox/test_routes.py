@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.chatterbox.travisvn.paths import ALIASES
 from gateway.errors import AuthenticationFailed
 from tests.api.chatterbox.conftest import RECORDING
 from tests.api.chatterbox.test_long import BASE
@@ -262,13 +261,22 @@ def test_no_route_is_missing_from_the_tables(gateway: Gateway) -> None:
         assert (route.method, path) in called
 
 
-def test_what_is_refused_at_the_door_has_the_shape_of_its_path(gateway: Gateway) -> None:
+def paths_by_name(client: httpx.Client) -> dict[str, list[str]]:
+    """All paths of travisvn's server, by their first name."""
+    listed = client.get("/endpoints").json()
+    assert listed["total_endpoints"] == len(listed["mappings"]) == 39
+    return {name: [name, *row["aliases"]] for name, row in listed["mappings"].items()}
+
+
+def test_what_is_refused_at_the_door_has_the_shape_of_its_path(
+    gateway: Gateway, client: httpx.Client
+) -> None:
     """A key that is missing is told in travisvn's or devnen's words, or in OpenAI's where it is."""
     error = AuthenticationFailed("A key is needed.")
     shared = {"/health", "/stats", "/v1/models", "/v1/audio/speech"}
     surfaces = {route.path: route.surface for route in reversed(gateway.routes)}
-    for primary, aliases in ALIASES.items():
-        for path in {primary, *aliases} - shared - {"/tts"}:
+    for paths in paths_by_name(client).values():
+        for path in {*paths} - shared - {"/tts"}:
             body = json.loads(bytes(surfaces[path].render(error).body))
             assert body == {
                 "error": {"message": "A key is needed.", "type": "authentication_error"}
@@ -279,10 +287,10 @@ def test_what_is_refused_at_the_door_has_the_shape_of_its_path(gateway: Gateway)
         }, path
 
 
-def test_the_documentation_has_every_route() -> None:
+def test_the_documentation_has_every_route(client: httpx.Client) -> None:
     """Whoever changes over finds what differs: each path by its first name, or its last part."""
     text = (Path(__file__).parents[3] / "docs" / "compatibility.md").read_text()
-    paths = [*ALIASES, *(path for _, paths, *_ in DEVNEN for path in paths)]
+    paths = [*paths_by_name(client), *(path for _, paths, *_ in DEVNEN for path in paths)]
     for path in paths:
         last = path.rpartition("{job_id}")[2] if "{job_id}" in path else path
         assert f"{last}`" in text or f"{last} " in text or f"{last} (" in text, path

@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response
 from gateway import __version__
 from gateway.access.policy import HEALTH, SPEECH, VOICES
 from gateway.api.chatterbox.travisvn.memory import CONFIG as MEMORY_CONFIG
-from gateway.api.chatterbox.travisvn.paths import ALIASES, routes
+from gateway.api.chatterbox.travisvn.paths import paths_of, routes
 from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS
 from gateway.api.chatterbox.travisvn.status import API_NAME
+from gateway.api.error_bodies import TRAVISVN
 from gateway.api.models import list_models_of
 from gateway.api.routes import Route
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
@@ -51,11 +52,13 @@ class TravisvnAbout:
         pool: Lists the models.
         default_voice: From the settings.
         model_aliases: Likewise.
+        mounted: All routes of Chatterbox's servers, when the first request comes.
     """
 
     pool: Pool
     default_voice: str
     model_aliases: Sequence[str]
+    mounted: Sequence[Route]
 
     def routes(self) -> list[Route]:
         """Under all their names."""
@@ -111,14 +114,20 @@ class TravisvnAbout:
 
     async def endpoints(self, _: Request) -> Response:
         """`GET /endpoints`: every path of this surface and its other names."""
+        aliases: dict[str, list[str]] = {}
+        named: set[str] = set()
+        for route in self.mounted:  # each path's aliases stand behind it
+            if route.surface is TRAVISVN and route.path not in named:
+                aliases[route.path] = list(paths_of(route.path)[1:])
+                named |= {route.path, *aliases[route.path]}
         mappings = {
-            primary: {"primary": primary, "aliases": list(aliases), "total_paths": 1 + len(aliases)}
-            for primary, aliases in ALIASES.items()
+            path: {"primary": path, "aliases": others, "total_paths": 1 + len(others)}
+            for path, others in aliases.items()
         }
         return JSONResponse(
             {
                 "total_endpoints": len(mappings),
-                "total_aliases": sum(len(aliases) for aliases in ALIASES.values()),
+                "total_aliases": sum(map(len, aliases.values())),
                 "mappings": mappings,
                 "description": "Every path of a row is answered alike.",
             }

@@ -23,6 +23,18 @@ class GatewayError(Exception):
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
 
+    def __init_subclass__(
+        cls, status: int | None = None, code: str | None = None, *, retryable: bool | None = None
+    ) -> None:
+        """Note what a kind of failure says otherwise than the one that it is derived from."""
+        super().__init_subclass__()
+        if status is not None:
+            cls.status = status
+        if code is not None:
+            cls.code = code
+        if retryable is not None:
+            cls.retryable = retryable
+
     def __init__(
         self,
         message: str,
@@ -47,197 +59,116 @@ class ClientGone(Exception):
     """The client closed the connection: nothing is left to answer."""
 
 
-class InvalidRequest(GatewayError):
+class InvalidRequest(GatewayError, status=400, code="invalid_request"):
     """The client's request is wrong; a repeat would fail the same way."""
 
-    status = 400
-    code = "invalid_request"
 
-
-class UnspeakableText(InvalidRequest):
+class UnspeakableText(InvalidRequest, code="unspeakable_text"):
     """The engine has no sound for this text (a script that its voice does not know)."""
 
-    code = "unspeakable_text"
 
-
-class UnsupportedByEngine(InvalidRequest):
+class UnsupportedByEngine(InvalidRequest, code="unsupported_by_engine"):
     """No engine at hand can do what is asked for, and the gateway cannot supply it."""
 
-    code = "unsupported_by_engine"
 
-
-class AuthenticationFailed(GatewayError):
+class AuthenticationFailed(GatewayError, status=401, code="invalid_api_key"):
     """No key, or none that is known."""
 
-    status = 401
-    code = "invalid_api_key"
 
-
-class PermissionDenied(GatewayError):
+class PermissionDenied(GatewayError, status=403, code="insufficient_permissions"):
     """The key is good, but not for this."""
 
-    status = 403
-    code = "insufficient_permissions"
 
-
-class RouteNotFound(GatewayError):
+class RouteNotFound(GatewayError, status=404, code="not_found"):
     """No such path."""
 
-    status = 404
-    code = "not_found"
 
-
-class ModelNotFound(GatewayError):
+class ModelNotFound(GatewayError, status=404, code="model_not_found"):
     """A model name that is neither served nor a known alias."""
 
-    status = 404
-    code = "model_not_found"
 
-
-class VoiceNotFound(GatewayError):
+class VoiceNotFound(GatewayError, status=404, code="voice_not_found"):
     """A voice name that is neither listed by the upstream nor an alias."""
 
-    status = 404
-    code = "voice_not_found"
 
-
-class VoiceExists(GatewayError):
+class VoiceExists(GatewayError, status=409, code="voice_exists"):
     """A name that another voice has already."""
 
-    status = 409
-    code = "voice_exists"
 
-
-class JobNotFound(GatewayError):
+class JobNotFound(GatewayError, status=404, code="job_not_found"):
     """No such job, or one of another caller."""
 
-    status = 404
-    code = "job_not_found"
 
-
-class WrongJobState(GatewayError):
+class WrongJobState(GatewayError, status=409, code="wrong_job_state"):
     """A job that cannot do this in its state."""
 
-    status = 409
-    code = "wrong_job_state"
 
-
-class NoJobs(GatewayError):
+class NoJobs(GatewayError, status=503, code="no_jobs"):
     """Jobs cannot be had: the folder that would hold them cannot be used."""
 
-    status = 503
-    code = "no_jobs"
 
-
-class JobStoreBusy(GatewayError):
+class JobStoreBusy(GatewayError, status=503, code="jobs_busy", retryable=True):
     """Another process has held the store of jobs for too long."""
 
-    status = 503
-    code = "jobs_busy"
-    retryable = True
 
-
-class JobStoreFull(GatewayError):
+class JobStoreFull(GatewayError, status=507, code="jobs_full"):
     """There is no room for a job's audio."""
 
-    status = 507
-    code = "jobs_full"
 
-
-class SegmentLost(GatewayError):
+class SegmentLost(GatewayError, status=409, code="segment_lost"):
     """A stored part of a job's audio is gone."""
 
-    status = 409
-    code = "segment_lost"
 
-
-class LibraryUnusable(GatewayError):
+class LibraryUnusable(GatewayError, status=503, code="voice_library_unusable"):
     """The voice library's folder cannot be changed: damaged, read-only, or locked for too long."""
 
-    status = 503
-    code = "voice_library_unusable"
 
-
-class MethodNotAllowed(GatewayError):
+class MethodNotAllowed(GatewayError, status=405, code="method_not_allowed"):
     """The path exists, the method does not."""
-
-    status = 405
-    code = "method_not_allowed"
 
     def __init__(self, message: str, allowed: Iterable[str]) -> None:
         super().__init__(message)
         self.allowed = tuple(sorted(allowed))
 
 
-class RequestTimeout(GatewayError):
+class RequestTimeout(GatewayError, status=408, code="request_timeout", retryable=True):
     """The client did not send its body in time."""
 
-    status = 408
-    code = "request_timeout"
-    retryable = True
 
-
-class RequestTooLarge(GatewayError):
+class RequestTooLarge(GatewayError, status=413, code="request_too_large"):
     """The body is over GATEWAY_MAX_BODY_BYTES."""
 
-    status = 413
-    code = "request_too_large"
 
-
-class UnsupportedContentType(GatewayError):
+class UnsupportedContentType(GatewayError, status=415, code="unsupported_content_type"):
     """The body is not of a content type that the route reads."""
 
-    status = 415
-    code = "unsupported_content_type"
 
-
-class QueueFull(GatewayError):
+class QueueFull(GatewayError, status=429, code="queue_full", retryable=True):
     """The queue has no place left, or (subclasses) the wait would be too long."""
 
-    status = 429
-    code = "queue_full"
-    retryable = True
 
-
-class QueueTimeout(QueueFull):
+class QueueTimeout(QueueFull, code="queue_timeout"):
     """No slot came free within the queue's deadline."""
 
-    code = "queue_timeout"
 
-
-class QueueTooSlow(QueueFull):
+class QueueTooSlow(QueueFull, code="queue_too_slow"):
     """The estimated wait exceeds the deadline."""
 
-    code = "queue_too_slow"
 
-
-class RateLimited(GatewayError):
+class RateLimited(GatewayError, status=429, code="rate_limit_exceeded", retryable=True):
     """The caller's key has had its share of this minute."""
 
-    status = 429
-    code = "rate_limit_exceeded"
-    retryable = True
 
-
-class EncodingError(GatewayError):
+class EncodingError(GatewayError, status=500, code="encoding_error"):
     """An encoder or a filter failed on sound audio."""
 
-    status = 500
-    code = "encoding_error"
 
-
-class UpstreamError(GatewayError):
+class UpstreamError(GatewayError, status=502, code="upstream_error", retryable=True):
     """The upstream failed; `retryable` says whether another attempt makes sense."""
 
-    status = 502
-    code = "upstream_error"
-    retryable = True
 
-
-class UpstreamProtocolError(UpstreamError):
+class UpstreamProtocolError(UpstreamError, code="upstream_protocol_error"):
     """The upstream answered with something else than speech: error text, no audio, a status."""
-
-    code = "upstream_protocol_error"
 
 
 class UpstreamRouteUnknown(UpstreamProtocolError):
@@ -248,7 +179,7 @@ class UpstreamBusy(UpstreamProtocolError):
     """The upstream answered 408, 429, 502, 503 or 504: what it was asked stays open."""
 
 
-class UpstreamRejected(UpstreamProtocolError):
+class UpstreamRejected(UpstreamProtocolError, code="upstream_rejected", retryable=False):
     """The upstream refused this very request (4xx): no other attempt can do better.
 
     Args:
@@ -256,41 +187,25 @@ class UpstreamRejected(UpstreamProtocolError):
         sentence: The upstream's own words, for the log alone: they may echo the input.
     """
 
-    code = "upstream_rejected"
-    retryable = False
-
     def __init__(self, message: str, sentence: str = "") -> None:
         super().__init__(message)
         self.sentence = sentence
 
 
-class UpstreamUnreachable(UpstreamError):
+class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
     """Connection refused, or reset without an answer: the only failures that eject an upstream."""
 
-    code = "upstream_unreachable"
 
-
-class UpstreamTimeout(UpstreamError):
+class UpstreamTimeout(UpstreamError, status=504, code="upstream_timeout"):
     """The upstream did not connect, start or go on in time."""
 
-    status = 504
-    code = "upstream_timeout"
 
-
-class NoHealthyUpstream(GatewayError):
+class NoHealthyUpstream(GatewayError, status=503, code="no_healthy_upstream", retryable=True):
     """No upstream has produced audio yet, or none is left."""
 
-    status = 503
-    code = "no_healthy_upstream"
-    retryable = True
 
-
-class ShuttingDown(GatewayError):
+class ShuttingDown(GatewayError, status=503, code="shutting_down", retryable=True):
     """This gateway is about to end; another one, or the next one, can do it."""
-
-    status = 503
-    code = "shutting_down"
-    retryable = True
 
     def __init__(self) -> None:
         super().__init__("The gateway is shutting down; try again.", retry_after_seconds=1.0)

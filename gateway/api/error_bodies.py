@@ -38,10 +38,8 @@ _TRAVISVN_TYPES = {
 }
 
 
-class UnprocessableRequest(InvalidRequest):
+class UnprocessableRequest(InvalidRequest, status=422):
     """A field is out of range: 422 with FastAPI's list of details."""
-
-    status = 422
 
     def __init__(self, details: list[dict[str, Any]]) -> None:
         super().__init__("The request is not valid.")

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_BYTES_PER_SECOND
 from gateway.errors import (
@@ -64,8 +64,9 @@ CREATE TABLE IF NOT EXISTS segments (
   tries INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (job, number)
 ) WITHOUT ROWID;
 """
+_ACTIVE = json.dumps(sorted(ACTIVE))
 _JOBS = (
-    "SELECT id, owner, state, fields, substr(text, 1, :preview) AS preview, "
+    f"SELECT id, owner, state, fields, substr(text, 1, {PREVIEW_CHARACTERS}) AS preview, "  # noqa: S608
     "length(text) AS text_characters, notes, created, updated, started, ended, "
     "error, segments, (SELECT count(file) FROM segments WHERE job = jobs.id) AS segments_made, "
     "likely_seconds, made_seconds, stored_bytes, stored_name, chapters, "
@@ -127,29 +128,32 @@ class Store:
         return self._folder / job_id
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One change, whole or not at all.
+    def _transaction(self) -> Iterator[None]:
+        """Several statements, all or none.
 
         Raises:
             JobStoreBusy: Another process has held the database for long.
             JobStoreFull: The disk is full.
         """
         try:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
         except sqlite3.OperationalError as error:
             raise _translated(error) from error
 
-    def _rows(self, query: str, **values: Any) -> list[sqlite3.Row]:
+    def _run(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """Run one statement, and return its rows; the errors are those of `_transaction`."""
         try:
-            return self._database.execute(query, values).fetchall()
+            return self._database.execute(statement, values).fetchall()
         except sqlite3.OperationalError as error:
             raise _translated(error) from error
+
+    def _one(self, query: str, job_id: str) -> sqlite3.Row:
+        rows = self._run(f"{query} WHERE id = ?", (job_id,))
+        if not rows:
+            raise JobNotFound("There is no such job.")
+        return rows[0]
 
     # What clients ask for
 
@@ -170,14 +174,14 @@ class Store:
                 f"The jobs' audio may take {self._most_bytes} bytes; this text would probably take "
                 f"{needed} more than there is. Delete jobs, or raise GATEWAY_JOBS_MAX_BYTES."
             )
-        job_id, now = uuid.uuid4().hex, time.time()
+        job_id = uuid.uuid4().hex
         folder = self.folder_of(job_id)
         try:
             folder.mkdir(mode=0o700)
             for number, reference in enumerate(new.request.references):
                 (folder / f"reference-{number}.wav").write_bytes(reference.wav)
-            with self._transaction() as database:
-                self._insert(database, job_id, now, new)
+            with self._transaction():
+                self._insert(job_id, new)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
@@ -185,20 +189,27 @@ class Store:
             raise
         return self.get(job_id)
 
-    def _insert(self, database: sqlite3.Connection, job_id: str, now: float, new: NewJob) -> None:
-        database.execute(
-            "INSERT INTO jobs (id, owner, state, fields, text, notes, created, updated, segments, "
-            "likely_seconds, chapters, paragraph_pause_seconds, chapter_pause_seconds) VALUES "
-            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(job_id, new.owner, State.PENDING, json.dumps(request_fields(new.request))),
-                *(new.request.text.written, json.dumps(asdict(new.notes)), now, now),
-                *(len(new.segments), new.likely_seconds),
-                json.dumps([asdict(chapter) for chapter in new.chapters]),
-                *(new.paragraph_pause_seconds, new.chapter_pause_seconds),
-            ),
-        )
-        database.executemany(
+    def _insert(self, job_id: str, new: NewJob) -> None:
+        now = time.time()
+        row = {
+            "id": job_id,
+            "owner": new.owner,
+            "state": State.PENDING,
+            "fields": json.dumps(request_fields(new.request)),
+            "text": new.request.text.written,
+            "notes": json.dumps(asdict(new.notes)),
+            "created": now,
+            "updated": now,
+            "segments": len(new.segments),
+            "likely_seconds": new.likely_seconds,
+            "chapters": json.dumps([asdict(chapter) for chapter in new.chapters]),
+            "paragraph_pause_seconds": new.paragraph_pause_seconds,
+            "chapter_pause_seconds": new.chapter_pause_seconds,
+        }
+        places = ", ".join("?" * len(row))
+        insert = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({places})"  # noqa: S608  (constants)
+        self._run(insert, tuple(row.values()))
+        self._database.executemany(
             "INSERT INTO segments (job, number, text, before) VALUES (?, ?, ?, ?)",
             [(job_id, each.number, each.text, each.before) for each in new.segments],
         )
@@ -209,32 +220,28 @@ class Store:
         Raises:
             JobNotFound: There is none of this id.
         """
-        rows = self._rows(f"{_JOBS} WHERE id = :id", id=job_id, preview=PREVIEW_CHARACTERS)
-        if not rows:
-            raise JobNotFound("There is no such job.")
-        return _job(rows[0])
+        return _job(self._one(_JOBS, job_id))
 
     def jobs(self, among: frozenset[State] = ALL) -> list[Job]:
         """The jobs in some states, the newest first."""
-        rows = self._rows(
-            f"{_JOBS} WHERE state IN (SELECT value FROM json_each(:among)) "  # noqa: S608  (constants)
+        rows = self._run(
+            f"{_JOBS} WHERE state IN (SELECT value FROM json_each(?)) "  # noqa: S608  (constants)
             "ORDER BY created DESC, id",
-            preview=PREVIEW_CHARACTERS,
-            among=json.dumps(sorted(among)),
+            (json.dumps(sorted(among)),),
         )
         return [_job(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state that any is in."""
-        rows = self._rows("SELECT state, count(*) AS jobs FROM jobs GROUP BY state")
+        rows = self._run("SELECT state, count(*) AS jobs FROM jobs GROUP BY state")
         return {row["state"]: row["jobs"] for row in rows}
 
     def search(self, text: str) -> set[str]:
         """Ids of the jobs whose text or name contains a text, in any letter case."""
-        rows = self._rows(
-            "SELECT id FROM jobs WHERE instr(lower(text), lower(:text)) OR "
-            "instr(lower(coalesce(json_extract(notes, '$.display_name'), '')), lower(:text))",
-            text=text,
+        rows = self._run(
+            "SELECT id FROM jobs WHERE instr(lower(text), lower(?1)) OR "
+            "instr(lower(coalesce(json_extract(notes, '$.display_name'), '')), lower(?1))",
+            (text,),
         )
         return {row["id"] for row in rows}
 
@@ -245,21 +252,19 @@ class Store:
             JobNotFound: There is none of this id.
             OSError: A reference's file is gone.
         """
-        rows = self._rows("SELECT fields, text FROM jobs WHERE id = :id", id=job_id)
-        if not rows:
-            raise JobNotFound("There is no such job.")
-        fields = json.loads(rows[0]["fields"])
+        row = self._one("SELECT fields, text FROM jobs", job_id)
+        fields = json.loads(row["fields"])
         folder = self.folder_of(job_id)
         count = len(fields["transcripts"])
         wavs = [(folder / f"reference-{number}.wav").read_bytes() for number in range(count)]
-        return request_of(fields, rows[0]["text"], wavs)
+        return request_of(fields, row["text"], wavs)
 
     def segments(self, job_id: str) -> list[SegmentRecord]:
         """A job's segments, in order."""
-        rows = self._rows(
-            "SELECT number, text, before, file, samples, tries FROM segments WHERE job = :id "
+        rows = self._run(
+            "SELECT number, text, before, file, samples, tries FROM segments WHERE job = ? "
             "ORDER BY number",
-            id=job_id,
+            (job_id,),
         )
         return [
             SegmentRecord(**{**row, "before": Boundary(row["before"])}) for row in map(dict, rows)
@@ -267,11 +272,10 @@ class Store:
 
     def annotate(self, job_id: str, notes: Notes) -> None:
         """Replace a client's notes."""
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE jobs SET notes = ?, version = version + 1 WHERE id = ?",
-                (json.dumps(asdict(notes)), job_id),
-            )
+        self._run(
+            "UPDATE jobs SET notes = ?, version = version + 1 WHERE id = ?",
+            (json.dumps(asdict(notes)), job_id),
+        )
 
     def enter(self, job_id: str, state: State, among: frozenset[State]) -> Job:
         """Put a job into another state; its holder loses it.
@@ -286,12 +290,12 @@ class Store:
             WrongJobState: It is in another state.
         """
         now = time.time()
-        with self._transaction() as database:
-            changed = database.execute(
-                "UPDATE jobs SET state = ?, updated = ?, ended = ?, error = NULL, holder = NULL, "
-                "version = version + 1 WHERE id = ? AND state IN (SELECT value FROM json_each(?))",
-                (state, now, now if state in FINAL else None, job_id, json.dumps(sorted(among))),
-            ).rowcount
+        changed = self._run(
+            "UPDATE jobs SET state = ?, updated = ?, ended = ?, error = NULL, holder = NULL, "
+            "version = version + 1 WHERE id = ? AND state IN (SELECT value FROM json_each(?)) "
+            "RETURNING id",
+            (state, now, now if state in FINAL else None, job_id, json.dumps(sorted(among))),
+        )
         job = self.get(job_id)
         if not changed:
             raise WrongJobState(f"The job is {job.state}.")
@@ -299,13 +303,12 @@ class Store:
 
     def delete(self, job_id: str) -> None:
         """Forget a job and its files; one that is not there is forgotten already."""
-        with self._transaction() as database:
-            database.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        self._run("DELETE FROM jobs WHERE id = ?", (job_id,))
         shutil.rmtree(self.folder_of(job_id), ignore_errors=True)
 
     def used_bytes(self) -> int:
         """What the jobs' audio takes, and what those that are not over will probably take."""
-        rows = self._rows(
+        rows = self._run(
             "SELECT coalesce(sum(stored_bytes), 0) + 2 * coalesce((SELECT sum(samples) FROM "
             "segments), 0) AS used FROM jobs"
         )
@@ -322,32 +325,22 @@ class Store:
         A holder counts its heartbeats in the row. Who sees the same holder and the same count for
         long, by its own monotonic clock, takes the job over; clocks are never compared.
         """
-        now = time.time()
-        with self._transaction() as database:
-            return bool(
-                database.execute(
-                    "UPDATE jobs SET holder = ?, beat = beat + 1, state = ?, updated = ?, started "
-                    "= coalesce(started, ?), version = version + 1 WHERE id = ? AND holder IS ? "
-                    "AND beat = ? AND state IN (?, ?)",
-                    (
-                        *(holder, State.PROCESSING, now, now, job.id, job.holder, job.beat),
-                        *sorted(ACTIVE),
-                    ),
-                ).rowcount
-            )
+        taken = self._run(
+            "UPDATE jobs SET holder = ?, beat = beat + 1, state = ?, updated = ?3, started = "
+            "coalesce(started, ?3), version = version + 1 WHERE id = ? AND holder IS ? AND "
+            "beat = ? AND state IN (SELECT value FROM json_each(?)) RETURNING id",
+            (holder, State.PROCESSING, time.time(), job.id, job.holder, job.beat, _ACTIVE),
+        )
+        return bool(taken)
 
     def beat(self, holder: str) -> set[str]:
         """Count a heartbeat in every job of a holder; the ids of these jobs."""
-        with self._transaction() as database:
-            rows = database.execute(
-                "UPDATE jobs SET beat = beat + 1 WHERE holder = ? RETURNING id", (holder,)
-            ).fetchall()
+        rows = self._run("UPDATE jobs SET beat = beat + 1 WHERE holder = ? RETURNING id", (holder,))
         return {row["id"] for row in rows}
 
     def release(self, holder: str) -> None:
         """Give up all jobs of a holder: another process may go on with them at once."""
-        with self._transaction() as database:
-            database.execute("UPDATE jobs SET holder = NULL WHERE holder = ?", (holder,))
+        self._run("UPDATE jobs SET holder = NULL WHERE holder = ?", (holder,))
 
     def keep_segment(
         self, job_id: str, holder: str, number: int, pcm: bytes, *, seconds: float
@@ -365,15 +358,15 @@ class Store:
         path = self.folder_of(job_id) / name
         try:
             write_file(path, pcm)
-            with self._transaction() as database:
-                _require_holder(database, job_id, holder)
-                database.execute(
+            with self._transaction():
+                self._require_holder(job_id, holder)
+                self._run(
                     "UPDATE segments SET file = ?, samples = ? WHERE job = ? AND number = ?",
                     (name, len(pcm) // BYTES_PER_SAMPLE, job_id, number),
                 )
-                database.execute(
-                    "UPDATE jobs SET made_seconds = made_seconds + ?, updated = ?, version = "
-                    "version + 1 WHERE id = ?",
+                self._run(
+                    "UPDATE jobs SET made_seconds = made_seconds + ?, updated = ?, "
+                    "version = version + 1 WHERE id = ?",
                     (seconds, time.time(), job_id),
                 )
         except BaseException as error:
@@ -389,9 +382,9 @@ class Store:
         Raises:
             LeaseLost: The job is another's now.
         """
-        with self._transaction() as database:
-            _require_holder(database, job_id, holder)
-            database.execute(
+        with self._transaction():
+            self._require_holder(job_id, holder)
+            self._run(
                 "UPDATE segments SET tries = tries + 1 WHERE job = ? AND number = ?",
                 (job_id, number),
             )
@@ -410,41 +403,41 @@ class Store:
         Raises:
             LeaseLost: The job is another's now.
         """
-        now = time.time()
-        with self._transaction() as database:
-            _require_holder(database, job_id, holder)
-            database.execute(
-                "UPDATE jobs SET state = ?, updated = ?, ended = ?, holder = NULL, stored_bytes = "
-                "?, stored_name = ?, made_seconds = ?, chapters = ?, version = version + 1 WHERE "
-                "id = ?",
-                (
-                    *(State.COMPLETED, now, now, stored.stat().st_size, stored.name, seconds),
-                    *(json.dumps([asdict(chapter) for chapter in chapters]), job_id),
-                ),
+        size, told = stored.stat().st_size, json.dumps([asdict(chapter) for chapter in chapters])
+        with self._transaction():
+            self._require_holder(job_id, holder)
+            self._run(
+                "UPDATE jobs SET state = ?, updated = ?2, ended = ?2, holder = NULL, stored_bytes "
+                "= ?, stored_name = ?, made_seconds = ?, chapters = ?, version = version + 1 "
+                "WHERE id = ?",
+                (State.COMPLETED, time.time(), size, stored.name, seconds, told, job_id),
             )
+
+    def _require_holder(self, job_id: str, holder: str) -> None:
+        held = self._run("SELECT 1 FROM jobs WHERE id = ? AND holder = ?", (job_id, holder))
+        if not held:
+            raise LeaseLost
 
     def fail(self, job_id: str, message: str, *, holder: str | None = None) -> None:
         """End a job with the reason, unless another process works on it by now."""
-        now = time.time()
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE jobs SET state = ?, error = ?, updated = ?, ended = ?, holder = NULL, "
-                "version = version + 1 WHERE id = ? AND holder IS ?",
-                (State.FAILED, message, now, now, job_id, holder),
-            )
+        self._run(
+            "UPDATE jobs SET state = ?, error = ?, updated = ?3, ended = ?3, holder = NULL, "
+            "version = version + 1 WHERE id = ? AND holder IS ?",
+            (State.FAILED, message, time.time(), job_id, holder),
+        )
 
     def forget_segments(self, job_id: str, numbers: Sequence[int]) -> None:
         """Make segments again whose files are gone, and the audio that was made of them."""
-        with self._transaction() as database:
-            for number in numbers:
-                database.execute(
-                    "UPDATE segments SET file = NULL, samples = 0 WHERE job = ? AND number = ?",
-                    (job_id, number),
-                )
-            database.execute(
+        with self._transaction():
+            self._run(
+                "UPDATE segments SET file = NULL, samples = 0 "
+                "WHERE job = ? AND number IN (SELECT value FROM json_each(?))",
+                (job_id, json.dumps(numbers)),
+            )
+            self._run(
                 "UPDATE jobs SET stored_bytes = 0, stored_name = NULL, made_seconds = (SELECT "
-                "coalesce(sum(samples), 0) / 24000.0 FROM segments WHERE job = jobs.id), version "
-                "= version + 1 WHERE id = ?",
+                "coalesce(sum(samples), 0) / 24000.0 FROM segments WHERE job = jobs.id), "
+                "version = version + 1 WHERE id = ?",
                 (job_id,),
             )
 
@@ -490,12 +483,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _require_holder(database: sqlite3.Connection, job_id: str, holder: str) -> None:
-    row = database.execute("SELECT holder FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    if row is None or row["holder"] != holder:
-        raise LeaseLost
 
 
 def _translated(error: sqlite3.OperationalError) -> GatewayError:

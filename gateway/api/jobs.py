@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -13,14 +12,15 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from gateway.access.policy import JOBS
-from gateway.api.endpoint import STREAM_HEADERS, BodyReader
+from gateway.api.endpoint import BodyReader
 from gateway.api.error_bodies import OPENAI
+from gateway.api.events import event, event_stream
 from gateway.api.field_rules import LenientFields
 from gateway.api.multipart import (
-    Form,
+    FormFile,
+    file_of,
     form_bodies,
-    is_form,
-    parse_form,
+    parse_fields_and_files,
     require_json_or_form,
 )
 from gateway.api.openai import OpenAISurface
@@ -30,7 +30,6 @@ from gateway.api.schemas import (
     ResponseFormat,
     SpeechBody,
     parse_fields,
-    parse_json,
     read_query,
 )
 from gateway.audio.encoders import ENCODERS
@@ -44,6 +43,7 @@ from gateway.text.boundary import Boundary
 BASE = "/v1/audio/jobs"
 LISTED, MOST_LISTED = 20, 100
 TEXT_FILE = "file"  # the part of a form that holds a text file instead of `input`
+Action = Callable[[Jobs, Job], Awaitable[Job]]
 PING_EVERY = 15  # looks, about seconds: proxies close a stream that is silent for long
 
 
@@ -97,14 +97,14 @@ class JobsSurface:
         """What this surface answers."""
         one = f"{BASE}/{{job_id}}"
         show = partial(Route, "GET", surface=OPENAI, group=JOBS)
-        change = partial(Route, "POST", surface=OPENAI, group=JOBS)
+        bodies = form_bodies(JobBody, TEXT_FILE)
+
+        def steer(path: str, action: Action, summary: str) -> Route:
+            endpoint = partial(self.steer, action)
+            return Route("POST", path, endpoint, OPENAI, JOBS, summary)
+
         return [
-            change(
-                BASE,
-                self.submit,
-                summary="Begin a job",
-                bodies=form_bodies(JobBody, TEXT_FILE),
-            ),
+            Route("POST", BASE, self.submit, OPENAI, JOBS, "Begin a job", bodies=bodies),
             show(BASE, self.list_jobs, summary="List the jobs", query=JobsQuery),
             show(one, self.show, summary="Show a job"),
             Route("DELETE", one, self.delete, OPENAI, JOBS, "Delete a job and its audio"),
@@ -116,10 +116,10 @@ class JobsSurface:
                 query=DownloadQuery,
                 produces=AUDIO_TYPES,
             ),
-            change(f"{one}/pause", self.pause, summary="Pause a job; what it made stays"),
-            change(f"{one}/resume", self.resume, summary="Go on with a paused job"),
-            change(f"{one}/cancel", self.cancel, summary="End a job"),
-            change(f"{one}/retry", self.retry, summary="Go on with a job that failed"),
+            steer(f"{one}/pause", Jobs.pause, "Pause a job; what it made stays"),
+            steer(f"{one}/resume", Jobs.resume, "Go on with a paused job"),
+            steer(f"{one}/cancel", Jobs.cancel, "End a job"),
+            steer(f"{one}/retry", Jobs.retry, "Go on with a job that failed"),
         ]
 
     async def submit(self, request: Request) -> Response:
@@ -167,21 +167,9 @@ class JobsSurface:
         await self.jobs.delete(job)
         return JSONResponse({"id": job.id, "object": "audio.job.deleted", "deleted": True})
 
-    async def pause(self, request: Request) -> Response:
-        """`POST /{id}/pause`: what it made stays."""
-        return JSONResponse(self._shown(await self.jobs.pause(await self._job(request))))
-
-    async def resume(self, request: Request) -> Response:
-        """`POST /{id}/resume`: go on with a paused job."""
-        return JSONResponse(self._shown(await self.jobs.resume(await self._job(request))))
-
-    async def cancel(self, request: Request) -> Response:
-        """`POST /{id}/cancel`: end it; retry can still go on with what it made."""
-        return JSONResponse(self._shown(await self.jobs.cancel(await self._job(request))))
-
-    async def retry(self, request: Request) -> Response:
-        """`POST /{id}/retry`: go on with a failed or cancelled job where it ended."""
-        return JSONResponse(self._shown(await self.jobs.retry(await self._job(request))))
+    async def steer(self, action: Action, request: Request) -> Response:
+        """`POST /{id}/pause`, `…/resume`, `…/cancel` and `…/retry`: see `Jobs`."""
+        return JSONResponse(self._shown(await action(self.jobs, await self._job(request))))
 
     async def download(self, request: Request) -> Response:
         """`GET /{id}/download`: the file, or ranges of it; 409 before the job is complete.
@@ -200,11 +188,7 @@ class JobsSurface:
 
     async def events(self, request: Request) -> Response:
         """`GET /{id}/events`: server-sent events `progress` until one names the job's end."""
-        return StreamingResponse(
-            self._events(await self._job(request)),
-            media_type="text/event-stream",
-            headers=STREAM_HEADERS,
-        )
+        return event_stream(self._events(await self._job(request)))
 
     async def _events(self, job: Job) -> AsyncIterator[bytes]:
         version, silent = -1, 0
@@ -214,12 +198,12 @@ class JobsSurface:
                 if seen.version != version or seen.state in FINAL:
                     version, silent = seen.version, 0
                     name = seen.state if seen.state in FINAL else "progress"
-                    yield f"event: {name}\ndata: {json.dumps(self._shown(seen))}\n\n".encode()
+                    yield event(name, self._shown(seen))
                 elif silent >= PING_EVERY:
                     silent = 0
                     yield b": the job goes on\n\n"
         except JobNotFound:
-            yield b"event: deleted\ndata: {}\n\n"
+            yield event("deleted", {})
 
     def _shown(self, job: Job) -> dict[str, Any]:
         """The JSON of a job; times are Unix seconds."""
@@ -252,22 +236,17 @@ class JobsSurface:
         }
 
 
-async def _read(body: bytes, request: Request) -> tuple[JobBody, Form]:
-    """The fields of a request, and the form that holds its voice samples.
+async def _read(body: bytes, request: Request) -> tuple[JobBody, Sequence[FormFile]]:
+    """The fields of a request, and the files that are its voice samples.
 
     Raises:
         InvalidRequest: It cannot be read, or a field is wrong.
     """
-    form = Form({}, ())
-    if not is_form(request.scope):
-        return parse_fields(JobBody, parse_json(body)), form
-    form = await parse_form(body, request.scope)
-    texts = [data for name, data in form.files if name == TEXT_FILE]
-    given = dict(form.fields)
-    if texts:
+    fields, files = await parse_fields_and_files(body, request.scope)
+    if text := file_of(files, TEXT_FILE):
         try:
-            given["input"] = texts[0].decode("utf-8-sig")
+            fields["input"] = text.data.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise InvalidRequest("The text file is not UTF-8.", param=TEXT_FILE) from None
-    samples = tuple(each for each in form.files if each[0] != TEXT_FILE)
-    return parse_fields(JobBody, given), Form({}, samples)
+    samples = [file for file in files if file.field != TEXT_FILE]
+    return parse_fields(JobBody, fields), samples

@@ -16,7 +16,6 @@ from starlette.types import Scope
 from gateway.api.endpoint import Spoken
 from gateway.api.error_bodies import TRAVISVN
 from gateway.api.field_rules import is_unset
-from gateway.api.multipart import Form
 
 logger = logging.getLogger("gateway.api")
 
@@ -45,10 +44,10 @@ class AsChatterbox:
     """Reads such requests as travisvn's server would, and says so: once in the log.
 
     Args:
-        parse: Reads fields and files in that server's way.
+        parse: Reads fields in that server's way.
     """
 
-    def __init__(self, parse: Callable[[Any, Form], Awaitable[Spoken]]) -> None:
+    def __init__(self, parse: Callable[[Any], Awaitable[Spoken]]) -> None:
         self._parse = parse
         self._told = False
 
@@ -65,5 +64,5 @@ class AsChatterbox:
                 "requests without a model are answered as Chatterbox; "
                 "GATEWAY_MODELLESS=openai answers them as OpenAI"
             )
-        spoken = await self._parse(value, Form({}, ()))
+        spoken = await self._parse(value)
         return replace(spoken, headers={**spoken.headers, ANSWERED_AS: TRAVISVN.name})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
 from starlette.types import Scope
 
-from gateway.api.endpoint import JSON_TYPES, media_type
+from gateway.api.endpoint import JSON_TYPES, BodyReader, media_type
 from gateway.api.routes import JSON, REFERENCE, BodySchema
 from gateway.api.schemas import parse_json
 from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedContentType
@@ -28,18 +29,36 @@ JSON_FIELDS = ("voice", "voices", "references")  # may hold JSON in a form
 
 
 @dataclass(frozen=True, slots=True)
+class FormFile:
+    """A file of a form.
+
+    Attributes:
+        field: The field's name.
+        data: Its bytes.
+        name: What the file is called; as hostile as the rest.
+    """
+
+    field: str
+    data: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Form:
     """A form's content.
 
     Attributes:
         fields: Text fields by name, JSON where they hold it.
-        files: (field name, bytes) in order.
-        filenames: What the files are called, in the same order; as hostile as the rest.
+        files: In order.
     """
 
     fields: dict[str, Any]
-    files: tuple[tuple[str, bytes], ...]
-    filenames: tuple[str, ...] = ()
+    files: tuple[FormFile, ...] = ()
+
+
+def file_of(files: Sequence[FormFile], field: str) -> FormFile | None:
+    """The first file in a field of a form."""
+    return next((file for file in files if file.field == field), None)
 
 
 _TRUTH = {  # what pydantic takes for a truth value in a text
@@ -126,7 +145,7 @@ async def parse_form(body: bytes, scope: Scope) -> Form:
             pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
         except ValueError:
             raise InvalidRequest("The request's body is not a form.") from None
-        return Form({name: _value(name, text) for name, text in pairs}, ())
+        return Form({name: _value(name, text) for name, text in pairs})
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -143,17 +162,43 @@ async def parse_form(body: bytes, scope: Scope) -> Form:
     except (MultiPartException, KeyError, ValueError):
         raise InvalidRequest("The request's body is not a multipart form.") from None
     fields: dict[str, Any] = {}
-    files, filenames = [], []
+    files = []
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                files.append((name, await value.read()))
-                filenames.append(value.filename or "")
+                files.append(FormFile(name, await value.read(), value.filename or ""))
             else:
                 fields[name] = _value(name, value)
     finally:
         await form.close()
-    return Form(fields, tuple(files), tuple(filenames))
+    return Form(fields, tuple(files))
+
+
+async def parse_fields_and_files(body: bytes, scope: Scope) -> tuple[Any, tuple[FormFile, ...]]:
+    """The fields of a body that is JSON or a form, and the form's files.
+
+    Raises:
+        GatewayError: It cannot be read.
+    """
+    if not is_form(scope):
+        return parse_json(body), ()
+    form = await parse_form(body, scope)
+    return form.fields, form.files
+
+
+async def read_upload(bodies: BodyReader, request: Request, limit_bytes: int) -> Form:
+    """Read a form that brings files.
+
+    Raises:
+        UnsupportedContentType: It is something else.
+        GatewayError: It cannot be read.
+    """
+    if media_type(request.scope) != MULTIPART:
+        raise UnsupportedContentType(
+            f"The request's content type must be {MULTIPART}.", param="content-type"
+        )
+    body = await bodies.read(request.scope, request.receive, limit_bytes)
+    return await parse_form(body, request.scope)
 
 
 def _value(name: str, text: str) -> Any:

@@ -22,14 +22,13 @@ from gateway.api.error_bodies import OPENAI, openai_error
 from gateway.api.modelless import Modelless, is_modelless
 from gateway.api.models import CHATTERBOX, list_models_of, model_names, model_of, resolve_model
 from gateway.api.multipart import (
-    Form,
+    FormFile,
     form_bodies,
-    is_form,
-    parse_form,
+    parse_fields_and_files,
     require_json_or_form,
 )
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
-from gateway.api.schemas import SpeechBody, VoiceId, parse_fields, parse_json
+from gateway.api.schemas import SpeechBody, VoiceId, parse_fields
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.speech.encoded_stream import EncodedStream
@@ -118,20 +117,19 @@ class OpenAISurface(SpeechSurface):
         Raises:
             InvalidRequest, ModelNotFound, VoiceNotFound, NoHealthyUpstream.
         """
-        form = await parse_form(body, scope) if is_form(scope) else None
-        value = form.fields if form else parse_json(body)
-        if self.modelless is not None and not (form and form.files) and is_modelless(value):
+        value, files = await parse_fields_and_files(body, scope)
+        if self.modelless is not None and not files and is_modelless(value):
             return await self.modelless(value, scope)
         fields = parse_fields(SpeechBody, value)
         whole = fields.stream is False and fields.stream_format == "audio"
-        speech = await self.understand(fields, form, buffered=whole)
+        speech = await self.understand(fields, files, buffered=whole)
         framing = EventFraming(fields.input) if fields.stream_format == "sse" else None
         return Spoken(speech, headers={}, wrap=framing)
 
     async def understand(
         self,
         fields: SpeechBody,
-        form: Form | None,
+        files: Sequence[FormFile] = (),
         most_characters: int | None = None,
         *,
         buffered: bool = False,
@@ -140,7 +138,7 @@ class OpenAISurface(SpeechSurface):
 
         Args:
             fields: Of the body.
-            form: Its voice samples are the request's; None where it is JSON.
+            files: Of a form: the request's voice samples.
             most_characters: Another bound of the text than that of a request.
             buffered: The answer is sent when it is whole.
 
@@ -175,14 +173,13 @@ class OpenAISurface(SpeechSurface):
             ),
             model=model,
         )
-        files = form.files if form else ()
         return self.service.prepare(await self._cast(fields, request, files, expression.scene))
 
     async def _cast(
         self,
         fields: SpeechBody,
         request: SpeechRequest,
-        files: tuple[tuple[str, bytes], ...],
+        files: Sequence[FormFile],
         scene: str | None,
     ) -> SpeechRequest:
         """The request with its voices."""
@@ -201,9 +198,7 @@ class OpenAISurface(SpeechSurface):
             instructions=fields.instructions or scene,
         )
 
-    def _samples(
-        self, fields: SpeechBody, files: tuple[tuple[str, bytes], ...]
-    ) -> tuple[Reference, ...]:
+    def _samples(self, fields: SpeechBody, files: Sequence[FormFile]) -> tuple[Reference, ...]:
         """The voice samples of a request; runs in a thread."""
         limit = self.bodies.most_bytes
         found = [
@@ -221,8 +216,10 @@ class OpenAISurface(SpeechSurface):
             )
         # The first file is what `reference_text` speaks of, when no other sample came with it.
         found += [
-            reference_of(data, "" if number or found else fields.reference_text, param=name)
-            for number, (name, data) in enumerate(files)
+            reference_of(
+                file.data, "" if number or found else fields.reference_text, param=file.field
+            )
+            for number, file in enumerate(files)
         ]
         return tuple(found)
 

@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import VOICE_CHANGES, VOICES
-from gateway.api.endpoint import BodyReader, media_type
+from gateway.api.endpoint import BodyReader
 from gateway.api.error_bodies import OPENAI
 from gateway.api.field_rules import LenientFields
-from gateway.api.multipart import MULTIPART, Form, parse_form
+from gateway.api.multipart import MULTIPART, Form, file_of, read_upload
 from gateway.api.routes import Route
 from gateway.api.schemas import read_query
-from gateway.errors import InvalidRequest, UnsupportedContentType
+from gateway.errors import InvalidRequest
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.library import VoiceLibrary
@@ -137,23 +137,18 @@ class CustomVoices:
             InvalidRequest, RequestTooLarge, VoiceExists, QueueFull,
                 LibraryUnusable.
         """
-        if media_type(request.scope) != MULTIPART:
-            raise UnsupportedContentType(
-                f"The request's content type must be {MULTIPART}.", param="content-type"
-            )
-        limit = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
-        body = await self.bodies.read(request.scope, request.receive, limit)
-        form = await parse_form(body, request.scope)
+        limit_bytes = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
+        form = await read_upload(self.bodies, request, limit_bytes)
         if form.fields.get("type", SAMPLE) != SAMPLE:
             raise InvalidRequest("Voices are made from an audio_sample only.", param="type")
-        sample = next((data for name, data in form.files if name == SAMPLE), None)
+        sample = file_of(form.files, SAMPLE)
         if sample is None:
             raise InvalidRequest(f"Missing required parameter: '{SAMPLE}' (a file).", param=SAMPLE)
         transcript = _text(form, "transcript") or _text(form, "ref_text")
         voice = await self.catalogue.change(
             VoiceLibrary.add,
             _text(form, "name") or "",
-            sample,
+            sample.data,
             transcript=transcript,
             language=_text(form, "language") or "en",
             consent=_text(form, "consent"),

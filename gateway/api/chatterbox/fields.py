@@ -15,7 +15,7 @@ from gateway.api.error_bodies import UnprocessableRequest
 from gateway.api.multipart import (
     MULTIPART,
     URLENCODED,
-    Form,
+    FormFile,
     is_form,
     parse_form,
 )
@@ -35,7 +35,7 @@ def require_fields(scope: Scope) -> None:
         raise UnprocessableRequest([{"type": "dict_type", "loc": ["body"], "msg": message}])
 
 
-async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, Form]:
+async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, tuple[FormFile, ...]]:
     """A body's fields, and its files where it is a form.
 
     Raises:
@@ -44,9 +44,9 @@ async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, Form]:
     """
     if is_form(scope):
         form = await parse_form(body, scope)
-        return form.fields, form
+        return form.fields, form.files
     try:
-        return parse_json(body), Form({}, ())
+        return parse_json(body), ()
     except InvalidRequest as error:
         detail = {"type": "json_invalid", "loc": ["body"], "msg": error.message}
         raise UnprocessableRequest([detail]) from None
@@ -59,16 +59,16 @@ def wrong(where: str, name: str, message: str) -> UnprocessableRequest:
 
 async def read_form(
     bodies: BodyReader, request: Request, model: type[Model], limit_bytes: int
-) -> tuple[Model, Form]:
-    """Read and check a request's form (or JSON).
+) -> tuple[Model, tuple[FormFile, ...]]:
+    """Read and check a request's form (or JSON), and its files.
 
     Raises:
         GatewayError: It cannot be read, or a field is wrong.
     """
     require_fields(request.scope)
     body = await bodies.read(request.scope, request.receive, limit_bytes)
-    value, form = await parse_fields(body, request.scope)
-    return check_fields(model, value), form
+    value, files = await parse_fields(body, request.scope)
+    return check_fields(model, value), files
 
 
 def read_query(request: Request, model: type[Model]) -> Model:

@@ -15,7 +15,6 @@ from engines.simulator.waveform import expected_pcm
 from gateway.api.endpoint import Spoken
 from gateway.api.error_bodies import TRAVISVN
 from gateway.api.modelless import ANSWERED_AS, AsChatterbox, is_modelless
-from gateway.api.multipart import Form
 from tests.running import Gateway, running_gateway
 
 PATH, TEXT = "/v1/audio/speech", "Hello there, my friend."
@@ -119,8 +118,7 @@ def test_an_operator_may_settle_it_and_without_that_surface_it_is_openai(
 def test_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     """With the setting that settles it."""
 
-    async def parse(value: Any, form: Form) -> Spoken:
-        del form
+    async def parse(value: Any) -> Spoken:
         return Spoken(value, {})
 
     caplog.set_level(logging.INFO, "gateway.api")

@@ -91,10 +91,10 @@ class DevnenSpeech(SpeechSurface):
         Raises:
             GatewayError: In the shape of the server that the body is written for.
         """
-        value, form = await parse_fields(body, scope)
+        value, files = await parse_fields(body, scope)
         if isinstance(value, dict) and "input" in value and "text" not in value:
             scope["surface"] = TRAVISVN
-            return await self.travisvn.parse_fields(value, form)
+            return await self.travisvn.parse_fields(value, files)
         return await self.parse_fields(value)
 
     async def parse_fields(self, value: Any) -> Spoken:

@@ -18,9 +18,9 @@ from gateway.access.policy import SPEECH, VOICE_CHANGES, VOICES
 from gateway.api.chatterbox.devnen.tts import ENDINGS, without_ending
 from gateway.api.chatterbox.fields import wrong
 from gateway.api.chatterbox.travisvn.about import DEVICE, LANGUAGES, NEUTRAL
-from gateway.api.endpoint import BodyReader, media_type
+from gateway.api.endpoint import BodyReader
 from gateway.api.error_bodies import DEVNEN
-from gateway.api.multipart import MULTIPART, parse_form
+from gateway.api.multipart import MULTIPART, read_upload
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
 from gateway.api.routes import Route
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
@@ -144,25 +144,17 @@ class DevnenServer:
         Raises:
             GatewayError: Nothing of it can be read, or there is no library.
         """
-        if media_type(request.scope) != MULTIPART:
-            raise UnsupportedContentType(f"The request's content type must be {MULTIPART}.")
-        limit = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
-        form = await parse_form(
-            await self.bodies.read(request.scope, request.receive, limit), request.scope
-        )
-        files = [
-            (filename, data)
-            for (name, data), filename in zip(form.files, form.filenames, strict=True)
-            if name == FILES
-        ]
+        limit_bytes = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
+        form = await read_upload(self.bodies, request, limit_bytes)
+        files = [file for file in form.files if file.field == FILES]
         if not files:
             raise wrong("body", FILES, "A file is required")
         uploaded, errors = [], []
-        for filename, data in files:
+        for file in files:
             try:
-                uploaded.append(await self._add(filename, data))
+                uploaded.append(await self._add(file.name, file.data))
             except GatewayError as error:
-                shown = printable(filename) or "Unknown"
+                shown = printable(file.name) or "Unknown"
                 errors.append({"filename": shown, "error": error.message})
         return uploaded, errors
 

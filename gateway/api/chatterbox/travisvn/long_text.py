@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from gateway.access.policy import JOBS
 from gateway.api.chatterbox.fields import read_form, read_query
@@ -31,8 +29,8 @@ from gateway.api.chatterbox.travisvn.long_text_schemas import (
 )
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
-from gateway.api.endpoint import STREAM_HEADERS
-from gateway.api.multipart import Form, form_bodies
+from gateway.api.events import event, event_stream
+from gateway.api.multipart import form_bodies
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound
@@ -97,7 +95,7 @@ class TravisvnLong:
     async def create(self, request: Request) -> Response:
         """`POST …/long`."""
         body, _ = await read_form(self.speech.bodies, request, LongBody, LARGEST_BODY_BYTES)
-        understood, _ = await self.speech.understand(body, Form({}, ()))
+        understood, _ = await self.speech.understand(body)
         if (body.response_format or "").lower() not in RESPONSE_FORMATS:
             understood = replace(understood, response_format="mp3")  # a day of WAV is 4 GB
         job = await self.jobs.submit(
@@ -234,22 +232,14 @@ class TravisvnLong:
 
     async def events(self, request: Request) -> Response:
         """`GET …/{id}/sse`: `progress` until the job is `completed`, or an `error` says why not."""
-        return StreamingResponse(
-            self._events(await self._job(request)),
-            media_type="text/event-stream",
-            headers=STREAM_HEADERS,
-        )
+        return event_stream(self._events(await self._job(request)))
 
     async def _events(self, job: Job) -> AsyncIterator[bytes]:
         """A job's life as events; paused ones go on when it is resumed."""
         with suppress(JobNotFound):  # deleted: the stream ends
             async for seen in self.jobs.watch(job):
                 if seen.state not in FINAL:
-                    yield _event("progress", progress_of(seen))
+                    yield event("progress", progress_of(seen))
                 else:
                     name = "completed" if seen.state is State.COMPLETED else "error"
-                    yield _event(name, status_of(seen))
-
-
-def _event(name: str, data: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+                    yield event(name, status_of(seen))

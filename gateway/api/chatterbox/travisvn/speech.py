@@ -6,6 +6,7 @@ a header of the answer says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import TRAVISVN
-from gateway.api.multipart import MULTIPART, Form, form_bodies, form_schema
+from gateway.api.multipart import MULTIPART, FormFile, file_of, form_bodies, form_schema
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
@@ -102,10 +103,10 @@ class TravisvnSpeech(SpeechSurface):
         """
         return await self.parse_fields(*await parse_fields(body, scope))
 
-    async def parse_fields(self, value: Any, form: Form) -> Spoken:
+    async def parse_fields(self, value: Any, files: Sequence[FormFile] = ()) -> Spoken:
         """`parse`, of a body that is read already."""
         fields = check_fields(TravisvnBody, value)
-        request, headers = await self.understand(fields, form, fields.speed)
+        request, headers = await self.understand(fields, files, fields.speed)
         if fields.stream_format == "sse":
             events = PcmEvents(fields.input)
             return Spoken(self.service.prepare(_as_pcm(request)), headers, wrap=events)
@@ -119,9 +120,9 @@ class TravisvnSpeech(SpeechSurface):
         Raises:
             UnprocessableRequest, InvalidRequest, RequestTooLarge, NoHealthyUpstream.
         """
-        value, form = await parse_fields(body, scope)
+        value, files = await parse_fields(body, scope)
         fields = check_fields(TravisvnBody, value)
-        request, headers = await self.understand(fields, form, fields.speed)
+        request, headers = await self.understand(fields, files, fields.speed)
         headers = {
             **headers,
             "Content-Disposition": "attachment; filename=speech_stream.wav",
@@ -130,7 +131,10 @@ class TravisvnSpeech(SpeechSurface):
         return Spoken(self.service.prepare(_as_pcm(request)), headers, wrap=WavStream())
 
     async def understand(
-        self, fields: TravisvnFields, form: Form, speed: float | None = None
+        self,
+        fields: TravisvnFields,
+        files: Sequence[FormFile] = (),
+        speed: float | None = None,
     ) -> tuple[SpeechRequest, dict[str, str]]:
         """What to say, as one whole file, and headers of the answer.
 
@@ -139,7 +143,7 @@ class TravisvnSpeech(SpeechSurface):
         """
         text = await self.service.read_text(fields.input, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
-        samples = await self._samples(form)
+        samples = await self._samples(file_of(files, VOICE_FILE))
         response_format = (fields.response_format or "wav").lower()
         temperature = chosen_temperature(fields.temperature) or expression.temperature
         request = SpeechRequest(
@@ -164,11 +168,10 @@ class TravisvnSpeech(SpeechSurface):
                 raise
             return await cast(voice=None), {FALLBACK_HEADER: "default"}
 
-    async def _samples(self, form: Form) -> tuple[Reference, ...]:
-        file = next((data for name, data in form.files if name == VOICE_FILE), None)
+    async def _samples(self, file: FormFile | None) -> tuple[Reference, ...]:
         if file is None:
             return ()
-        prepare = partial(reference_of, file, NEUTRAL_TRANSCRIPT, param=VOICE_FILE)
+        prepare = partial(reference_of, file.data, NEUTRAL_TRANSCRIPT, param=VOICE_FILE)
         return (await self.in_thread(prepare),)
 
 

@@ -22,7 +22,7 @@ from gateway.api.chatterbox.fields import read_form, wrong
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import BodyReader
 from gateway.api.field_rules import LenientFields
-from gateway.api.multipart import MULTIPART, form_bodies, form_schema
+from gateway.api.multipart import MULTIPART, file_of, form_bodies, form_schema
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
 from gateway.api.routes import Route
 from gateway.voices.catalogue import VoiceCatalogue
@@ -166,17 +166,17 @@ class TravisvnVoices:
 
     async def upload(self, request: Request) -> Response:
         """`POST /voices`: 201, or 409 where the name is taken."""
-        fields, form = await read_form(self.bodies, request, Upload, LARGEST_UPLOAD_BYTES)
-        found = next((i for i, (name, _) in enumerate(form.files) if name == VOICE_FILE), None)
-        if found is None:
+        fields, files = await read_form(self.bodies, request, Upload, LARGEST_UPLOAD_BYTES)
+        file = file_of(files, VOICE_FILE)
+        if file is None:
             raise wrong("body", VOICE_FILE, "A file is required")
         voice = await self.catalogue.change(
             VoiceLibrary.add,
             fields.voice_name,
-            form.files[found][1],
+            file.data,
             transcript=fields.transcript,
             language=fields.language,
-            original_name=form.filenames[found],
+            original_name=file.name,
             reserved=self.catalogue.presets,
             audio_param=VOICE_FILE,
         )

@@ -24,8 +24,8 @@ from typing import Any
 import httpx
 
 from gateway import __version__
-from gateway.audio.encoders.wav import header
-from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND, ENGINE_SAMPLE_RATE_HZ
+from gateway.audio.encoders.wav import wav_file
+from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from gateway.audio.playback import Player
 
 TOKEN_BYTES = 1920
@@ -150,8 +150,7 @@ class Doctor:
     async def takes_a_reference(self) -> None:
         """A chat with a recording and its transcript streams sound."""
         recording = await self.audio("This is the voice that I would like to hear.", max_tokens=200)
-        data = header(ENGINE_SAMPLE_RATE_HZ, len(recording)) + recording
-        part = {"data": base64.b64encode(data).decode(), "format": "wav"}
+        part = {"data": base64.b64encode(wav_file(recording)).decode(), "format": "wav"}
         messages = [
             {"role": "user", "content": "This is the voice that I would like to hear."},
             {"role": "assistant", "content": [{"type": "input_audio", "input_audio": part}]},
@@ -252,7 +251,7 @@ def write_html(report: Report, samples: dict[str, bytes], path: Path) -> None:
     ]
     players = [
         f'<p>{name}<br><audio controls src="data:audio/wav;base64,'
-        f'{base64.b64encode(header(ENGINE_SAMPLE_RATE_HZ, len(pcm)) + pcm).decode()}"></audio>'
+        f'{base64.b64encode(wav_file(pcm)).decode()}"></audio>'
         for name, pcm in samples.items()
     ]
     words = f"Word errors: {report.word_errors}" if report.word_errors else ""

@@ -13,9 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
-from gateway.audio.encoders.wav import header
+from gateway.audio.encoders.wav import wav_file
 from gateway.audio.join import Joiner
-from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import GatewayError, UpstreamError
 from gateway.speech.admission import Admission
 from gateway.speech.generation import WatchedGeneration, plan_again
@@ -115,7 +114,7 @@ class SegmentAudio:
     def as_reference(self) -> Reference:
         """Its audio and text, for the prompt of a later segment."""
         pcm = b"".join(self._kept or [])
-        return Reference(header(ENGINE_SAMPLE_RATE_HZ, len(pcm)) + pcm, self.text)
+        return Reference(wav_file(pcm), self.text)
 
     async def read(self) -> bytes:
         """The next PCM; empty only at the end.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from gateway.audio.encoders.base import BitRates, Encoder
-from gateway.audio.pcm import BYTES_PER_SAMPLE
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
 
 HEADER_BYTES = 44
 UNKNOWN_SIZE = 0xFFFFFFFF
@@ -44,6 +44,11 @@ def header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
     )
 
 
+def wav_file(pcm: bytes, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> bytes:
+    """A complete file around whole samples."""
+    return header(sample_rate_hz, len(pcm)) + pcm
+
+
 class WavEncoder(Encoder):
     """Puts the header before the first samples, or before all of them when buffered."""
 
@@ -66,5 +71,5 @@ class WavEncoder(Encoder):
     def finish(self) -> bytes:
         """The whole file when buffered; a header that no sample has followed otherwise."""
         if self.buffered:
-            return header(self.sample_rate_hz, len(self._collected)) + bytes(self._collected)
+            return wav_file(bytes(self._collected), self.sample_rate_hz)
         return self._header

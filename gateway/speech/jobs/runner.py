@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from gateway.audio.encoders.wav import header
+from gateway.audio.encoders.wav import wav_file
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.transcoder import BitRates
 from gateway.errors import (
@@ -367,5 +367,5 @@ def _read_references(
             pcm = (store.folder_of(job_id) / str(segment.file)).read_bytes()
         except OSError as error:
             raise SegmentLost(f"The stored audio of segment {segment.number} is gone.") from error
-        found.append(Reference(header(ENGINE_SAMPLE_RATE_HZ, len(pcm)) + pcm, segment.text))
+        found.append(Reference(wav_file(pcm), segment.text))
     return tuple(found)

@@ -5,21 +5,19 @@ Voices of one library then start at once, are equally loud, and cost no prompt t
 
 from __future__ import annotations
 
-import io
 from typing import cast
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, FULL_SCALE, samples_in
+from gateway.audio.encoders.wav import HEADER_BYTES, wav_file
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, FULL_SCALE, as_samples, samples_in
 from gateway.errors import InvalidRequest
 from gateway.voices.samples.prepare import (
     BLOCK_SECONDS,
     PreparedReference,
     ReferenceLimits,
     prepare_reference,
-    wav_of,
 )
 
 # After trimming; a second costs the engine 25 tokens (docs/contract.md section 4).
@@ -53,8 +51,8 @@ def normalise_recording(audio: bytes, *, param: str) -> PreparedReference:
         RequestTooLarge: The file is over 10 MiB.
     """
     prepared = prepare_reference(audio, param=param, limits=UPLOAD_LIMITS)
-    samples, _ = soundfile.read(io.BytesIO(prepared.wav), dtype="float64")
-    trimmed = _levelled(_trimmed(cast("Floats", samples)))
+    samples: Floats = as_samples(prepared.wav[HEADER_BYTES:]) / FULL_SCALE
+    trimmed = _levelled(_trimmed(samples))
     seconds = trimmed.size / ENGINE_SAMPLE_RATE_HZ
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise InvalidRequest(
@@ -63,7 +61,7 @@ def normalise_recording(audio: bytes, *, param: str) -> PreparedReference:
             param=param,
         )
     pcm = np.rint(trimmed * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
-    return PreparedReference(wav_of(pcm), seconds)
+    return PreparedReference(wav_file(pcm), seconds)
 
 
 def _block_levels(samples: Floats) -> Floats:

@@ -8,15 +8,14 @@ Everything here is plain CPU work without shared state, for a worker thread.
 from __future__ import annotations
 
 import binascii
-import io
 import math
 import re
 from dataclasses import dataclass, field
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from gateway.audio.encoders.wav import wav_file
 from gateway.audio.pcm import (
     ENGINE_SAMPLE_RATE_HZ,
     FULL_SCALE,
@@ -145,7 +144,7 @@ def prepare_reference(
             f"{limits.min_sound_seconds:g} s are needed (peak {_dbfs(peak):.0f} dBFS).",
             param=param,
         )
-    return PreparedReference(wav_of(pcm), seconds_of(len(pcm)))
+    return PreparedReference(wav_file(pcm), seconds_of(len(pcm)))
 
 
 def _prefix_length(text: str, param: str) -> int:
@@ -216,13 +215,6 @@ def _sound_seconds(samples: NDArray[np.int16], gain: float) -> float:
     blocks = samples[: samples.size // block * block].reshape(-1, block)
     floor = FULL_SCALE * 10 ** (SILENT_DBFS / 20) * max(gain, 1.0)
     return int(np.count_nonzero(blocks.std(axis=1) > floor)) * BLOCK_SECONDS
-
-
-def wav_of(pcm: bytes) -> bytes:
-    """A complete WAV file around PCM of the engine's form."""
-    file = io.BytesIO()
-    soundfile.write(file, as_samples(pcm), ENGINE_SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
-    return file.getvalue()
 
 
 def _dbfs(magnitude: float) -> float:

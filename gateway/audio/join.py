@@ -12,7 +12,7 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, samples_in
 from gateway.text.boundary import Boundary
 
 Samples = NDArray[np.int16]
@@ -28,7 +28,7 @@ TAIL_SHARE = 0.6
 
 LEVEL_SECONDS = 1.0  # of a later segment's speech, to tell its level from
 MOST_GAIN = 10 ** (3 / 20)  # +-3 dB: more would be heard as another distance to the microphone
-_LEVEL_FRAME_SECONDS = 0.01
+LEVEL_FRAME_SAMPLES = 240  # 10 ms
 # Frames above -40 dBFS count as voiced for the level.
 _VOICED_RMS = 327.0
 _FULL_SCALE = 32767
@@ -59,7 +59,6 @@ class Joiner:
         pauses_seconds: From the last to the first loud sample across a join, by what the cut in
             the text was; those not named are as in PAUSES_SECONDS. 0 to MOST_PAUSE_SECONDS.
         steady_level: Bring later segments to the first one's level, within 3 dB.
-        sample_rate_hz: Of the PCM, s16le mono.
 
     Raises:
         ValueError: A pause is out of range.
@@ -70,16 +69,12 @@ class Joiner:
         pauses_seconds: Mapping[Boundary, float] | None = None,
         *,
         steady_level: bool = True,
-        sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ,
     ) -> None:
         pauses = {**PAUSES_SECONDS, **(pauses_seconds or {})}
         if not all(0 <= pause <= MOST_PAUSE_SECONDS for pause in pauses.values()):
             raise ValueError(f"Pauses are 0 to {MOST_PAUSE_SECONDS} seconds.")
-        self._pauses = {kind: int(pause * sample_rate_hz) for kind, pause in pauses.items()}
-        self._held_limit = int(MOST_HELD_SECONDS * sample_rate_hz)
-        self._fade = _fade_in(int(FADE_SECONDS * sample_rate_hz))
-        self._level_samples = int(LEVEL_SECONDS * sample_rate_hz) if steady_level else 0
-        self._level_frame = int(_LEVEL_FRAME_SECONDS * sample_rate_hz)
+        self._pauses = {k: int(pause * ENGINE_SAMPLE_RATE_HZ) for k, pause in pauses.items()}
+        self._level_samples = samples_in(LEVEL_SECONDS) if steady_level else 0
         self._phase = _Phase.PASSING
         self._odd = b""  # half a sample of a slice
         self._fed = False  # whether any segment has had audio
@@ -91,7 +86,7 @@ class Joiner:
         self._lead = _NONE  # silence before the next segment's speech
         self._opening = _NONE  # the next segment's speech, until its level is told
         self._gain = 1.0
-        self._reference = _Level(self._level_frame)
+        self._reference = _Level()
         self._reference_done = False
 
     def __repr__(self) -> str:
@@ -172,7 +167,7 @@ class Joiner:
         self._tail = np.concatenate((self._tail, samples[split:]))
         if not self._heard:
             self._silence_sent += split
-        excess = len(self._tail) - self._held_limit
+        excess = len(self._tail) - samples_in(MOST_HELD_SECONDS)
         if excess > 0:
             ready = np.concatenate((ready, self._tail[:excess]))
             self._tail = self._tail[excess:]
@@ -191,23 +186,23 @@ class Joiner:
     def _open_segment(self) -> bytes:
         """Send the pause and the beginning of a later segment."""
         # Exactly as much counts as any slicing would have shown.
-        level = _Level(self._level_frame)
+        level = _Level()
         level.add(self._opening[: self._level_samples])
         self._gain = _gain(self._reference.level, level.level)
         opening, self._opening = self._opening, _NONE
         lead, self._lead = _amplify(self._lead, self._gain), _NONE
         sent = self._send(self._make_pause(lead))
-        if len(lead) < len(self._fade):  # it begins in the middle of a sound
-            count = min(len(self._fade), len(opening))
+        if len(lead) < _FADE_SAMPLES:  # it begins in the middle of a sound
+            count = min(_FADE_SAMPLES, len(opening))
             opening = opening.copy()
-            opening[:count] = _scale(opening[:count], self._fade[:count])
+            opening[:count] = _scale(opening[:count], _FADE_IN[:count])
         self._tail, self._silence_sent, self._pause = _NONE, 0, 0
         self._phase = _Phase.PASSING
         return sent + self._pass_on(opening)
 
     def _make_pause(self, lead: Samples) -> Samples:
         """The end of one segment, zeros, and the beginning of the next, as long as wanted."""
-        fade_out = self._fade[::-1]
+        fade_out = _FADE_IN[::-1]
         wanted = max(len(fade_out), self._pause - self._silence_sent - len(lead))
         tail = self._tail[:wanted].copy()
         if len(tail) + self._silence_sent < len(fade_out):
@@ -219,27 +214,22 @@ class Joiner:
             end = len(tail) - count
             tail[end:] = _scale(tail[end:], fade_out[len(fade_out) - count :])
         zeros = np.zeros(max(0, wanted - len(tail)), dtype=np.int16)
-        count = min(len(self._fade), len(lead))
+        count = min(_FADE_SAMPLES, len(lead))
         lead = lead.copy()
-        lead[:count] = _scale(lead[:count], self._fade[:count])
+        lead[:count] = _scale(lead[:count], _FADE_IN[:count])
         return np.concatenate((tail, zeros, lead))
 
     def _send(self, samples: Samples) -> bytes:
         if len(samples):
-            count = len(self._fade)
+            count = _FADE_SAMPLES
             self._recent = np.concatenate((self._recent, samples[-count:]))[-count:]
         return samples.astype("<i2").tobytes()
 
 
 class _Level:
-    """The RMS of the voiced parts of what is added, frame by frame from the first sample.
+    """The RMS of the voiced parts of what is added, frame by frame from the first sample."""
 
-    Args:
-        frame_samples: Length of a frame.
-    """
-
-    def __init__(self, frame_samples: int) -> None:
-        self._frame_samples = frame_samples
+    def __init__(self) -> None:
         self._rest = _NONE
         self._energy = 0.0
         self._frames = 0
@@ -247,10 +237,10 @@ class _Level:
     def add(self, samples: Samples) -> None:
         """Count whole frames; a rest waits for more."""
         samples = np.concatenate((self._rest, samples))
-        count = len(samples) // self._frame_samples
-        self._rest = samples[count * self._frame_samples :]
-        frames = samples[: count * self._frame_samples].astype(np.float64)
-        energies = np.square(frames.reshape(count, self._frame_samples)).mean(axis=1)
+        count = len(samples) // LEVEL_FRAME_SAMPLES
+        self._rest = samples[count * LEVEL_FRAME_SAMPLES :]
+        frames = samples[: count * LEVEL_FRAME_SAMPLES].astype(np.float64)
+        energies = np.square(frames.reshape(count, LEVEL_FRAME_SAMPLES)).mean(axis=1)
         # Squares of whole numbers are exact in any grouping; the sum is kept so by rounding.
         voiced = energies[energies > _VOICED_RMS**2]
         self._energy += float(np.rint(voiced).sum())
@@ -290,6 +280,6 @@ def _is_loud(samples: Samples) -> NDArray[np.bool_]:
     return loud
 
 
-def _fade_in(count: int) -> NDArray[np.float64]:
-    """Half a cosine from 0 to 1."""
-    return 0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)
+_FADE_SAMPLES = samples_in(FADE_SECONDS)
+# Half a cosine from 0 to 1.
+_FADE_IN = 0.5 - 0.5 * np.cos(np.pi * (np.arange(_FADE_SAMPLES) + 0.5) / _FADE_SAMPLES)

@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from gateway.text.writing_systems import name_of_script
+
 MOST_REMEMBERED_CHARACTERS = 4096
 SHORTEST_SECONDS = 0.04  # one audio token
 LONGEST_BASE_SECONDS = 5.0  # breath, pauses and a sigh around the shortest text
@@ -81,7 +83,6 @@ _PACES_BY_NAME = {
     )
     for name in names.split()
 }
-_WIDTHS = ("FULLWIDTH ", "HALFWIDTH ")
 
 _EVENTS = re.compile(r"</?SE(?:_[se])?>\[\w+\]</?SE(?:_[se])?>|\[[a-z]+(?: start| end)?\]")
 _SPEAKERS = re.compile(r"\[SPEAKER\d{1,3}\]")
@@ -125,10 +126,7 @@ def _has_name(character: str, category: str) -> bool:
 
 
 def _letter_pace(character: str, category: str) -> Pace:
-    name = unicodedata.name(character, "")
-    for width in _WIDTHS:
-        name = name.removeprefix(width)
-    pace = _PACES_BY_NAME.get(name.split(" ", 1)[0])
+    pace = _PACES_BY_NAME.get(name_of_script(character))
     if pace is None:
         return NOTHING if category[0] == "M" else SYLLABLE  # accents are part of their letter
     return CAPITAL if category == "Lu" else pace

@@ -49,16 +49,19 @@ _LATIN_WORD = re.compile(rf"\b(?=\w*[A-Za-z])[A-Za-z{''.join(map(chr, _LOOKALIKE
 _LETTERLIKE = range(0x2100, 0x2150)  # the signs of kelvin, litre
 
 
+def name_of_script(character: str) -> str:
+    """The first word of a letter's or mark's Unicode name, its width left aside."""
+    name = unicodedata.name(character, "")
+    return name.removeprefix("FULLWIDTH ").removeprefix("HALFWIDTH ").partition(" ")[0]
+
+
 @lru_cache(maxsize=8192)
 def script_of(character: str) -> str | None:
     """The script of a letter, by the first word of its Unicode name; None for what is no letter."""
     if not character.isalpha() or ord(character) in _LETTERLIKE:
         return None
-    name = unicodedata.name(character, "")
-    for width in ("FULLWIDTH ", "HALFWIDTH "):
-        name = name.removeprefix(width)
     # The mark that lengthens a sound of either Japanese script is "KATAKANA-HIRAGANA …".
-    word = name.split(" ", 1)[0].split("-")[0].replace("IDEOGRAPHIC", "CJK")  # 々 repeats one
+    word = name_of_script(character).split("-")[0].replace("IDEOGRAPHIC", "CJK")  # 々 repeats one
     return None if word in _OF_ALL_SCRIPTS else word
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.text.dialogue import is_dialogue
 from gateway.text.writing_systems import scripts_in
 from gateway.upstream.dialect import Reference
@@ -42,7 +41,6 @@ class Capabilities:
         streaming: It sends audio while it makes it.
         seed: It takes a seed.
         sampling: It takes temperature, top_p and top_k.
-        sample_rate_hz: Of raw PCM that comes without a rate of its own.
         longest_text_characters: Of one request, or None.
         languages: Codes such as `en`, or None where it is not known.
         scripts: Scripts that it can say, by Unicode's names ("LATIN"), or None likewise.
@@ -61,7 +59,6 @@ class Capabilities:
     streaming: bool = True
     seed: bool = False
     sampling: bool = False
-    sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ
     longest_text_characters: int | None = None
     languages: tuple[str, ...] | None = None
     scripts: frozenset[str] | None = None
@@ -107,23 +104,22 @@ def scripts_of(languages: Iterable[str]) -> frozenset[str]:
     return frozenset({"LATIN", *(name for name in SCRIPTS if codes & set(SCRIPTS[name].split()))})
 
 
-def told_capabilities(told: Mapping[str, Any], known: Capabilities = HIGGS) -> Capabilities:
+def told_capabilities(told: Mapping[str, Any]) -> Capabilities:
     """The record of an engine that answers `GET /capabilities`; odd values are passed over.
 
     Args:
-        told: Its JSON object.
-        known: What holds where it says nothing.
+        told: Its JSON object; where it says nothing, it is as the container.
     """
     engine, most, slots = told.get("engine"), told.get("most_references"), told.get("slots")
     names, spelled = _names(told.get("languages")), _names(told.get("scripts"))
     return replace(
-        known,
-        engine=engine if isinstance(engine, str) else known.engine,
+        HIGGS,
+        engine=engine if isinstance(engine, str) else HIGGS.engine,
         languages=names or None,
         scripts=frozenset(s.upper() for s in spelled) or (scripts_of(names) if names else None),
         seed=told.get("seed") is True,
-        references=known.references if told.get("references", True) else ReferenceField.NONE,
-        most_references=most if isinstance(most, int) and most > 0 else known.most_references,
+        references=HIGGS.references if told.get("references", True) else ReferenceField.NONE,
+        most_references=most if isinstance(most, int) and most > 0 else HIGGS.most_references,
         preset_in_scene=told.get("preset_in_scene") is True,
         concurrency=slots if isinstance(slots, int) and slots > 0 else None,
     )

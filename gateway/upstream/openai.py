@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.text.prompt import scene_of
 from gateway.upstream import known_servers as known
 from gateway.upstream.audio_parser import AudioParser
@@ -65,7 +66,7 @@ class OpenAIDialect:
             body |= _given(seed=sampling.seed)
         if server.most_tokens_field is not None:
             body[server.most_tokens_field] = generation.max_tokens
-        parser = AudioParser(can.sample_rate_hz, decode_pcm)
+        parser = AudioParser(ENGINE_SAMPLE_RATE_HZ, decode_pcm)
         return Call(server.path, json.dumps(body).encode(), parser)
 
     def _references(self, generation: Generation) -> dict[str, Any]:

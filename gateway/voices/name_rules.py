@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from gateway.errors import InvalidRequest
 from gateway.text.sanitise import check_text, sanitise_text
+from gateway.text.writing_systems import name_of_script
 from gateway.voices.aliases import fold
 
 MOST_NAME_CHARACTERS = 100
@@ -48,11 +49,11 @@ def clean_name(name: str, *, param: str) -> str:
     if len(cleaned) > MOST_NAME_CHARACTERS:
         raise _too_long(param)
     letters = [letter for letter in cleaned if letter.isalnum()]
-    scripts = {_script(letter) for letter in letters}
+    scripts = {name_of_script(letter) for letter in letters}
     foreign = any(
         character not in _PUNCTUATION
         and not character.isalnum()
-        and not (_is_mark(character) and _script(character) in scripts)
+        and not (_is_mark(character) and name_of_script(character) in scripts)
         for character in cleaned
     )
     if not letters or foreign or not cleaned[0].isalnum():
@@ -96,10 +97,6 @@ def name_of_content(data: bytes) -> str:
 
 def _is_mark(character: str) -> bool:
     return unicodedata.category(character)[0] == "M"
-
-
-def _script(character: str) -> str:
-    return unicodedata.name(character, "").partition(" ")[0]
 
 
 def _too_long(param: str) -> InvalidRequest:

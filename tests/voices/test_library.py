@@ -183,7 +183,7 @@ def test_a_removed_voice_is_gone_at_once_and_its_file_after_a_grace(
     with pytest.raises(VoiceNotFound):
         library.remove("ben")
     clock.now += 6 * 3600
-    assert library.cleanup() == [voice.audio_file]
+    assert library.purge(unnamed=True) == [voice.audio_file]
     assert list(config_of(tmp_path)) == ["Anna"]
     assert library.snapshot.hides("Ben"), "the engine's list may be older than the folder"
 
@@ -212,7 +212,7 @@ def test_the_engine_never_sees_an_empty_list(
     library.add("Anna", sample())
     library.remove("Anna")
     clock.now += 7 * 3600
-    library.cleanup()
+    library.purge(unnamed=True)
     assert library.snapshot.voices == ()
     assert list(config_of(tmp_path)) == ["Anna"]
     library.add("Ben", sample())
@@ -300,7 +300,7 @@ def test_a_broken_config_keeps_the_last_good_one_and_is_never_written_over(
     with pytest.raises(LibraryUnusable):
         library.add("Ben", sample())
     with pytest.raises(LibraryUnusable):
-        library.cleanup()
+        library.purge(unnamed=True)
     assert path.read_text() == broken
     path.write_text(good)
     library.add("Ben", sample())
@@ -325,7 +325,7 @@ def test_what_a_killed_writer_left_is_cleaned_up(library: VoiceLibrary, tmp_path
     (folder / f"voice-{'b' * 24}.wav").write_bytes(b"no entry names it")
     (folder / "notes.txt").write_text("mine")
     (folder / "mine.wav").write_bytes(b"mine")
-    assert sorted(library.cleanup()) == [f".{'a' * 16}.tmp", f"voice-{'b' * 24}.wav"]
+    assert sorted(library.purge(unnamed=True)) == [f".{'a' * 16}.tmp", f"voice-{'b' * 24}.wav"]
     assert {"notes.txt", "mine.wav"} < {path.name for path in folder.iterdir()}
 
 
@@ -334,7 +334,7 @@ def test_a_lost_config_costs_no_recordings(library: VoiceLibrary, tmp_path: Path
     voice = library.add("Anna", sample())
     (tmp_path / "voices" / "config.json").unlink()
     assert library.snapshot.voices == ()
-    assert library.cleanup() == []
+    assert library.purge(unnamed=True) == []
     assert (tmp_path / "voices" / voice.audio_file).exists()
 
 

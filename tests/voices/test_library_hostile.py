@@ -214,7 +214,7 @@ def test_an_entry_that_points_elsewhere_is_no_voice(
     assert library.snapshot.find("evil") is None
     library.set_default("anna")
     assert json.loads((folder / "config.json").read_text())["evil"] == entry(audio_file)
-    library.cleanup()
+    library.purge(unnamed=True)
 
 
 @pytest.mark.usefixtures("outside")

@@ -195,5 +195,5 @@ def test_a_writer_that_is_killed_leaves_the_library_whole(folder: Path) -> None:
         library.set_default("voice 1")
         for voice in library.snapshot.voices:
             assert library.read_audio(voice)
-    library.cleanup()
+    library.purge(unnamed=True)
     assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]

@@ -192,7 +192,7 @@ class VoiceLibrary:
         return replace(voice, name=new_name, preset=key, changed_at=now)
 
     def remove(self, name: str) -> LibraryVoice:
-        """Take a voice out; its file goes after a grace, see `cleanup`.
+        """Take a voice out; its file goes after a grace, see `purge`.
 
         Raises:
             VoiceNotFound, LibraryUnusable.
@@ -250,19 +250,11 @@ class VoiceLibrary:
             amend(config, voice, aliases=list(aliases))
         return replace(voice, aliases=aliases)
 
-    def purge(self) -> list[str]:
+    def purge(self, *, unnamed: bool = False) -> list[str]:
         """Delete removed voices past their grace, as every change does by the way.
 
-        Returns:
-            The deleted files' names.
-
-        Raises:
-            LibraryUnusable.
-        """
-        return self._config.purge()
-
-    def cleanup(self) -> list[str]:
-        """Delete removed voices past their grace, and the library's files that no entry names.
+        Args:
+            unnamed: Delete files of the library's own making that no entry names, too.
 
         Returns:
             The deleted files' names.
@@ -270,4 +262,4 @@ class VoiceLibrary:
         Raises:
             LibraryUnusable.
         """
-        return self._config.purge(unnamed=True)
+        return self._config.purge(unnamed=unnamed)

@@ -290,7 +290,7 @@ class TravisvnVoices:
 
     async def clean_up(self, _: Request) -> Response:
         """`POST /voices/cleanup`: delete files that no voice needs any more."""
-        removed = await self.catalogue.change(VoiceLibrary.cleanup)
+        removed = await self.catalogue.change(VoiceLibrary.purge, unnamed=True)
         return JSONResponse(
             {"message": "Cleanup completed", "removed_voices": removed, "count": len(removed)}
         )

@@ -36,8 +36,6 @@ LONG_FILES = frozenset(
         "engines/higgs/loop.py",
         "engines/server/app.py",
         "engines/simulator/app.py",
-        "gateway/commands/doctor.py",
-        "gateway/errors.py",
         "gateway/server/http_protocol.py",
         "gateway/settings.py",
         "gateway/speech/admission.py",
@@ -62,6 +60,7 @@ BUDGETS = {
     "engines/simulator": 850,
     "engines/higgs": 3401,
     "engines/container": 1050,
+    "engines/doctor": 290,  # it stood in gateway/, and imported engines/ past the test above
 }
 
 

@@ -19,8 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     `run` of the parsed arguments names the function that runs the command, in a module that is
     imported only then: a command starts without the others' libraries.
     """
-    from gateway.commands.doctor import add_doctor_arguments  # noqa: PLC0415  (start-up time)
-    from gateway.commands.keys import add_keys_arguments  # noqa: PLC0415
+    from gateway.commands.keys import add_keys_arguments  # noqa: PLC0415  (start-up time)
     from gateway.commands.say import add_say_arguments  # noqa: PLC0415
     from gateway.commands.serve import add_serve_arguments  # noqa: PLC0415
     from gateway.commands.settings import add_settings_arguments  # noqa: PLC0415
@@ -42,7 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_say_arguments(add("say", "speak a text through a gateway"))
     add_keys_arguments(add("keys", "make keys for clients"))
     add_voices_arguments(add("voices", "keep the voice library"))
-    add_doctor_arguments(add("doctor", "check, measure and hear an engine; writes a report"))
     add_settings_arguments(add("settings", "show every setting, secrets masked"))
     # By name: an installation under the distribution's earlier name has the same entries again.
     entries = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}

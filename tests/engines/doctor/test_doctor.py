@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from engines.doctor.bandwidth import bandwidth_limit
 from engines.recognition import word_errors
-from gateway.commands.doctor import bandwidth_limit
 from gateway.commands.main import main
 from loadtest.processes import running_engine
 from tests.engines.serving import serving

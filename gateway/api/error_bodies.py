@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, RootModel
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import (
@@ -46,6 +47,44 @@ class UnprocessableRequest(InvalidRequest, status=422):
         self.details = details
 
 
+class OpenAIErrorFields(BaseModel):
+    """OpenAI's error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """OpenAI's error envelope."""
+
+    error: OpenAIErrorFields
+
+
+class FastAPIError(BaseModel):
+    """FastAPI's: a text, or a list of field errors."""
+
+    detail: str | list[Any]
+
+
+class TravisvnErrorFields(BaseModel):
+    """Travisvn's error."""
+
+    message: str
+    type: str
+
+
+class TravisvnEnvelope(BaseModel):
+    """Travisvn's error object."""
+
+    error: TravisvnErrorFields
+
+
+class TravisvnError(RootModel[TravisvnEnvelope | FastAPIError]):
+    """Travisvn's error object, or FastAPI's for fields that are wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surface:
     """An API that clients speak.
@@ -53,12 +92,12 @@ class Surface:
     Attributes:
         name: In metrics and the log.
         render: Makes an answer of an error.
-        error_schema: The schema of these answers, in the OpenAPI document.
+        error_body: What these answers are, for the OpenAPI document.
     """
 
     name: str
     render: Callable[[GatewayError], Response]
-    error_schema: str
+    error_body: type[BaseModel]
 
 
 def openai_error(error: GatewayError) -> dict[str, Any]:
@@ -114,51 +153,8 @@ def _headers(error: GatewayError) -> dict[str, str]:
     return headers
 
 
-OPENAI = Surface("openai", _render_openai, "OpenAIError")
-OPERATIONS = Surface("operations", _render_openai, "OpenAIError")
-GENERATE = Surface("generate", _render_fastapi, "FastAPIError")
-TRAVISVN = Surface("chatterbox", _render_travisvn, "TravisvnError")
-DEVNEN = Surface("chatterbox", _render_fastapi, "FastAPIError")
-
-# The schemas of error answers in the OpenAPI document, by name.
-FASTAPI_SCHEMA = {
-    "type": "object",
-    "required": ["detail"],
-    "properties": {"detail": {"anyOf": [{"type": "string"}, {"type": "array"}]}},
-}
-_TEXT, _TEXT_OR_NULL = {"type": "string"}, {"type": ["string", "null"]}
-ERROR_SCHEMAS: dict[str, dict[str, Any]] = {
-    "FastAPIError": FASTAPI_SCHEMA,
-    "OpenAIError": {
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["message", "type", "param", "code"],
-                "properties": {
-                    "message": _TEXT,
-                    "type": _TEXT,
-                    "param": _TEXT_OR_NULL,
-                    "code": _TEXT_OR_NULL,
-                },
-            }
-        },
-    },
-    "TravisvnError": {
-        "anyOf": [
-            {
-                "type": "object",
-                "required": ["error"],
-                "properties": {
-                    "error": {
-                        "type": "object",
-                        "required": ["message", "type"],
-                        "properties": {"message": _TEXT, "type": _TEXT},
-                    }
-                },
-            },
-            FASTAPI_SCHEMA,
-        ]
-    },
-}
+OPENAI = Surface("openai", _render_openai, OpenAIError)
+OPERATIONS = Surface("operations", _render_openai, OpenAIError)
+GENERATE = Surface("generate", _render_fastapi, FastAPIError)
+TRAVISVN = Surface("chatterbox", _render_travisvn, TravisvnError)
+DEVNEN = Surface("chatterbox", _render_fastapi, FastAPIError)

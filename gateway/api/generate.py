@@ -65,19 +65,6 @@ _BATCH = {
 }
 
 
-def _parse(value: Any) -> GenerateBody:
-    """Check one object.
-
-    Raises:
-        InvalidRequest: The text is blank.
-        UnprocessableRequest: A field is missing, of the wrong type or out of range.
-    """
-    body = check_fields(GenerateBody, value)
-    if not body.text.strip():
-        raise InvalidRequest("Text cannot be empty")
-    return body
-
-
 def statistics(totals: Totals) -> dict[str, float]:
     """The proxy's statistics from the gateway's counters."""
     return {
@@ -124,7 +111,9 @@ class GenerateSurface(SpeechSurface):
         Raises:
             InvalidRequest, UnprocessableRequest, VoiceNotFound, RequestTooLarge.
         """
-        body = _parse(value)
+        body = check_fields(GenerateBody, value)
+        if not body.text.strip():
+            raise InvalidRequest("Text cannot be empty")
         text = await self.service.read_text(body.text, normalise=body.normalises)
         references: tuple[Reference, ...] = ()
         if body.reference_audio_base64:

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gateway import __version__
 from gateway.access.policy import DOCS
-from gateway.api.error_bodies import ERROR_SCHEMAS, OPERATIONS
+from gateway.api.error_bodies import OPERATIONS
 from gateway.api.multipart import form_schema
 from gateway.api.routes import EVENTS_TYPE, JSON, REFERENCE, BodySchema, Route
 
@@ -52,7 +52,7 @@ def description_routes(routes: Sequence[Route]) -> list[Route]:
 
 def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
-    schemas: dict[str, Any] = dict(ERROR_SCHEMAS)
+    schemas: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         operations = paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})
@@ -72,7 +72,7 @@ def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
 
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     """One method of one path; schemas of its bodies go to `schemas`."""
-    error = {"$ref": REFERENCE.format(model=route.surface.error_schema)}
+    error = _body_schema(route.surface.error_body, schemas)
     operation: dict[str, Any] = {
         "tags": [route.surface.name],
         "summary": route.summary,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, Aligner
 from gateway.audio.resample import Resampler
 from gateway.errors import GatewayError, UpstreamProtocolError
 from gateway.upstream.parsers import MOST_LINE_BYTES, base64_audio, event_data
+from gateway.voices.samples.decode import decode_pcm
 
 START_BYTES = 64  # enough to tell every format, and less than the shortest WAV header and a sample
 MOST_HEADER_BYTES = 64 * 1024  # of a WAV file: chunks before its audio
@@ -34,8 +35,6 @@ _TEXT = re.compile(rb"\s*(?:[{\[<]|data:|event:|id:|retry:|:)")
 _EVENTS = re.compile(rb"\s*(?:data:|event:|id:|retry:|:)")
 _FILES = (b"ID3", b"OggS", b"fLaC", b"\xff\xf1", b"\xff\xf9", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
 _FILE_TYPES = ("audio/mpeg", "audio/mp3", "audio/aac", "audio/ogg", "audio/opus", "audio/flac")
-
-Decode = Callable[[bytes], tuple[bytes, int]]
 
 
 class _Reader(Protocol):
@@ -186,8 +185,7 @@ class _Events:
 class _File:
     """A compressed file: kept whole, decoded at its end."""
 
-    def __init__(self, decode: Decode) -> None:
-        self._decode = decode
+    def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> bytes:
@@ -198,7 +196,7 @@ class _File:
 
     def finish(self) -> bytes:
         try:
-            pcm, rate_hz = self._decode(bytes(self._data))
+            pcm, rate_hz = decode_pcm(bytes(self._data))
         except GatewayError as error:
             raise UpstreamProtocolError("The upstream's audio cannot be decoded.") from error
         reader = _Pcm(rate_hz)
@@ -210,7 +208,6 @@ class AudioParser:
 
     Args:
         rate_hz: Of raw PCM whose rate nobody tells.
-        decode: Turns a compressed file into s16le mono and its rate; raises GatewayError.
         raw: Nothing but WAV or PCM can come.
 
     Attributes:
@@ -220,9 +217,8 @@ class AudioParser:
 
     wraparound = None
 
-    def __init__(self, rate_hz: int, decode: Decode | None = None, *, raw: bool = False) -> None:
+    def __init__(self, rate_hz: int = ENGINE_SAMPLE_RATE_HZ, *, raw: bool = False) -> None:
         self.finish_blocks = False
-        self._decode = decode
         self._rate_hz = rate_hz
         self._raw = raw
         self._type = ""
@@ -276,9 +272,9 @@ class AudioParser:
         if textual or (_TEXT.match(start) and _printable(start)):
             raise UpstreamProtocolError("The upstream sent text in place of audio.")
         named = start[:3] in _NAMED
-        if self._decode and start.startswith(_FILES) and (named or self._type in _FILE_TYPES):
+        if start.startswith(_FILES) and (named or self._type in _FILE_TYPES):
             self.finish_blocks = True
-            return _File(self._decode)
+            return _File()
         return _Pcm(self._rate_hz)
 
 

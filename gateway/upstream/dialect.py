@@ -1,7 +1,7 @@
 """The seam between the straight line and an engine's wire protocol.
 
 A dialect turns a `Generation` into one HTTP call and names the parser of its answer; neither side
-does any I/O.
+does any I/O. Which dialects there are stands in `dialects.py`.
 """
 
 from __future__ import annotations

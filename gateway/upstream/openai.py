@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.text.prompt import scene_of
 from gateway.upstream import known_servers as known
 from gateway.upstream.audio_parser import AudioParser
@@ -20,7 +19,6 @@ from gateway.upstream.capabilities import ReferenceField
 from gateway.upstream.detection import ALIVE_PATH, Answers, Found
 from gateway.upstream.dialect import Call, Generation
 from gateway.upstream.known_servers import KnownServer
-from gateway.voices.samples.decode import decode_pcm
 
 LITELLM_ALIVE = "I'm alive!"
 _OWNERS: Mapping[str, KnownServer] = {
@@ -66,8 +64,7 @@ class OpenAIDialect:
             body |= _given(seed=sampling.seed)
         if server.most_tokens_field is not None:
             body[server.most_tokens_field] = generation.max_tokens
-        parser = AudioParser(ENGINE_SAMPLE_RATE_HZ, decode_pcm)
-        return Call(server.path, json.dumps(body).encode(), parser)
+        return Call(server.path, json.dumps(body).encode(), AudioParser())
 
     def _references(self, generation: Generation) -> dict[str, Any]:
         """The recordings, where this server takes them.

@@ -11,8 +11,8 @@ from gateway.audio.join import Joiner
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.transcoder import BitRates, Transcoder
 from gateway.errors import SegmentLost
+from gateway.speech.jobs.files import whole_file
 from gateway.speech.jobs.job import Chapter, SegmentRecord
-from gateway.speech.jobs.store import sync
 from gateway.speech.request import SpeechRequest
 from gateway.text.boundary import Boundary
 
@@ -95,19 +95,13 @@ class Output:
         """
         transcoder = self.transcoder()
         starts_seconds: dict[int, float] = {}
-        unfinished = path.with_suffix(".part")
-        try:
-            with unfinished.open("wb") as file:
-                for data in self.pieces(transcoder, starts_seconds):
-                    file.write(data)
-                if self.request.response_format == "wav":  # now the sizes are known
-                    size = file.tell() - HEADER_BYTES
-                    file.seek(0)
-                    file.write(header(transcoder.sample_rate_hz, size))
-                sync(file)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            for data in self.pieces(transcoder, starts_seconds):
+                file.write(data)
+            if self.request.response_format == "wav":  # now the sizes are known
+                size = file.tell() - HEADER_BYTES
+                file.seek(0)
+                file.write(header(transcoder.sample_rate_hz, size))
         return transcoder.output_seconds, starts_seconds
 
 

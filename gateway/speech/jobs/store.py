@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import time
@@ -17,7 +16,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_BYTES_PER_SECOND
 from gateway.errors import (
@@ -28,6 +26,7 @@ from gateway.errors import (
     QueueFull,
     WrongJobState,
 )
+from gateway.speech.jobs.files import write_file
 from gateway.speech.jobs.job import (
     ACTIVE,
     ALL,
@@ -458,24 +457,6 @@ class Store:
         for path in folder.iterdir():
             if path.name not in named and not path.name.startswith("reference-"):
                 path.unlink(missing_ok=True)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole, under its name only when all of it is on the disk."""
-    unfinished = path.with_suffix(".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(data)
-            sync(file)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def sync(file: IO[bytes]) -> None:
-    """Wait until a file's bytes are on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _size(path: Path) -> int:

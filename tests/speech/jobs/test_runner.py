@@ -28,6 +28,7 @@ from gateway.settings import load_settings
 from gateway.speech.admission import Admission
 from gateway.speech.jobs import store as store_module
 from gateway.speech.jobs.chapters import split_chapters
+from gateway.speech.jobs.files import write_file
 from gateway.speech.jobs.job import FINAL, Job, Notes, State
 from gateway.speech.jobs.jobs import Jobs
 from gateway.speech.jobs.runner import MakeSegment, Runner
@@ -433,7 +434,7 @@ def test_a_full_disk_fails_the_job_and_nothing_else(
 ) -> None:
     """It says so, leaves no part of a file, and goes on when there is room."""
     full = True
-    write = store_module.write_file
+    write = write_file
 
     def refuse(path: Path, data: bytes) -> None:
         if full and "segment-2-" in path.name:

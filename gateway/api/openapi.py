@@ -1,13 +1,11 @@
-"""The OpenAPI document of the routes that are mounted, and a page that shows it.
+"""The OpenAPI document of the routes that are mounted.
 
 Everything comes from the declarations of the routes and the very models that validate requests, so
-it cannot drift; the page needs no script and no foreign host.
+it cannot drift.
 """
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -19,6 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gateway import __version__
 from gateway.access.policy import DOCS
+from gateway.api.docs_page import docs_page
 from gateway.api.error_bodies import OPERATIONS
 from gateway.api.multipart import form_schema
 from gateway.api.routes import EVENTS_TYPE, JSON, REFERENCE, BodySchema, Route
@@ -137,82 +136,3 @@ def _body_schema(body: BodySchema, schemas: dict[str, Any]) -> Mapping[str, Any]
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
     return {"$ref": REFERENCE.format(model=model.__name__)}
-
-
-def _type_text(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    if "anyOf" in schema:
-        return " | ".join(_type_text(part) for part in schema["anyOf"] if part != {"type": "null"})
-    if "$ref" in schema:
-        return str(schema["$ref"]).rsplit("/", 1)[-1]
-    bounds = [
-        f"{sign} {schema[key]:g}"
-        for key, sign in (
-            ("minimum", "≥"),
-            ("exclusiveMinimum", ">"),
-            ("maximum", "≤"),
-            ("exclusiveMaximum", "<"),
-        )
-        if key in schema
-    ]
-    return " ".join([str(schema.get("type", "")), ", ".join(bounds)]).strip()
-
-
-def _field_rows(schema: Mapping[str, Any]) -> str:
-    required = schema.get("required", [])
-    rows = []
-    for name, field in schema["properties"].items():
-        default = "required" if name in required else json.dumps(field.get("default"))
-        cells = (_type_text(field), default, field.get("description", ""))
-        columns = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-        rows.append(f"<tr><td><code>{name}</code></td>{columns}</tr>")
-    return "".join(rows)
-
-
-def docs_page(document: Mapping[str, Any]) -> str:
-    """The document as one self-contained HTML page."""
-    sections = []
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            table = ""
-            if "requestBody" in operation:
-                schemas = document["components"]["schemas"]
-                schema = next(iter(operation["requestBody"]["content"].values()))["schema"]
-                while "$ref" in schema or "items" in schema:
-                    schema = schema.get("items", schema)
-                    if "$ref" in schema:
-                        schema = schemas[schema["$ref"].rsplit("/", 1)[-1]]
-                rows = _field_rows(schema)
-                table = (
-                    "<table><thead><tr><th>Field</th><th>Type</th><th>Default</th>"
-                    f"<th>Meaning</th></tr></thead><tbody>{rows}</tbody></table>"
-                )
-            description = html.escape(operation.get("description", ""))
-            sections.append(
-                f"<section><h2><span>{method.upper()}</span> {html.escape(path)}</h2>"
-                f"<p>{html.escape(operation['summary'])}. {description}</p>{table}</section>"
-            )
-    return _PAGE.format(version=document["info"]["version"], sections="".join(sections))
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Speech gateway</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
-  padding: 0 1rem; color: #1d2430; background: #fff }}
-h2 {{ font: 600 1.1rem ui-monospace, monospace; margin: 0 }}
-h2 span {{ color: #0a6b52; margin-right: .5rem }}
-section {{ border-top: 1px solid #d8dde5; padding: 1.2rem 0 }}
-table {{ border-collapse: collapse; width: 100%; font-size: .9rem }}
-th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0;
-  border-bottom: 1px solid #eceff3 }}
-@media (prefers-color-scheme: dark) {{
-  body {{ color: #e4e8ee; background: #14181f }} h2 span {{ color: #5fd1b0 }}
-  section {{ border-color: #2c333e }} th, td {{ border-color: #232a34 }} }}
-</style></head><body>
-<h1>Speech gateway <small>{version}</small></h1>
-<p>The same as <a href="openapi.json">openapi.json</a>.</p>
-{sections}</body></html>
-"""

@@ -7,7 +7,8 @@ import json
 import httpx
 import pytest
 
-from gateway.api.openapi import docs_page, openapi_document
+from gateway.api.docs_page import docs_page
+from gateway.api.openapi import openapi_document
 from tests.running import Gateway, running_gateway
 
 

@@ -74,10 +74,11 @@ class CustomVoices:
 
     def routes(self) -> list[Route]:
         """What this part of the surface answers."""
+        voices, one = "/v1/audio/voices", "/v1/audio/voices/{voice_id}"
         return [
             Route(
                 "GET",
-                "/v1/audio/voices",
+                voices,
                 self.list_voices,
                 OPENAI,
                 VOICES,
@@ -86,7 +87,7 @@ class CustomVoices:
             ),
             Route(
                 "POST",
-                "/v1/audio/voices",
+                voices,
                 self.create,
                 OPENAI,
                 VOICE_CHANGES,
@@ -95,14 +96,7 @@ class CustomVoices:
                 description="Its id or its name may stand as `voice` in every request. Needs the "
                 "setting GATEWAY_VOICES_DIR.",
             ),
-            Route(
-                "DELETE",
-                "/v1/audio/voices/{voice_id}",
-                self.delete,
-                OPENAI,
-                VOICE_CHANGES,
-                "Take a voice out",
-            ),
+            Route("DELETE", one, self.delete, OPENAI, VOICE_CHANGES, "Take a voice out"),
         ]
 
     async def list_voices(self, request: Request) -> Response:

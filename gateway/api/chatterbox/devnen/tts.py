@@ -72,18 +72,18 @@ class DevnenSpeech(SpeechSurface):
 
     def routes(self) -> list[Route]:
         """`/tts` alone."""
-        return [
-            Route(
-                "POST",
-                "/tts",
-                self.endpoint(self.parse, require_fields),
-                DEVNEN,
-                SPEECH,
-                "Speak a text (Chatterbox)",
-                bodies=form_bodies(DevnenBody),
-                produces=AUDIO_TYPES,
-            )
-        ]
+        endpoint, bodies = self.endpoint(self.parse, require_fields), form_bodies(DevnenBody)
+        route = Route(
+            "POST",
+            "/tts",
+            endpoint,
+            DEVNEN,
+            SPEECH,
+            "Speak a text (Chatterbox)",
+            bodies=bodies,
+            produces=AUDIO_TYPES,
+        )
+        return [route]
 
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a request.

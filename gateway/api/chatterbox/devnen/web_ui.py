@@ -61,42 +61,34 @@ class DevnenServer:
 
     def routes(self) -> list[Route]:
         """What its user interface and SillyTavern ask for."""
-        show = partial(Route, "GET", surface=DEVNEN)
-        change = partial(Route, "POST", surface=DEVNEN)
-        upload = partial(change, group=VOICE_CHANGES, bodies={MULTIPART: _UPLOAD_FORM})
+        lists = partial(Route, "GET", surface=DEVNEN, group=VOICES)
+        shows = partial(Route, "GET", surface=DEVNEN, group=SPEECH)
+        upload = partial(
+            Route,
+            "POST",
+            surface=DEVNEN,
+            group=VOICE_CHANGES,
+            summary="Make voices",
+            bodies={MULTIPART: _UPLOAD_FORM},
+        )
+        references = partial(self.upload, "all_reference_files", self._references)
+        predefined = partial(self.upload, "all_predefined_voices", self._predefined)
         return [
-            show(
-                "/get_predefined_voices",
-                self.predefined_voices,
-                group=VOICES,
-                summary="List presets and voices",
+            lists(
+                "/get_predefined_voices", self.predefined_voices, summary="List presets and voices"
             ),
-            show(
-                "/get_reference_files",
-                self.reference_files,
-                group=VOICES,
-                summary="List the voice library",
-            ),
-            show("/v1/audio/voices", self.names, group=VOICES, summary="List voices' names"),
-            upload(
-                "/upload_reference",
-                partial(self.upload, "all_reference_files", self._references),
-                summary="Make voices",
-            ),
-            upload(
-                "/upload_predefined_voice",
-                partial(self.upload, "all_predefined_voices", self._predefined),
-                summary="Make voices",
-            ),
-            show(
+            lists("/get_reference_files", self.reference_files, summary="List the voice library"),
+            lists("/v1/audio/voices", self.names, summary="List voices' names"),
+            upload("/upload_reference", references),
+            upload("/upload_predefined_voice", predefined),
+            shows(
                 "/api/ui/initial-data",
                 self.initial_data,
-                group=SPEECH,
                 summary="What a user interface begins with",
             ),
-            show("/api/model-info", self.model_info, group=SPEECH, summary="Show the model"),
+            shows("/api/model-info", self.model_info, summary="Show the model"),
             *(
-                change(path, self.unchanged, group=SPEECH, summary="Changes nothing")
+                Route("POST", path, self.unchanged, DEVNEN, SPEECH, "Changes nothing")
                 for path in ("/save_settings", "/reset_settings", "/restart_server", "/api/unload")
             ),
         ]

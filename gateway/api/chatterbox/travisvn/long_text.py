@@ -58,23 +58,17 @@ class TravisvnLong:
 
     def routes(self) -> list[Route]:
         """Under all their names."""
-        long, show = "/audio/speech/long", partial(routes, "GET", group=JOBS)
-        change = partial(routes, group=JOBS)
+        long, history = "/audio/speech/long", "/audio/speech/long-history"
+        show, change = partial(routes, "GET", group=JOBS), partial(routes, group=JOBS)
+        new, some, noted = form_bodies(LongBody), form_bodies(Bulk), form_bodies(Update)
         return [
-            *change("POST", long, self.create, summary="Begin a job", bodies=form_bodies(LongBody)),
+            *change("POST", long, self.create, summary="Begin a job", bodies=new),
             *show(long, self.list_jobs, summary="List the jobs", query=ListQuery),
-            *change(
-                "POST", f"{long}/bulk", self.bulk, summary="Change jobs", bodies=form_bodies(Bulk)
-            ),
-            *show(
-                f"{long}-history",
-                self.history,
-                summary="List the jobs that are over",
-                query=HistoryQuery,
-            ),
-            *show(f"{long}-history/stats", self.history_stats, summary="How jobs ended"),
+            *change("POST", f"{long}/bulk", self.bulk, summary="Change jobs", bodies=some),
+            *show(history, self.history, summary="List the jobs that are over", query=HistoryQuery),
+            *show(f"{history}/stats", self.history_stats, summary="How jobs ended"),
             *show(JOB, self.status, summary="Show a job"),
-            *change("PATCH", JOB, self.update, summary="Note on a job", bodies=form_bodies(Update)),
+            *change("PATCH", JOB, self.update, summary="Note on a job", bodies=noted),
             *change("DELETE", JOB, self.end, summary="Cancel or delete a job", query=EndQuery),
             *show(
                 f"{JOB}/download",

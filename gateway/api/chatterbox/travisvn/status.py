@@ -163,12 +163,10 @@ class TravisvnStatus:
     def routes(self) -> list[Route]:
         """Under all their names."""
         show = partial(routes, "GET", group=SPEECH)
+        forget = partial(routes, "POST", group=VOICE_CHANGES, query=ClearQuery)
         return [
             *show(
-                "/v1/status",
-                self.status,
-                summary="The latest request that runs",
-                query=StatusQuery,
+                "/v1/status", self.status, summary="The latest request that runs", query=StatusQuery
             ),
             *show("/status/progress", self.progress, summary="How far it is"),
             *show("/status/history", self.history, summary="The latest ones", query=PastQuery),
@@ -178,14 +176,7 @@ class TravisvnStatus:
                 summary="How they ended",
                 query=StatisticsQuery,
             ),
-            *routes(
-                "POST",
-                "/status/history/clear",
-                self.clear,
-                VOICE_CHANGES,
-                "Forget the history",
-                query=ClearQuery,
-            ),
+            *forget("/status/history/clear", self.clear, summary="Forget the history"),
             *show("/info", self.info, summary="All of the status in one answer"),
         ]
 

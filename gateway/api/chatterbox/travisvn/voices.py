@@ -101,57 +101,37 @@ class TravisvnVoices:
 
     def routes(self) -> list[Route]:
         """Under all their names."""
-        named = "/voices/{voice_name}"
-        listed = partial(routes, "GET", group=VOICES)
-        shown = partial(routes, "GET", group=SPEECH)
-        changed = partial(routes, group=VOICE_CHANGES)
+        named, other = "/voices/{voice_name}", "/voices/{voice_name}/aliases"
+        get, post = partial(routes, "GET"), partial(routes, "POST", group=VOICE_CHANGES)
+        put, delete = partial(routes, "PUT"), partial(routes, "DELETE", group=VOICE_CHANGES)
+        upload = {MULTIPART: partial(form_schema, Upload, VOICE_FILE)}
+        new_name, alias = form_bodies(Renamed), form_bodies(Alias)
         return [
-            *listed("/voices", self.list_voices, summary="List the voice library"),
-            *changed(
-                "POST",
-                "/voices",
-                self.upload,
-                summary="Make a voice from a recording",
-                bodies={MULTIPART: partial(form_schema, Upload, VOICE_FILE)},
-            ),
-            *shown("/voices/default", self.show_default, summary="Show the default voice"),
-            *changed(
-                "POST",
+            *get("/voices", self.list_voices, VOICES, "List the voice library"),
+            *post("/voices", self.upload, summary="Make a voice from a recording", bodies=upload),
+            *get("/voices/default", self.show_default, SPEECH, "Show the default voice"),
+            *post(
                 "/voices/default",
                 self.set_default,
                 summary="Choose the default voice",
                 bodies=form_bodies(Chosen),
             ),
-            *changed("DELETE", "/voices/default", self.reset_default, summary="Choose none"),
-            *listed("/voices/all-names", self.all_names, summary="List every voice's names"),
-            *changed("POST", "/voices/cleanup", self.clean_up, summary="Delete unused files"),
-            *shown(named, self.show, summary="Show a voice"),
-            *changed(
-                "PUT", named, self.rename, summary="Rename a voice", bodies=form_bodies(Renamed)
-            ),
-            *changed("DELETE", named, self.remove, summary="Take a voice out"),
-            *routes(
-                "GET",
+            *delete("/voices/default", self.reset_default, summary="Choose none"),
+            *get("/voices/all-names", self.all_names, VOICES, "List every voice's names"),
+            *post("/voices/cleanup", self.clean_up, summary="Delete unused files"),
+            *get(named, self.show, SPEECH, "Show a voice"),
+            *put(named, self.rename, VOICE_CHANGES, "Rename a voice", bodies=new_name),
+            *delete(named, self.remove, summary="Take a voice out"),
+            *get(
                 f"{named}/download",
                 self.download,
                 RECORDINGS,
                 "Fetch a voice's recording",
                 produces=("audio/wav",),
             ),
-            *shown(f"{named}/aliases", self.list_aliases, summary="List a voice's other names"),
-            *changed(
-                "POST",
-                f"{named}/aliases",
-                self.add_alias,
-                summary="Give a voice another name",
-                bodies=form_bodies(Alias),
-            ),
-            *changed(
-                "DELETE",
-                f"{named}/aliases/{{alias}}",
-                self.remove_alias,
-                summary="Take another name away",
-            ),
+            *get(other, self.list_aliases, SPEECH, "List a voice's other names"),
+            *post(other, self.add_alias, summary="Give a voice another name", bodies=alias),
+            *delete(f"{other}/{{alias}}", self.remove_alias, summary="Take another name away"),
         ]
 
     async def list_voices(self, _: Request) -> Response:

@@ -79,7 +79,6 @@ def iter_generations(
     turns: Sequence[Turn],
     *,
     likely_seconds_budget: float = LIKELY_SECONDS_BUDGET,
-    first_likely_seconds_budget: float | None = None,
     shortest_whole_characters: int = SHORTEST_WHOLE_CHARACTERS,
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
     context_tokens: int = CONTEXT_TOKENS,
@@ -92,7 +91,6 @@ def iter_generations(
     Args:
         turns: In order.
         likely_seconds_budget: Most likely seconds of audio of a generation.
-        first_likely_seconds_budget: A smaller budget for the first generation.
         shortest_whole_characters: A dialogue up to this length is one generation, if it fits.
         prompt_tokens: What the prompt takes of the context at most, references included.
         context_tokens: max_model_len of the engine.
@@ -106,17 +104,15 @@ def iter_generations(
         if whole:
             yield Segment(whole, Boundary.PARAGRAPH)
         return
-    first_share = (first_likely_seconds_budget or likely_seconds_budget) / likely_seconds_budget
     found = _turn_pieces(turns, measure_share(likely_seconds_budget, context_tokens, prompt_tokens))
     runs: Iterable[Iterable[_TurnPiece]] = [found]
     if one_turn_each:
         runs = (run for _, run in groupby(found, key=lambda piece: piece.turn))
     before = Boundary.PARAGRAPH
     for run in runs:
-        for group in pack(run, first_share=first_share):
+        for group in pack(run):
             yield Segment(_group_text(group), before)
             before = group[-1].end
-            first_share = 1.0
 
 
 def _turn_pieces(turns: Iterable[Turn], share: Measure) -> Iterator[_TurnPiece]:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from gateway.audio.encoders.wav import wav_file
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
@@ -49,7 +49,6 @@ MOST_TRIES = 3
 RETRY_SECONDS = 2.0
 OUTAGE_SECONDS = 3600.0  # with no engine for so long, a job fails; retry goes on with it
 BEATS_A_LEASE = 5
-Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 MakeSegment = Callable[[PreparedSpeech, str, tuple[Reference, ...]], Awaitable[bytes]]
 
@@ -204,11 +203,12 @@ class Runner:
         try:
             while waiting or running:
                 while waiting and len(running) < self.most_segments:
-                    segment = waiting[0]
-                    if not _context_is_made(context, segment.number, made):
+                    needed = _needed(context, waiting[0].number)
+                    if not all(number in made for number in needed):
                         break
-                    waiting.popleft()
-                    references = await self._references(job, context, segment.number, made)
+                    segment = waiting.popleft()
+                    earlier = [made[number] for number in needed]
+                    references = await self.store(_read_references, job.id, earlier)
                     work = self._make_segment(job, prepared, segment, references)
                     running.add(asyncio.create_task(work))
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -219,13 +219,6 @@ class Runner:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-
-    async def _references(
-        self, job: Job, context: Context, number: int, made: dict[int, SegmentRecord]
-    ) -> tuple[Reference, ...]:
-        """Earlier segments that go along in the prompt."""
-        needed = [made[n] for n in _needed(context, number)]
-        return await self.store(_read_references, job.id, needed)
 
     async def _make_segment(
         self,
@@ -260,24 +253,21 @@ class Runner:
                 await asyncio.sleep(RETRY_SECONDS)
         seconds = len(pcm) / (2 * ENGINE_SAMPLE_RATE_HZ)
         name = await self._patiently(
-            Store.keep_segment, job.id, self.holder, segment.number, pcm, seconds=seconds
+            lambda store: store.keep_segment(
+                job.id, self.holder, segment.number, pcm, seconds=seconds
+            )
         )
         self.metrics.job_segments.labels("made").inc()
         return replace(segment, file=name, samples=len(pcm) // 2)
 
-    async def _patiently(
-        self,
-        write: Callable[Concatenate[Store, Parameters], Result],
-        *arguments: Parameters.args,
-        **named: Parameters.kwargs,
-    ) -> Result:
+    async def _patiently(self, write: Callable[[Store], Result]) -> Result:
         """Write what took long to make; a store that is busy for a while loses nothing."""
         for _ in range(MOST_TRIES):
             try:
-                return await self.store(write, *arguments, **named)
+                return await self.store(write)
             except JobStoreBusy:
                 await asyncio.sleep(RETRY_SECONDS)
-        return await self.store(write, *arguments, **named)
+        return await self.store(write)
 
     async def _in_spare_slot(self, make: Callable[[], Awaitable[bytes]], asked: float) -> bytes:
         """Make something in a spare slot, again when a live request needed the slot."""
@@ -304,14 +294,18 @@ class Runner:
         seconds, starts_seconds = await self.in_thread(partial(output.write, path))
         chapters = timed(job.chapters, starts_seconds)
         await self._patiently(
-            Store.finish, job.id, self.holder, path, seconds=seconds, chapters=chapters
+            lambda store: store.finish(
+                job.id, self.holder, path, seconds=seconds, chapters=chapters
+            )
         )
 
     def _output(self, job: Job, request: SpeechRequest, segments: list[SegmentRecord]) -> Output:
-        pauses = pauses_of(job)
-        return Output(
-            self.store.blocking.folder_of(job.id), segments, request, pauses, self.bit_rates
-        )
+        pauses_seconds = {
+            Boundary.PARAGRAPH: job.paragraph_pause_seconds,
+            Boundary.CHAPTER: job.chapter_pause_seconds,
+        }
+        folder = self.store.blocking.folder_of(job.id)
+        return Output(folder, segments, request, pauses_seconds, self.bit_rates)
 
     async def encode(
         self, job: Job, request: SpeechRequest, segments: list[SegmentRecord]
@@ -332,14 +326,6 @@ class Runner:
             await self.in_thread(pieces.close)
 
 
-def pauses_of(job: Job) -> dict[Boundary, float]:
-    """The pauses of a job at its joins, in seconds."""
-    return {
-        Boundary.PARAGRAPH: job.paragraph_pause_seconds,
-        Boundary.CHAPTER: job.chapter_pause_seconds,
-    }
-
-
 def _needed(context: Context, number: int) -> tuple[int, ...]:
     """Numbers of the segments whose audio goes along with one."""
     if context is Context.NONE or number == 0:
@@ -347,10 +333,6 @@ def _needed(context: Context, number: int) -> tuple[int, ...]:
     if context is Context.FIRST or number == 1:
         return (0,)
     return (0, number - 1)
-
-
-def _context_is_made(context: Context, number: int, made: dict[int, SegmentRecord]) -> bool:
-    return all(needed in made for needed in _needed(context, number))
 
 
 def _read_references(

@@ -53,14 +53,13 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    # 14,740: the doctor lets a recogniser listen. 14,780: bounds of hostile forms and formulas.
-    "gateway": 14810,
+    "gateway": 14140,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,
     "engines/higgs": 3401,
     "engines/container": 1050,
-    "engines/doctor": 290,  # it stood in gateway/, and imported engines/ past the test above
+    "engines/doctor": 340,  # from gateway/, where it hid its imports of engines/
 }
 
 

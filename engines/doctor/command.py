@@ -101,7 +101,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
         print(f"speech-gateway: {arguments.url} is no engine: {error}", file=sys.stderr)
         return 2
     if arguments.recogniser:
-        from engines import recognition  # noqa: PLC0415  (an optional library)
+        from engines.doctor import recognition  # noqa: PLC0415  (an optional library)
 
         try:
             report.word_errors, compared = recognition.listen(

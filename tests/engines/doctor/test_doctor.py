@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from engines.doctor.bandwidth import bandwidth_limit
-from engines.recognition import word_errors
+from engines.doctor.recognition import word_errors
 from gateway.commands.main import main
 from loadtest.processes import running_engine
 from tests.engines.serving import serving

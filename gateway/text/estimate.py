@@ -144,11 +144,8 @@ def _hasty_seconds(text: str) -> float:
     # One character less than four times, so that more text never counts less.
     text = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], text)
     words = Counter(_BETWEEN_WORDS.split(text.casefold()))
-    said = Counter("".join(words))
-    for word, count in words.items():
-        if count > 1:
-            said.update(word * (min(count, _MOST_REPEATS) - 1))
-    return sum(_pace(character).hasty * count for character, count in said.items())
+    said = "".join([word * min(count, _MOST_REPEATS) for word, count in words.items()])
+    return sum([_pace(character).hasty * count for character, count in Counter(said).items()])
 
 
 def speech_seconds(text: str, *, seconds_per_character_factor: float = 1.0) -> Estimate:

@@ -70,6 +70,17 @@ tricky = st.lists(
 ).map(b"".join)
 
 
+@pytest.mark.parametrize("place", [0, 2, 40_000, 40_001, 131_000, 131_001])
+def test_error_text_is_found_anywhere_in_a_long_piece(place: int) -> None:
+    """Also at an odd place; two bytes that only begin like it are audio."""
+    audio = bytearray(b"\x01" * 131_072)
+    audio[place : place + 2] = b'{"'
+    assert read(SpeechParser(), [bytes(audio)]) == audio
+    audio[place : place + 10] = b'{"error":{'
+    with pytest.raises(UpstreamProtocolError):
+        read(SpeechParser(), [bytes(audio)])
+
+
 def even(data: bytes) -> bytes:
     """Whole samples."""
     return data + b"\x00" * (len(data) % 2)

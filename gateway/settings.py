@@ -57,7 +57,7 @@ UNDOCUMENTED = frozenset(
         *("max_body_bytes", "max_held_body_bytes", "max_connections"),
         *("plausible_length_factor", "quiet_limit_seconds", "opus_kbps", "aac_kbps"),
         *("job_slots", "job_lease_seconds", "grafana_url"),
-        "engine_restart_seconds",
+        *("engine_restart_seconds", "engine_address"),
     }
 )
 # Variables with the prefix that other programs of this repository read.
@@ -170,8 +170,8 @@ class Settings(BaseSettings):
     """Base addresses of engines, comma-separated, each as http://… (what speaks there is found
     out), higgs+http://… or openai+http://…; empty starts the CPU engine."""
     engine_command: OrNone[Annotated[str, AfterValidator(_command)]] = None
-    """Command that starts an engine on an address of its own; `serve` runs it, starts it again when
-    it dies, and ends it and all that it started."""
+    """Command that starts an engine; `serve` runs it, starts it again when it dies, and ends it and
+    all that it started. GATEWAY_UPSTREAMS says where it listens; default: http://127.0.0.1:8000."""
     engine_address: Address = "http://127.0.0.1:8000"
     """Where that engine listens, unless GATEWAY_UPSTREAMS names addresses."""
     engine_restart_seconds: float = Field(120, ge=0, le=86400)

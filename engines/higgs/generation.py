@@ -111,12 +111,19 @@ class Generation:
         end: None while it runs; once set, `ready` is final.
         error: A sentence where `end` is FAILED.
         notify: Tells the reader that something changed.
-        slot: Where it runs, for the loop alone.
+        fields, slot: How it begins and where it runs, for the loop alone.
     """
 
-    def __init__(self, request: GenerationRequest, seed: int, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        seed: int,
+        fields: npt.NDArray[np.int32],
+        notify: Callable[[], None],
+    ) -> None:
         self.request = request
         self.seed = seed
+        self.fields = fields
         # The rows at both ends take what the delay holds of frames before and past the answer.
         self._buffer = np.zeros((request.max_frames + 2 * LEAD_ROWS, CODEBOOKS), np.int16)
         self.codes = self._buffer[LEAD_ROWS:-LEAD_ROWS]

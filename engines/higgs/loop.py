@@ -182,7 +182,15 @@ class GenerationLoop:
             raise PromptTooLongError(need, self.context_positions)
         seed = request.sampling.seed
         seed = secrets.randbits(63) if seed is None else seed & 0xFFFF_FFFF_FFFF_FFFF
-        generation = Generation(request, seed, notify)
+        # Made here: what cannot be written into a slot's fields fails this request, not the loop.
+        fields = new_slot_fields(
+            request.sampling,
+            seed=seed,
+            position=len(request.prompt.token_ids),
+            max_frames=request.max_frames,
+            never_stop=self._options.never_stop,
+        )
+        generation = Generation(request, seed, fields, notify)
         with self._wake:
             if self._failure is not None or self._stopping:
                 raise LoopDeadError(self._failure or "the engine is stopping")
@@ -280,18 +288,12 @@ class GenerationLoop:
     def _prefill(self) -> None:
         for job in self._prefiller.run_chunk():
             generation, config = job.generation, self._decoder.config
-            fields = new_slot_fields(
-                generation.request.sampling,
-                seed=generation.seed,
-                position=len(job.token_ids),
-                max_frames=generation.request.max_frames,
-                never_stop=self._options.never_stop,
-            )
             rows = first_rows(generation.request.prompt.audio_rows, config.stream_bos)
             self._state.rows[job.slot, : FIRST_ROW + 1] = to_device(
                 torch.from_numpy(rows), self._device
             )
-            self._state.integers[job.slot] = to_device(torch.from_numpy(fields), self._device)
+            fields = torch.from_numpy(generation.fields)
+            self._state.integers[job.slot] = to_device(fields, self._device)
             generation.slot = job.slot
             self._running[job.slot] = generation
             self._rows = None

@@ -175,6 +175,8 @@ class ReferenceEncoder:
             raise UnspeakableError(
                 f"The reference audio is longer than {self._most_seconds:.0f} s."
             )
+        if not len(decoded.samples):  # then there is no rate either
+            return torch.zeros(0)
         pcm = np.rint(decoded.samples.clip(-1, 1) * (FULL_SCALE - 1)).astype("<i2").tobytes()
         resampler = Resampler(self._codec.sample_rate_hz, decoded.sample_rate_hz)
         samples = as_samples(resampler.feed(pcm) + resampler.finish())

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from engines.higgs.generation import CODEBOOKS, MOST_WINDOW_ROWS, Sampling
 
+# Scores divided by what lies beyond are infinite, or not numbers. The first is vLLM's bound.
+COLDEST, HOTTEST = 0.01, 100.0
+MOST_TOP_K = 1 << 16  # of what int32 holds; more than there are codes
+
 
 class Field(IntEnum):
     """Columns of `SlotState.integers`."""
@@ -82,12 +86,13 @@ def new_slot_fields(
     fields[Field.COUNTDOWN] = -1
     fields[Field.END_ROW] = FIRST_ROW + max_frames + CODEBOOKS - 1
     fields[Field.NO_EOS_BEFORE] = fields[Field.END_ROW] + 1 if never_stop else 0
-    fields[Field.TOP_K] = sampling.top_k
+    fields[Field.TOP_K] = min(sampling.top_k, MOST_TOP_K)
     seed_words = np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32).view(np.int32)
     fields[[Field.SEED_LOW, Field.SEED_HIGH]] = seed_words
     fields[Field.WINDOW] = sampling.repetition_window
     fields[Field.REPEAT_LIMIT] = sampling.repetition_limit
-    floats = np.array([sampling.temperature, sampling.top_p], np.float32).view(np.int32)
+    temperature = sampling.temperature and min(max(sampling.temperature, COLDEST), HOTTEST)
+    floats = np.array([temperature, sampling.top_p], np.float32).view(np.int32)
     fields[[Field.TEMPERATURE, Field.TOP_P]] = floats
     return fields
 

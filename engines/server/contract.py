@@ -17,6 +17,7 @@ TEMPLATE_TOKENS = 40  # what the chat template and the default scene add
 PRESET_TEXT_TOKENS = 92
 REFERENCE_TOKENS_PER_SECOND = 25  # docs/contract.md section 4, also the next line
 REFERENCE_OVERHEAD_TOKENS = 9
+MOST_ECHOED_CHARACTERS = 10_000  # of an input in an error; the container echoes all of it
 ERROR_TYPES = {
     400: "BadRequestError",
     404: "NotFoundError",
@@ -73,7 +74,7 @@ class SpeechFields(BaseModel):
     top_p: float = 0.95
     top_k: int = 50
     speed: float = 1.0  # parsed and ignored, as is stop
-    stop: list[str] | None = None
+    stop: Annotated[list[str], Field(fail_fast=True)] | None = None
     max_tokens: int | None = None
     audio_chunk_size: int | None = None
     audio_chunk_overlap_size: int | None = None
@@ -100,7 +101,9 @@ class ChatFields(BaseModel):
     """`POST /v1/chat/completions`, as far as speech needs it."""
 
     model_config = ConfigDict(extra="allow")
-    messages: list[dict[str, Any]]
+    messages: Annotated[
+        list[dict[str, Any]], Field(fail_fast=True)
+    ]  # or each of a million has its error
     model: str | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -163,7 +166,7 @@ def validate(model: type[Any], value: Any) -> Any:
         errors = error.errors(include_url=False)
         for entry in errors:
             entry["loc"] = ("body", *entry["loc"])
-        raise ContractError(400, repr(errors)) from None
+        raise ContractError(400, repr(errors)[:MOST_ECHOED_CHARACTERS]) from None
 
 
 def check_sampling(temperature: float, top_p: float, top_k: int) -> None:

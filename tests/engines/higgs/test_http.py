@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,18 @@ def speech(client: httpx.Client, text: str = "Hello there.", **fields: Any) -> h
     return client.post("/v1/audio/speech", json=body_of(text, **fields))
 
 
+def reference(recording: bytes) -> list[dict[str, Any]]:
+    """A conversation whose speaker a recording shows."""
+    data = base64.b64encode(recording).decode()
+    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    return [
+        {"role": "system", "content": "Generate audio following instruction."},
+        {"role": "user", "content": "A tone."},
+        {"role": "assistant", "content": [audio]},
+        {"role": "user", "content": "Hello."},
+    ]
+
+
 def metric(client: httpx.Client, name: str) -> float:
     """A sample's value; the sum over its labels."""
     lines = client.get("/metrics").text.splitlines()
@@ -90,14 +103,7 @@ def test_a_special_token_in_a_text_is_text(client: httpx.Client, token: str) -> 
 
 def test_a_reference_changes_the_voice_and_is_prefilled_once(client: httpx.Client) -> None:
     """The keys and values of its turns are kept."""
-    recording = base64.b64encode(wav(tone(1.5, 24_000), 24_000)).decode()
-    audio = {"type": "input_audio", "input_audio": {"data": recording, "format": "wav"}}
-    messages = [
-        {"role": "system", "content": "Generate audio following instruction."},
-        {"role": "user", "content": "A tone."},
-        {"role": "assistant", "content": [audio]},
-        {"role": "user", "content": "Hello."},
-    ]
+    messages = reference(wav(tone(1.5, 24_000), 24_000))
     body = {"messages": messages, "seed": 3, "max_completion_tokens": 60}
     hits = metric(client, "vllm:gpu_prefix_cache_hits_total")
     answers = [client.post("/v1/chat/completions", json=body).json() for _ in range(2)]
@@ -111,16 +117,18 @@ def test_a_reference_changes_the_voice_and_is_prefilled_once(client: httpx.Clien
 
 @pytest.mark.parametrize(
     ("recording", "words"),
-    [(wav(tone(0.01, 24_000), 24_000), "shorter than"), (wav(tone(200, 8_000), 8_000), "longer")],
+    [
+        (wav(tone(0.01, 24_000), 24_000), "shorter than"),
+        (wav(tone(1.0, 24_000), 24_000)[:44], "shorter than"),
+        (wav(tone(1.0, 8_000), 8_000)[:44], "shorter than"),
+        (wav(tone(200, 8_000), 8_000), "longer"),
+    ],
 )
 def test_a_reference_that_cannot_be_used_is_a_400(
     client: httpx.Client, recording: bytes, words: str
 ) -> None:
     """In the contract's envelope."""
-    data = base64.b64encode(recording).decode()
-    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
-    messages = [{"role": "assistant", "content": [audio]}, {"role": "user", "content": "Hello."}]
-    answer = client.post("/v1/chat/completions", json={"messages": messages})
+    answer = client.post("/v1/chat/completions", json={"messages": reference(recording)})
     assert answer.status_code == 400
     assert words in answer.json()["message"]
 
@@ -129,6 +137,62 @@ def test_a_sampling_value_that_is_no_number_is_a_400(client: httpx.Client) -> No
     """The container lets NaN through to the engine."""
     for value in ("NaN", "Infinity"):
         assert speech(client, temperature=value).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"top_k": value} for value in (2**31, 2**63, 10**30)),
+        *({"temperature": value} for value in (1e-45, 1e-30, 1e39, 1e300)),
+        {"top_p": 1e-45},
+        *({"seed": value} for value in (-(2**63), 2**63 - 1)),
+        *({"audio_chunk_size": value} for value in (-1, 10**30)),
+    ],
+)
+def test_a_value_that_no_register_holds_fails_nobody(
+    client: httpx.Client, fields: dict[str, Any]
+) -> None:
+    """Its slot's fields are of 32 bits, and one loop serves all."""
+    assert len(speech(client, max_tokens=20, **fields).content) == 12 * 1920
+    assert client.get("/health").status_code == 200
+
+
+def test_a_refusal_does_not_echo_megabytes(client: httpx.Client) -> None:
+    """Nor one error for each of a hundred thousand."""
+    for messages in ("x" * 3_000_000, [5] * 100_000):
+        answer = client.post("/v1/chat/completions", json={"messages": messages})
+        assert answer.status_code == 400
+        assert answer.json()["type"] == "BadRequestError"
+        assert len(answer.content) < 20_000
+
+
+def test_clients_that_leave_while_they_wait_leave_nothing_behind() -> None:
+    """In the queue, with and without a recording."""
+    with engine("--slots", "1", "--queue", "8") as client:
+        address = (client.base_url.host, client.base_url.port or 0)
+        with client.stream("POST", "/v1/audio/speech", json=body_of(LONG)) as running:
+            chunks = running.iter_raw()
+            assert next(chunks)
+            waiting = [socket.create_connection(address) for _ in range(4)]
+            for number, connection in enumerate(waiting):
+                sound = wav(tone(1.0, 8_000, 0.1 * number), 8_000)
+                speak = ("audio/speech", body_of(LONG))
+                chat = ("chat/completions", {"messages": reference(sound)})
+                connection.sendall(post(*(chat if number % 2 else speak)))
+            wait_until(lambda: metric(client, "vllm:num_requests_waiting") == 4, "they wait")
+            for connection in waiting:
+                connection.close()
+            wait_until(lambda: not metric(client, "vllm:num_requests_waiting"), "they are gone")
+            assert metric(client, "tts:generations_ended_total") == 4
+        wait_until(lambda: not metric(client, "vllm:num_requests_running"), "the slot is free")
+        assert speech(client, max_tokens=20).status_code == 200
+
+
+def post(path: str, body: dict[str, Any]) -> bytes:
+    """A request as it stands on the wire."""
+    data = json.dumps(body).encode()
+    head = f"POST /v1/{path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
 
 
 def test_presets_come_from_a_folder_of_the_containers_format(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class ScriptedLoop:
         """All frames at once."""
         if self.error is not None:
             raise self.error
-        generation = Generation(request, 0, notify)
+        generation = Generation(request, 0, np.zeros(16, np.int32), notify)
         self.generations.append(generation)
         count = min(self.frames, request.max_frames)
         generation.codes[:count] = np.random.default_rng(0).integers(0, 1024, (count, 8))

@@ -18,12 +18,7 @@ from torch import Tensor, nn
 from transformers import DacModel, HiggsAudioV2TokenizerConfig, HubertModel
 
 from engines.higgs import codec_dac
-from engines.higgs.codec_semantic import (
-    SemanticEncoder,
-    hubert_features,
-    hubert_frames,
-    resample,
-)
+from engines.higgs.codec_semantic import SemanticEncoder, hubert_features, hubert_frames, resample
 
 RATIOS = [8, 5, 4, 2, 3]
 BANDWIDTHS = [0.5, 1, 1.5, 2]  # the last one gives 8 codebooks: bosonai/higgs-audio-v2-tokenizer

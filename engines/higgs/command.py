@@ -82,7 +82,6 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
     """
     try:
         from engines.higgs import load  # noqa: PLC0415  (the extra `gpu`)
-        from engines.higgs.config import UnsupportedCheckpointError  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(
             f"--voice higgs needs the extra gpu, pip install 'higgs-speech-gateway[gpu]': {error}"
@@ -107,12 +106,7 @@ def create_higgs(arguments: argparse.Namespace, options: EngineOptions) -> Starl
         )
         show("codec", 0.0)
         voice = _voice(arguments, engine, codec(), on_card=on_card)
-    except (
-        load.UnsuitableCardError,
-        load.NotEnoughMemoryError,
-        UnsupportedCheckpointError,
-        OSError,
-    ) as error:
+    except OSError as error:
         raise ValueError(str(error)) from error
     # Full collections would walk the million objects of the libraries, and everything waits.
     gc.collect()

@@ -18,7 +18,7 @@ from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudi
 OLD_LAYOUT_DELAY_TOKEN = 128014
 
 
-class UnsupportedCheckpointError(Exception):
+class UnsupportedCheckpointError(ValueError):
     """The checkpoint's configuration asks for what this engine does not compute."""
 
 

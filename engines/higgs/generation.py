@@ -65,7 +65,6 @@ class GenerationRequest:
     prompt: Prompt
     max_frames: int
     sampling: Sampling = field(default_factory=Sampling)
-    request_id: str = ""
 
 
 class EndReason(StrEnum):
@@ -76,30 +75,6 @@ class EndReason(StrEnum):
     CANCELLED = "cancelled"
     REPETITION = "repetition"
     FAILED = "failed"
-
-
-class QueueFullError(Exception):
-    """All slots are taken and the queue is full."""
-
-
-class LoopDeadError(Exception):
-    """The loop has ended or failed; nothing will be generated."""
-
-
-class PromptTooLongError(Exception):
-    """Prompt and answer do not fit a slot.
-
-    Args:
-        need_positions: Prompt, answer and the delay's rows.
-        have_positions: Positions of a slot.
-    """
-
-    def __init__(self, need_positions: int, have_positions: int) -> None:
-        super().__init__(
-            f"the request needs {need_positions} positions and a slot has {have_positions}"
-        )
-        self.need_positions = need_positions
-        self.have_positions = have_positions
 
 
 class Generation:

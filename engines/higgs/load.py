@@ -37,11 +37,11 @@ _CHUNK, _LARGE_CHUNK, _MANY_SLOTS = 512, 1024, 32
 _LEAST_CAPABILITY = (8, 0)  # bf16 in Triton's tl.dot
 
 
-class UnsuitableCardError(Exception):
+class UnsuitableCardError(ValueError):
     """The device cannot run the engine as asked."""
 
 
-class NotEnoughMemoryError(Exception):
+class NotEnoughMemoryError(ValueError):
     """Weights and one slot do not fit the device's free memory."""
 
 

@@ -19,15 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engines.higgs.generation import (
-    CODEBOOKS,
-    EndReason,
-    Generation,
-    GenerationRequest,
-    LoopDeadError,
-    PromptTooLongError,
-    QueueFullError,
-)
+from engines.higgs.generation import CODEBOOKS, EndReason, Generation, GenerationRequest
 from engines.higgs.model import Cache, Decoder, to_device
 from engines.higgs.prefill import Prefiller, PrefixStore
 from engines.higgs.state import FIRST_ROW, SlotState, Status, first_rows, new_slot_fields
@@ -38,6 +30,7 @@ from engines.higgs.step import (
     StepRunner,
     batch_sizes,
 )
+from engines.voice import EngineBusyError, EngineDownError, PromptTooLongError
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +138,7 @@ class GenerationLoop:
         """Record the graphs and start the thread; blocks until the loop is ready.
 
         Raises:
-            LoopDeadError: It failed at the start.
+            EngineDownError: It failed at the start.
         """
         ready = threading.Event()
         self._thread = threading.Thread(
@@ -154,7 +147,7 @@ class GenerationLoop:
         self._thread.start()
         ready.wait()
         if self._failure is not None:
-            raise LoopDeadError(self._failure)
+            raise EngineDownError(self._failure)
 
     def stop(self) -> None:
         """End the thread; what runs or waits ends as FAILED."""
@@ -174,12 +167,14 @@ class GenerationLoop:
 
         Raises:
             PromptTooLongError: It does not fit a slot.
-            QueueFullError: Slots and queue are full.
-            LoopDeadError: The loop has ended.
+            EngineBusyError: Slots and queue are full.
+            EngineDownError: The loop has ended.
         """
         need = len(request.prompt.token_ids) + request.max_frames + CODEBOOKS
         if need > self.context_positions:
-            raise PromptTooLongError(need, self.context_positions)
+            raise PromptTooLongError(
+                f"the request needs {need} positions and a slot has {self.context_positions}"
+            )
         seed = request.sampling.seed
         seed = secrets.randbits(63) if seed is None else seed & 0xFFFF_FFFF_FFFF_FFFF
         # Made here: what cannot be written into a slot's fields fails this request, not the loop.
@@ -193,9 +188,9 @@ class GenerationLoop:
         generation = Generation(request, seed, fields, notify)
         with self._wake:
             if self._failure is not None or self._stopping:
-                raise LoopDeadError(self._failure or "the engine is stopping")
+                raise EngineDownError(self._failure or "the engine is stopping")
             if len(self._waiting) >= self._options.queue_size + len(self._free):
-                raise QueueFullError
+                raise EngineBusyError("All slots are taken and the queue is full.")
             self._waiting.append(generation)
             self._wake.notify()
         return generation

@@ -11,16 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from engines.higgs.codec_worker import CodecWorker
-from engines.higgs.generation import (
-    LEAD_ROWS,
-    EndReason,
-    Generation,
-    GenerationRequest,
-    LoopDeadError,
-    PromptTooLongError,
-    QueueFullError,
-    Sampling,
-)
+from engines.higgs.generation import LEAD_ROWS, EndReason, Generation, GenerationRequest, Sampling
 from engines.higgs.loop import GenerationLoop
 from engines.higgs.prompt import PromptBuilder
 from engines.higgs.references import Codes, ReferenceEncoder
@@ -29,15 +20,14 @@ from engines.voice import (
     SAMPLES_PER_TOKEN,
     TOKENS_PER_SECOND,
     EngineBusyError,
-    EngineDownError,
     EngineFailureError,
     Job,
     Metric,
+    PromptTooLongError,
     UnspeakableError,
     Voice,
     cut_frames,
 )
-from engines.voice import PromptTooLongError as ContextExceededError
 from gateway.audio.runaway import RunawayGuard
 from gateway.text.estimate import speech_seconds
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
@@ -181,7 +171,7 @@ class HiggsVoice(Voice):
             codes = await asyncio.gather(*map(asyncio.wrap_future, coded))
             in_thread = asyncio.get_running_loop().run_in_executor
             request = await in_thread(self._pool, self._request, job, codes)
-            answer = _Answer(self._submit(request), self._worker)
+            answer = _Answer(self._loop.submit(request, self._worker.notify), self._worker)
             async for pcm in answer.pcm():
                 self.audio_tokens_total += len(pcm) // BYTES_PER_TOKEN
                 yield pcm
@@ -207,13 +197,13 @@ class HiggsVoice(Voice):
             raise UnspeakableError(f"The text cannot be used: {error}.") from error
         room = self._loop.context_positions - LEAD_ROWS - len(prompt.token_ids)
         if room < 1:
-            raise ContextExceededError(
+            raise PromptTooLongError(
                 f"Prompt length of {len(prompt.token_ids)} is longer than the maximum model length"
                 f" of {self._loop.context_positions}."
             )
         sampling = Sampling(job.temperature, job.top_p, job.top_k, job.seed)
         frames = min(cut_frames(job.max_tokens), room, self._most_frames(job.text))
-        return GenerationRequest(prompt, frames, sampling, job.request_id)
+        return GenerationRequest(prompt, frames, sampling)
 
     def _most_frames(self, text: str) -> int:
         """Frames of the longest plausible reading: a model that misses its end is stopped."""
@@ -226,16 +216,6 @@ class HiggsVoice(Voice):
             return "stop"
         ended_naturally = self._natural_length and generation.ready < cut_frames(job.max_tokens)
         return "stop" if ended_naturally else "length"
-
-    def _submit(self, request: GenerationRequest) -> Generation:
-        try:
-            return self._loop.submit(request, self._worker.notify)
-        except QueueFullError:
-            raise EngineBusyError("All slots are taken and the queue is full.") from None
-        except PromptTooLongError as error:
-            raise ContextExceededError(str(error)) from error
-        except LoopDeadError as error:
-            raise EngineDownError(str(error)) from error
 
 
 class _Answer:

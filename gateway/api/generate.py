@@ -25,7 +25,6 @@ from gateway.telemetry.metrics import Totals
 from gateway.text.prompt import system_prompt_for
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.references import make_reference
-from gateway.voices.resolve import LIBRARY_LABEL
 
 LEAST_TOP_P = 0.001  # the proxy took 0, which the engine refuses: one token is left by either
 DEFAULT_REFERENCE_TEXT = "Please speak naturally."
@@ -121,8 +120,6 @@ class GenerateSurface(SpeechSurface):
         request = SpeechRequest(
             surface=GENERATE.name,
             text=text,
-            voice=None,
-            voice_label=LIBRARY_LABEL,
             response_format=body.response_format,
             buffered=not body.stream,
             system_prompt=system_prompt_for(

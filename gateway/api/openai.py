@@ -39,7 +39,6 @@ from gateway.text.tokens import estimate_input_tokens
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.upstream.pool import Pool
 from gateway.voices.references import make_reference, reference_of
-from gateway.voices.resolve import LIBRARY_LABEL
 
 
 class EventFraming:
@@ -157,8 +156,6 @@ class OpenAISurface(SpeechSurface):
         request = SpeechRequest(
             surface=OPENAI.name,
             text=text,
-            voice=None,
-            voice_label=LIBRARY_LABEL,
             response_format=fields.response_format or self.default_response_format,
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Reference, Sampling
+from gateway.voices.resolve import LIBRARY_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,9 @@ class SpeechRequest:
     Attributes:
         surface: The surface it came by (a closed set: a metrics label).
         text: What to say.
+        response_format: One of RESPONSE_FORMATS.
         voice: A preset of the engine, or None where a scene or a reference decides.
         voice_label: The voice in metrics and the log: a preset's name, or `library`.
-        response_format: One of RESPONSE_FORMATS.
         speed: Tempo factor in SPEED_RANGE; pitch stays.
         sample_rate_hz: Rate of the answer, one of SAMPLE_RATES_HZ.
         buffered: The client wants one complete answer: exact sizes, Content-Length.
@@ -35,9 +36,9 @@ class SpeechRequest:
 
     surface: str
     text: SpokenText
-    voice: str | None
-    voice_label: str
     response_format: str
+    voice: str | None = None
+    voice_label: str = LIBRARY_LABEL
     speed: float = 1.0
     sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ
     buffered: bool = False

@@ -19,7 +19,7 @@ def a_request(
     """A request."""
     spoken = SpokenText(text, text, True, (), silent=False, likely_seconds=likely_seconds)
     sampling = Sampling(temperature=0.5)
-    return SpeechRequest("chatterbox", spoken, None, voice, "wav", sampling=sampling)
+    return SpeechRequest("chatterbox", spoken, "wav", None, voice, sampling=sampling)
 
 
 def test_texts_are_hidden_unless_the_operator_shows_them() -> None:

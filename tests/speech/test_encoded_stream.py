@@ -54,7 +54,7 @@ class Held(Transcoder):
 @pytest.mark.parametrize("response_format", ["mp3", "opus", "aac", "flac"])
 async def test_a_codec_is_freed_when_its_thread_has_done_with_it(response_format: str) -> None:
     """Freed before, the thread would work in memory that is somebody else's."""
-    request = SpeechRequest("openai", read_text("Hello.", 10), "mabel", "mabel", response_format)
+    request = SpeechRequest("openai", read_text("Hello.", 10), response_format, "mabel", "mabel")
     transcoder = Held(response_format)
     given_back: list[str] = []
     scope = ExitStack()

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 SLOTS, SEGMENTS, SHORT_REQUESTS = 4, 100, 20
 TEXT = read_text("x", 10, normalised=False)
-REQUEST = SpeechRequest("openai", TEXT, "mabel", "mabel", "pcm")
+REQUEST = SpeechRequest("openai", TEXT, "pcm", "mabel", "mabel")
 
 
 async def settle() -> None:

@@ -20,7 +20,7 @@ from gateway.upstream.pool import Lease, Upstream
 from gateway.upstream.retry import Running
 
 TEXT = "Hello there, old friend."
-REQUEST = SpeechRequest("openai", read_text(TEXT, 100), "mabel", "mabel", "pcm")
+REQUEST = SpeechRequest("openai", read_text(TEXT, 100), "pcm", "mabel", "mabel")
 PCM = expected_pcm(TEXT, "mabel", 50)
 SAMPLES = len(PCM) // 2
 

@@ -16,7 +16,7 @@ from gateway.speech.prepare import GenerationPlan, prepare
 from gateway.speech.request import SpeechRequest
 from gateway.text.spoken_text import read_text
 
-REQUEST = SpeechRequest("openai", read_text("Hello.", 10), "mabel", "mabel", "pcm")
+REQUEST = SpeechRequest("openai", read_text("Hello.", 10), "pcm", "mabel", "mabel")
 
 
 def run(

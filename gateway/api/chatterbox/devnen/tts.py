@@ -21,7 +21,7 @@ from gateway.api.chatterbox.travisvn.speech import (
     TravisvnSpeech,
     VoiceName,
     speed_within,
-    temperature_within,
+    temperature_of,
 )
 from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import DEVNEN, TRAVISVN
@@ -31,9 +31,8 @@ from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.speech.request import SpeechRequest
-from gateway.text.expression import chosen_temperature, expression_of
+from gateway.text.expression import expression_of
 from gateway.upstream.dialect import Sampling
-from gateway.voices.resolve import LIBRARY_LABEL
 
 LARGEST_SEED = 2**63 - 1
 # Endings that its clients put behind a voice's name.
@@ -108,20 +107,15 @@ class DevnenSpeech(SpeechSurface):
             raise InvalidRequest("The text has nothing to say.")
         text = await self.service.read_text(fields.text, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
-        temperature = chosen_temperature(fields.temperature)
         ending = fields.output_format or "wav"
         request = SpeechRequest(
             surface=DEVNEN.name,
             text=text,
-            voice=None,
-            voice_label=LIBRARY_LABEL,
             response_format=ending,
             speed=speed_within(fields.speed_factor),
             buffered=not fields.stream,
             sampling=Sampling(
-                temperature=temperature_within(
-                    expression.temperature if temperature is None else temperature
-                ),
+                temperature=temperature_of(fields.temperature, expression),
                 seed=fields.seed if 0 <= (fields.seed or 0) <= LARGEST_SEED else None,
             ),
         )

@@ -31,11 +31,10 @@ from gateway.audio.encoders import RESPONSE_FORMATS
 from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import VoiceNotFound
 from gateway.speech.request import SpeechRequest
-from gateway.text.expression import chosen_temperature, expression_of
+from gateway.text.expression import Expression, chosen_temperature, expression_of
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.library.config_entry import NEUTRAL_TRANSCRIPT
 from gateway.voices.references import reference_of
-from gateway.voices.resolve import LIBRARY_LABEL
 
 MOST_CHARACTERS = 3000
 # Chatterbox allows 5; above this the engine no longer speaks (and the legacy proxy allowed 1.5).
@@ -145,17 +144,14 @@ class TravisvnSpeech(SpeechSurface):
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         samples = await self._samples(file_of(files, VOICE_FILE))
         response_format = (fields.response_format or "wav").lower()
-        temperature = chosen_temperature(fields.temperature) or expression.temperature
         request = SpeechRequest(
             surface=TRAVISVN.name,
             text=text,
-            voice=None,
-            voice_label=LIBRARY_LABEL,
             # Its own server sends WAV whatever is asked for.
             response_format=response_format if response_format in RESPONSE_FORMATS else "wav",
             speed=speed_within(speed),
             buffered=True,
-            sampling=Sampling(temperature=temperature_within(temperature)),
+            sampling=Sampling(temperature=temperature_of(fields.temperature, expression)),
         )
         cast = partial(
             cast_voices, self.catalogue, request, samples=samples, instructions=expression.scene
@@ -180,8 +176,15 @@ def speed_within(speed: float | None) -> float:
     return 1.0 if speed is None else min(max(speed, SPEED_RANGE[0]), SPEED_RANGE[1])
 
 
-def temperature_within(temperature: float | None) -> float | None:
-    """Clamps a temperature to what the engine can speak at; None leaves its default."""
+def temperature_of(given: float | None, expression: Expression) -> float | None:
+    """The temperature that the engine can speak at; None leaves its default.
+
+    Args:
+        given: By the client; what its form always sends counts as none.
+        expression: Decides where none is given.
+    """
+    chosen = chosen_temperature(given)
+    temperature = expression.temperature if chosen is None else chosen
     return None if temperature is None else min(max(temperature, 0.0), HIGHEST_TEMPERATURE)
 
 

@@ -43,15 +43,15 @@ def run_keys(arguments: argparse.Namespace) -> int:
         if arguments.file is not None:
             append_line(arguments.file, line)
     except (ValueError, OSError) as error:
-        print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
+        print(f"speech-gateway: {error}", file=sys.stderr)
         return 2
-    print(key)  # noqa: T201
+    print(key)
     if arguments.file is not None and len(same := _named(arguments.file, arguments.name)) > 1:
         note = f"{len(same)} keys are named {arguments.name} now: each works until its line is gone"
-        print(note, file=sys.stderr)  # noqa: T201
+        print(note, file=sys.stderr)
     if arguments.file is None:
-        print(line)  # noqa: T201
-        print(HINT, file=sys.stderr)  # noqa: T201
+        print(line)
+        print(HINT, file=sys.stderr)
     return 0
 
 

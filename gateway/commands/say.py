@@ -60,7 +60,7 @@ def run_say(arguments: argparse.Namespace) -> int:
             url = arguments.url.rstrip("/").removesuffix("/v1") + "/v1/audio/speech"
             _speak(url, headers, body, write)
     except SayError as error:
-        print(f"speech-gateway say: {error.args[0]}", file=sys.stderr)  # noqa: T201
+        print(f"speech-gateway say: {error.args[0]}", file=sys.stderr)
         return error.args[-1] if len(error.args) > 1 else STATUS_FAILED
     except KeyboardInterrupt:
         return STATUS_INTERRUPTED

@@ -66,11 +66,11 @@ def run_serve(arguments: argparse.Namespace) -> int:
         make_folders(settings)
         listener = _listen(settings)
     except SettingsError as error:
-        print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
+        print(f"speech-gateway: {error}", file=sys.stderr)
         return STATUS_USAGE
     own_voice = not settings.upstreams and not settings.engine_command
     if own_voice and importlib.util.find_spec("hibari") is None:
-        print(  # noqa: T201
+        print(
             "speech-gateway: GATEWAY_UPSTREAMS is empty and the CPU voice is not installed; "
             "name an engine's address, or install higgs-speech-gateway[cpu]",
             file=sys.stderr,

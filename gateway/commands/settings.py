@@ -24,10 +24,10 @@ def run_settings(arguments: argparse.Namespace) -> int:
     try:
         settings = describe(load_settings())
     except SettingsError as error:
-        print(f"speech-gateway: {error}", file=sys.stderr)  # noqa: T201
+        print(f"speech-gateway: {error}", file=sys.stderr)
         return STATUS_USAGE
     lines = [f"{name}={value}" for name, value in settings.items()]
-    print(json.dumps(settings, indent=2) if arguments.json else "\n".join(lines))  # noqa: T201
+    print(json.dumps(settings, indent=2) if arguments.json else "\n".join(lines))
     return 0
 
 

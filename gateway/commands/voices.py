@@ -28,19 +28,25 @@ def add_voices_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     shown = actions.add_parser("list", help="show the voices")
     shown.add_argument("--json", action="store_true", help="print JSON")
+    shown.set_defaults(act=_list)
     new = actions.add_parser("add", help="make a voice from a recording of 1 to 30 seconds")
     new.add_argument("name")
     new.add_argument("file", type=Path, help="WAV, FLAC, MP3, OGG, M4A, AAC or WebM")
     new.add_argument("--transcript", help="what the recording says")
     new.add_argument("--language", default="en", help="language tag of the recording")
     new.add_argument("--alias", action="append", default=[], help="a further name; repeatable")
+    new.set_defaults(act=_add)
     renamed = actions.add_parser("rename", help="give a voice another name")
     renamed.add_argument("name")
     renamed.add_argument("new_name")
-    actions.add_parser("remove", help="take a voice out").add_argument("name")
+    renamed.set_defaults(act=_rename)
+    removed = actions.add_parser("remove", help="take a voice out")
+    removed.add_argument("name")
+    removed.set_defaults(act=_remove)
     default = actions.add_parser("default", help="show, set or clear the default voice")
     default.add_argument("name", nargs="?", help="the voice; without it the default is shown")
     default.add_argument("--clear", action="store_true", help="have no default voice")
+    default.set_defaults(act=_default)
 
 
 def run_voices(arguments: argparse.Namespace) -> int:
@@ -54,7 +60,7 @@ def run_voices(arguments: argparse.Namespace) -> int:
     library = VoiceLibrary(folder)
     try:
         library.check()
-        return _ACTIONS[arguments.action](library, arguments)
+        return int(arguments.act(library, arguments))
     except GatewayError as error:
         return _complain(error.message, STATUS_FAILED)
     except OSError as error:
@@ -64,10 +70,10 @@ def run_voices(arguments: argparse.Namespace) -> int:
 def _list(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
     voices = library.snapshot.voices
     if arguments.json:
-        _say(json.dumps([_as_json(voice) for voice in voices], indent=2))
+        print(json.dumps([_as_json(voice) for voice in voices], indent=2))
         return 0
     for voice in voices:
-        _say(_line(voice))
+        print(_line(voice))
     if not voices:
         _note("no voices")
     return 0
@@ -84,7 +90,7 @@ def _add(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
         aliases=arguments.alias,
         original_name=arguments.file.name,
     )
-    _say(_line(voice))
+    print(_line(voice))
     if voice.transcript is None:
         _note(
             f'no transcript given: the engine is told "{voice.prompt_transcript}"; '
@@ -94,13 +100,13 @@ def _add(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
 
 
 def _rename(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
-    _say(_line(library.rename(arguments.name, arguments.new_name)))
+    print(_line(library.rename(arguments.name, arguments.new_name)))
     return 0
 
 
 def _remove(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
     voice = library.remove(arguments.name)
-    _say(f"removed {voice.name}; its recording goes when no request can need it any more")
+    print(f"removed {voice.name}; its recording goes when no request can need it any more")
     return 0
 
 
@@ -111,17 +117,8 @@ def _default(library: VoiceLibrary, arguments: argparse.Namespace) -> int:
         voice = library.set_default(arguments.name)
     else:
         voice = library.snapshot.default
-    _say(voice.name if voice else "no default voice")
+    print(voice.name if voice else "no default voice")
     return 0
-
-
-_ACTIONS = {
-    "list": _list,
-    "add": _add,
-    "rename": _rename,
-    "remove": _remove,
-    "default": _default,
-}
 
 
 def _line(voice: LibraryVoice) -> str:
@@ -147,12 +144,8 @@ def _as_json(voice: LibraryVoice) -> dict[str, Any]:
     }
 
 
-def _say(text: str) -> None:
-    print(text)  # noqa: T201  (a command prints)
-
-
 def _note(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
+    print(text, file=sys.stderr)
 
 
 def _complain(message: str, status: int) -> int:

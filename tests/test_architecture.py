@@ -45,7 +45,6 @@ LONG_FILES = frozenset(
         "gateway/speech/prepare.py",
         "gateway/speech/service.py",
         "gateway/upstream/parsers.py",
-        "gateway/upstream/probes.py",
         "gateway/upstream/retry.py",
     }
 )

@@ -7,36 +7,25 @@ generation blocks it for seconds (docs/contract.md sections 1, 6).
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from gateway.errors import (
     GatewayError,
     QueueFull,
     ShuttingDown,
-    UpstreamBusy,
     UpstreamProtocolError,
-    UpstreamRejected,
-    UpstreamRouteUnknown,
     UpstreamTimeout,
 )
-from gateway.text.tokens import CONTEXT_TOKENS
 from gateway.upstream.client import Timeouts, UpstreamClient
-from gateway.upstream.detection import MODELS_PATH, QUESTIONS, Answers
 from gateway.upstream.dialect import PROFILES, Generation, Sampling
-from gateway.upstream.dialects import identify
-from gateway.upstream.known_servers import OPENAI_VOICE_NAMES, VOICES_PATH, KnownServer
-from gateway.upstream.parsers import parse_context_tokens, parse_models, parse_voices
+from gateway.upstream.discovery import PROBE_SECONDS, Discovery
 from gateway.upstream.pool import Upstream
-from gateway.voices.aliases import spread
-
-T = TypeVar("T")
 
 logger = logging.getLogger("gateway.health")
 
@@ -45,14 +34,12 @@ WARM_UP_TOKENS = 80
 # The first generation blocks the container for 2 to 5 s, 56 s without a numba cache (section 6).
 WARM_UP_SECONDS = 120.0
 RECHECK_SECONDS = 15.0  # a warm-up on an engine that has spoken before
-PROBE_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
 LISTS_EVERY_PROBES = 6  # voices and models change rarely
 # An engine that `serve` starts itself listens within two seconds: so many failures, the pauses
 # between which double from 0.1 s, are no news.
 FAILURES_OF_A_START = 6
 LOADING = "The upstream answers, but has made no audio yet: its model may still be loading."
-NO_ENGINE = "The upstream is no speech engine: it does not list models and voices as one does."
 STEADY_PROBES = 3  # so many good ones in a row, and earlier failures are forgotten
 
 
@@ -97,12 +84,15 @@ class Prober:
     interval_seconds: float
     aliases: Mapping[str, str]
     changed: Callable[[bool], None]
-    _server: KnownServer | None = None
-    _why: str = ""
+    _discovery: Discovery = field(init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _probes: int = 0
     _steady: int = 0
     _told: str | None = None  # the fault that the log has told last
+
+    def __post_init__(self) -> None:
+        """Ask the same upstream what it is."""
+        self._discovery = Discovery(self.upstream, self.client, self.aliases)
 
     def __repr__(self) -> str:
         """State, for tests and logs."""
@@ -185,8 +175,8 @@ class Prober:
         try:
             if upstream.healthy and not upstream.suspect:
                 self._probes += 1
-                if self._server is not None or self._probes % LISTS_EVERY_PROBES == 0:
-                    await self._refresh_lists()
+                if self._discovery.server is not None or self._probes % LISTS_EVERY_PROBES == 0:
+                    await self._discovery.refresh_lists()
                 else:
                     await self.client.get(upstream.address, "/health", PROBE_SECONDS)
                 self._steady += 1
@@ -198,7 +188,7 @@ class Prober:
             return  # the gateway is busy, or ends: that says nothing about the upstream
         except GatewayError as error:
             works = upstream.healthy and upstream.in_flight and not upstream.suspect
-            if isinstance(error, UpstreamTimeout) and self._server is not None and works:
+            if isinstance(error, UpstreamTimeout) and self._discovery.server is not None and works:
                 return  # many of these servers answer nothing else while they make audio
             logger.debug("probe of %s failed: %s", upstream.address, error.message)
             self._fail(error.message)
@@ -208,8 +198,8 @@ class Prober:
         upstream = self.upstream
         upstream.probing = True
         try:
-            await self._identify()
-            await self._refresh_lists()
+            await self._discovery.identify()
+            await self._discovery.refresh_lists()
             if not upstream.spoken:
                 upstream.fault = LOADING
             if not upstream.may_charge:
@@ -227,89 +217,6 @@ class Prober:
                 "upstream %s is ready: %s, languages: %s",
                 *(upstream.address, upstream.capabilities.engine, languages),
             )
-
-    async def _refresh_lists(self) -> None:
-        upstream, address = self.upstream, self.upstream.address
-        models, context_tokens = await self._models()
-        voices = await self._voices()
-        if not models or not voices:
-            raise UpstreamProtocolError("The upstream lists no model or no voice.")
-        upstream.aliases = spread(OPENAI_VOICE_NAMES, voices, self.aliases)
-        if (models, voices) != (upstream.models, upstream.voices):
-            logger.info("upstream %s lists %s", address, ", ".join((*models, *voices)))
-        upstream.models, upstream.voices = models, voices
-        if context_tokens != upstream.context_tokens:
-            logger.info("upstream %s has a context of %d tokens", address, context_tokens)
-            upstream.context_tokens = context_tokens
-            upstream.prompt_tokens.clear()
-
-    async def _models(self) -> tuple[tuple[str, ...], int]:
-        """The models that the upstream lists, and its smallest context."""
-        server = self._server
-        told = await self._asked(
-            MODELS_PATH,
-            lambda body: (parse_models(body), parse_context_tokens(body)),
-            needed=server is None or server.lists_models,
-        )
-        models, context_tokens = told or ((), None)
-        if server is not None:
-            models = server.speech_models(models)
-        return models, context_tokens or CONTEXT_TOKENS
-
-    async def _voices(self) -> tuple[str, ...]:
-        """The voices that the upstream lists, or what its kind of server is known to have."""
-        server = self._server
-        path = server.voices_path if server else VOICES_PATH
-        listed = await self._asked(path, parse_voices, needed=server is None) or ()
-        return server.voices_beside(listed, self.aliases) if server else listed
-
-    async def _asked(self, path: str, parse: Callable[[bytes], T], *, needed: bool) -> T | None:
-        """What a list says, or None where there is no such list and none is needed."""
-        body = None
-        try:
-            body = await self.client.get(self.upstream.address, path, PROBE_SECONDS)
-            return parse(body)
-        except UpstreamProtocolError as error:
-            absent = isinstance(error, UpstreamRouteUnknown | UpstreamRejected)
-            if body is None and not absent:
-                raise
-            if needed:
-                raise UpstreamProtocolError(NO_ENGINE) from error
-            return None
-
-    async def _identify(self) -> None:
-        """Identify the upstream by requests that cost nothing, and log the reason."""
-        upstream = self.upstream
-        answers = Answers(*[await self._json(path) for path in QUESTIONS])
-        found = identify(upstream.address, upstream.named, answers)
-        if found is None:
-            raise UpstreamProtocolError(NO_ENGINE)
-        if found.why != self._why:
-            self._why = found.why
-            name = found.capabilities.engine
-            logger.info("upstream %s is taken for %s: %s", upstream.address, name, found.why)
-        self._server = found.server
-        upstream.capabilities, upstream.dialect = found.capabilities, found.dialect
-
-    async def _json(self, path: str) -> Any:
-        """An answer's JSON, or None where there is no such route.
-
-        Raises:
-            UpstreamError: The question stays open: nothing may be concluded from its silence.
-        """
-        is_list = path in {MODELS_PATH, VOICES_PATH}
-        is_open = self.upstream.named is None  # what the settings say needs no other answers
-        try:
-            return json.loads(await self.client.get(self.upstream.address, path, PROBE_SECONDS))
-        except (UpstreamRouteUnknown, UpstreamRejected):
-            return None
-        except UpstreamProtocolError as error:
-            if is_list or (is_open and isinstance(error, UpstreamBusy)):
-                raise
-        except (ValueError, RecursionError) as error:
-            if is_list and is_open:
-                raise UpstreamProtocolError(NO_ENGINE) from error
-        return None
 
     async def _warm_up(self) -> None:
         upstream = self.upstream

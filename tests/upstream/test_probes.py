@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import QueueFull
 from gateway.speech.admission import Admission
-from gateway.upstream import probes
+from gateway.upstream import discovery, probes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.pool import Upstream
 from gateway.upstream.probes import LISTS_EVERY_PROBES, STEADY_PROBES, Prober
@@ -290,7 +290,7 @@ async def test_a_question_without_an_answer_leaves_an_upstream_unidentified(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is taken for nothing else meanwhile, and for what it is once it answers."""
-    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(discovery, "PROBE_SECONDS", 0.2)
     client = UpstreamClient(None, 4)
     lists = ("/v1/models", "/v1/audio/voices")
     asked = (*lists, "/capabilities", "/", "/health/liveliness")
@@ -304,7 +304,7 @@ async def test_a_question_without_an_answer_leaves_an_upstream_unidentified(
                 assert (probed.upstream.models, server.asked) == ((), []), server.failing
             # A page that is broken for good says nothing: devnen's `/` is with a newer Starlette.
             server.failing = None if kind == "litellm" else ("/", "500")
-            monkeypatch.setattr(probes, "PROBE_SECONDS", 5.0)
+            monkeypatch.setattr(discovery, "PROBE_SECONDS", 5.0)
             await probed.prober.probe()
             assert probed.upstream.capabilities.engine == ENGINES[kind]
             assert probed.upstream.models
@@ -362,11 +362,11 @@ async def test_a_late_answer_is_forgiven_while_the_upstream_works(
                 ("late", 1, True),
             ):
                 server.failing = None
-                monkeypatch.setattr(probes, "PROBE_SECONDS", 5.0)
+                monkeypatch.setattr(discovery, "PROBE_SECONDS", 5.0)
                 await probed.prober.probe()
                 assert upstream.healthy
                 server.failing = ("/v1/models", how)
-                monkeypatch.setattr(probes, "PROBE_SECONDS", 0.2)
+                monkeypatch.setattr(discovery, "PROBE_SECONDS", 0.2)
                 upstream.in_flight, upstream.suspect = in_flight, suspect
                 await probed.prober.probe()
                 states.append(upstream.state)

@@ -9,8 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from statistics import mean
 
-from gateway.audio.encoders.wav import header
-from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
+from gateway.audio.encoders.wav import wav_file
 
 MARGIN = 0.05
 SPEAKER = re.compile(r"\[SPEAKER\d+\]")
@@ -80,7 +79,7 @@ def recognise(model: str, samples: dict[str, bytes], texts: dict[str, str]) -> d
         ) from error
     found = {}
     for name, pcm in samples.items():
-        recording = io.BytesIO(header(ENGINE_SAMPLE_RATE_HZ, len(pcm)) + pcm)
+        recording = io.BytesIO(wav_file(pcm))
         segments, _ = whisper.transcribe(recording, beam_size=5)
         heard = " ".join(segment.text for segment in segments)
         found[name] = round(word_errors(texts[name], heard), 3)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engines.server.contract import ContractError
 from engines.voice import SAMPLE_RATE_HZ, EngineFailureError
-from gateway.audio.encoders.wav import header
+from gateway.audio.encoders.wav import wav_file
 from gateway.errors import ClientGone
 
 MOST_BODY_BYTES = 256 * 1024 * 1024  # the container has no bound; a process must
@@ -69,7 +69,7 @@ def encode(pcm: bytes, response_format: str) -> bytes:
     if response_format == "pcm":
         return pcm
     if response_format == "wav":
-        return header(SAMPLE_RATE_HZ, len(pcm)) + pcm
+        return wav_file(pcm)
     sink = io.BytesIO()
     samples = np.frombuffer(pcm, "<i2")
     sf.write(sink, samples, SAMPLE_RATE_HZ, format=response_format.upper())

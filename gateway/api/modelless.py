@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.types import Scope
@@ -40,16 +40,16 @@ def is_modelless(value: Any) -> bool:
     return not any(name in _OPENAI_FIELDS and not is_unset(given) for name, given in value.items())
 
 
+@dataclass(slots=True)
 class AsChatterbox:
     """Reads such requests as travisvn's server would, and says so: once in the log.
 
-    Args:
+    Attributes:
         parse: Reads fields in that server's way.
     """
 
-    def __init__(self, parse: Callable[[Any], Awaitable[Spoken]]) -> None:
-        self._parse = parse
-        self._told = False
+    parse: Callable[[Any], Awaitable[Spoken]]
+    _told: bool = False
 
     async def __call__(self, value: Any, scope: Scope) -> Spoken:
         """What to say; errors are in that server's shape.
@@ -64,5 +64,5 @@ class AsChatterbox:
                 "requests without a model are answered as Chatterbox; "
                 "GATEWAY_MODELLESS=openai answers them as OpenAI"
             )
-        spoken = await self._parse(value)
+        spoken = await self.parse(value)
         return replace(spoken, headers={**spoken.headers, ANSWERED_AS: TRAVISVN.name})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,15 +30,15 @@ _OWNERS: Mapping[str, KnownServer] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class OpenAIDialect:
     """Builds calls for one kind of server.
 
-    Args:
+    Attributes:
         server: Its row.
     """
 
-    def __init__(self, server: KnownServer) -> None:
-        self.server = server
+    server: KnownServer
 
     def call(self, generation: Generation, model: str) -> Call:
         """Build the request for one generation."""

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.access.rate_limits import CALLER, audio_charged
@@ -35,26 +35,20 @@ LOOK_SECONDS = 1.0  # how often a watcher looks whether another process has chan
 CLEAN_SECONDS = 600.0
 
 
+@dataclass(slots=True)
 class Jobs:
     """The jobs of one folder.
 
-    Args:
+    Attributes:
         folder: Where they are stored; shared by all gateways of one data folder.
         most_bytes: Audio of all jobs together.
         retention_seconds: A job that is over is deleted after so long.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        most_bytes: int,
-        retention_seconds: float,
-    ) -> None:
-        self._folder = folder
-        self._most_bytes = most_bytes
-        self._retention_seconds = retention_seconds
-        self._runner: Runner | None = None
+    folder: Path
+    most_bytes: int
+    retention_seconds: float
+    _runner: Runner | None = None
 
     async def open(self, runner_of: Callable[[StoreThread], Runner]) -> None:
         """Open the store, or log why there are no jobs.
@@ -63,9 +57,9 @@ class Jobs:
             runner_of: Makes the worker on an open store.
         """
         try:
-            self._runner = runner_of(await open_store(self._folder, self._most_bytes))
+            self._runner = runner_of(await open_store(self.folder, self.most_bytes))
         except (OSError, sqlite3.Error) as error:
-            logger.warning("no jobs: %s: %s", self._folder, error)
+            logger.warning("no jobs: %s: %s", self.folder, error)
 
     async def run(self) -> None:
         """Work on the store's jobs until cancelled; without a store there is nothing to do."""
@@ -85,7 +79,7 @@ class Jobs:
         while True:
             try:
                 for job in await self._store(Store.jobs, FINAL):
-                    if job.ended and time.time() - job.ended > self._retention_seconds:
+                    if job.ended and time.time() - job.ended > self.retention_seconds:
                         await self._store(Store.delete, job.id)
             except GatewayError as error:
                 logger.warning("old jobs stay for now: %s", error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gateway.errors import LibraryUnusable, QueueFull
@@ -23,17 +24,13 @@ PURGE_INTERVAL_SECONDS = 600.0
 Result = TypeVar("Result")
 
 
+@dataclass(slots=True)
 class VoiceKeeper:
-    """Changes a library for the requests of one process.
+    """Changes a library for the requests of one process."""
 
-    Args:
-        library: The library.
-    """
-
-    def __init__(self, library: VoiceLibrary) -> None:
-        self._library = library
-        self._one_at_a_time = asyncio.Lock()
-        self._changes = 0
+    library: VoiceLibrary
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _changes: int = 0
 
     async def change(self, work: Callable[[], Result]) -> Result:
         """Run one of the library's methods that block.
@@ -57,8 +54,8 @@ class VoiceKeeper:
         """Delete what is past its grace, now and then, until cancelled."""
         while True:
             await asyncio.sleep(interval_seconds)
-            if self._library.snapshot.removed:
+            if self.library.snapshot.removed:
                 try:
-                    await asyncio.to_thread(self._library.purge)
+                    await asyncio.to_thread(self.library.purge)
                 except LibraryUnusable as error:
                     logger.warning("voice library: %s", error.message)

@@ -129,22 +129,22 @@ def voices_of(config: Config, folder: Folder, gone: Mapping[str, float] | None =
     )
 
 
+@dataclass(slots=True)
 class ConfigFile:
     """config.json as one process sees and changes it: one change at a time over all processes.
 
-    Args:
+    Attributes:
         folder: The folder.
         grace_seconds: How long a removed voice's entry and file stay.
         now: Unix time in seconds.
     """
 
-    def __init__(self, folder: Folder, grace_seconds: float, now: Callable[[], float]) -> None:
-        self._folder = folder
-        self._grace_seconds = grace_seconds
-        self._now = now
-        self._lock = threading.Lock()
-        self._signature: Signature = None
-        self._snapshot = Snapshot()
+    folder: Folder
+    grace_seconds: float
+    now: Callable[[], float]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _signature: Signature = None
+    _snapshot: Snapshot = field(default_factory=Snapshot)
 
     def read(self) -> Config:
         """The file as it stands; empty where there is none.
@@ -153,7 +153,7 @@ class ConfigFile:
             LibraryUnusable: It is a link, no JSON object, or too large.
         """
         try:
-            config = json.loads(self._folder.read(CONFIG, MAX_CONFIG_BYTES))
+            config = json.loads(self.folder.read(CONFIG, MAX_CONFIG_BYTES))
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -169,10 +169,10 @@ class ConfigFile:
 
     def current(self) -> Snapshot:
         """The snapshot; one stat while config.json is the same."""
-        if self._folder.signature() == self._signature:
+        if self.folder.signature() == self._signature:
             return self._snapshot
         with self._lock:
-            signature = self._folder.signature()  # before reading: a change on the way is seen
+            signature = self.folder.signature()  # before reading: a change on the way is seen
             if signature != self._signature:
                 self._renew()
                 self._signature = signature
@@ -190,7 +190,7 @@ class ConfigFile:
         gone |= dict.fromkeys(old.keys, now + GONE_SECONDS)
         for key in config:
             gone.pop(key, None)
-        self._snapshot = voices_of(config, self._folder, gone)
+        self._snapshot = voices_of(config, self.folder, gone)
 
     @contextmanager
     def changing(self) -> Iterator[tuple[Config, Snapshot]]:
@@ -199,10 +199,10 @@ class ConfigFile:
         Raises:
             LibraryUnusable: It is damaged: what a hand has broken, a hand shall mend.
         """
-        with self._folder.locked():
+        with self.folder.locked():
             before = self.read()
             config = dict(before)
-            yield config, voices_of(config, self._folder)
+            yield config, voices_of(config, self.folder)
             self._store(before, config)
 
     def purge(self, *, unnamed: bool = False) -> list[str]:
@@ -214,15 +214,15 @@ class ConfigFile:
         Raises:
             LibraryUnusable.
         """
-        with self._folder.locked():
+        with self.folder.locked():
             before = self.read()
             config = dict(before)
             deleted = self._store(before, config)
             if unnamed:
                 # What killed writers left: under the lock nobody is writing.
-                deleted += self._delete(filter(TEMPORARY_FILE.fullmatch, self._folder.names()))
+                deleted += self._delete(filter(TEMPORARY_FILE.fullmatch, self.folder.names()))
             if unnamed and config:  # a file that was lost must not cost the recordings, too
-                deleted += self._delete(_not_named(self._folder.names(), config))
+                deleted += self._delete(_not_named(self.folder.names(), config))
         return deleted
 
     def _store(self, before: Config, config: Config) -> list[str]:
@@ -231,7 +231,7 @@ class ConfigFile:
         Files are deleted only after the config that no longer names them is in place. One entry
         always stays: an empty list makes the engine answer 500 (docs/contract.md section 5).
         """
-        latest = self._now() - self._grace_seconds
+        latest = self.now() - self.grace_seconds
         for key, entry in list(config.items()):
             removed = removed_at(entry)
             if removed is not None and removed <= latest and len(config) > 1:
@@ -239,11 +239,11 @@ class ConfigFile:
         if config == before:
             return []
         # ASCII, as the container may read it in any locale.
-        self._folder.write(CONFIG, (json.dumps(config, indent=2) + "\n").encode("ascii"))
+        self.folder.write(CONFIG, (json.dumps(config, indent=2) + "\n").encode("ascii"))
         return self._delete(_not_named(_files_of(before), config))
 
     def _delete(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if self._folder.delete(name)]
+        return [name for name in names if self.folder.delete(name)]
 
 
 def _not_named(candidates: Iterable[str], config: Config) -> list[str]:

@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
@@ -41,15 +42,15 @@ def is_plain_name(name: object) -> TypeGuard[str]:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class Folder:
     """A folder that several processes read and change.
 
-    Args:
+    Attributes:
         path: Made if it is missing; itself it may be a link, its content may not.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

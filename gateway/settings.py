@@ -30,6 +30,7 @@ from gateway.access.keys import KeyRing, parse_file, parse_keys, read_key_file
 from gateway.access.loopback import is_loopback
 from gateway.access.policy import Policy
 from gateway.access.rate_limits import Limits
+from gateway.audio.encoders import ResponseFormat
 from gateway.upstream.dialects import split_address
 from gateway.voices.aliases import OPENAI_VOICES
 
@@ -221,7 +222,7 @@ class Settings(BaseSettings):
     """Bound of the audio of all jobs together, on disk."""
     jobs_retention_hours: float = Field(168.0, ge=0)
     """A job that is over is deleted after so long."""
-    default_response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    default_response_format: ResponseFormat = "mp3"
     """Response format of requests that name none."""
     stream_profile: Literal["standard", "balanced", "low_latency"] = "standard"
     """Chunk sizes asked of the upstream for streamed answers: standard is the container's own,

@@ -17,8 +17,9 @@ from gateway.api.endpoint import SpeechSurface, Spoken, require_json
 from gateway.api.error_bodies import GENERATE
 from gateway.api.generate_batch import MOST_BATCH_ITEMS, BatchEndpoint
 from gateway.api.routes import AUDIO_TYPES, JSON, Route
-from gateway.api.schemas import ResponseFormat, TextOptions, check_fields, parse_json
+from gateway.api.schemas import TextOptions, check_fields, parse_json
 from gateway.api.speakers import cast_voices, voice_of_file
+from gateway.audio.encoders import ResponseFormat
 from gateway.errors import InvalidRequest
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Totals

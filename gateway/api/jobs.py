@@ -25,14 +25,8 @@ from gateway.api.multipart import (
 )
 from gateway.api.openai import OpenAISurface
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
-from gateway.api.schemas import (
-    Name,
-    ResponseFormat,
-    SpeechBody,
-    parse_fields,
-    read_query,
-)
-from gateway.audio.encoders import ENCODERS
+from gateway.api.schemas import Name, SpeechBody, parse_fields, read_query
+from gateway.audio.encoders import ENCODERS, ResponseFormat
 from gateway.audio.join import MOST_PAUSE_SECONDS, PAUSES_SECONDS
 from gateway.errors import InvalidRequest, JobNotFound
 from gateway.speech.jobs.chapters import split_chapters

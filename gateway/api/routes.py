@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.access.policy import ADMIN, SPEECH, VOICE_CHANGES
 from gateway.api.error_bodies import OPENAI, Surface
+from gateway.audio.encoders import ENCODERS
 from gateway.errors import GatewayError, MethodNotAllowed, RouteNotFound
 
 SHOWN_PATH_CHARACTERS = 256
@@ -28,14 +29,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"  # to a schema of the OpenAPI document
 EVENTS_TYPE = "text/event-stream"
-AUDIO_TYPES = (
-    "audio/mpeg",
-    "audio/ogg",
-    "audio/aac",
-    "audio/flac",
-    "audio/wav",
-    "audio/pcm",
-)
+AUDIO_TYPES = tuple(encoder.content_type for encoder in ENCODERS.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from gateway.api.error_bodies import UnprocessableRequest
 from gateway.api.field_rules import LenientFields, SpokenFields
-from gateway.audio.encoders import RESPONSE_FORMATS
+from gateway.audio.encoders import RESPONSE_FORMATS, ResponseFormat
 from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import InvalidRequest
 from gateway.voices.references import MOST_REFERENCES
@@ -25,7 +25,6 @@ MOST_TOKENS = 8192  # docs/contract.md section 2: max_model_len
 MOST_JSON_MARKS = 200_000
 _JSON_MARKS = (b",", b"[", b"{")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Model = TypeVar("Model", bound=BaseModel)
 
 

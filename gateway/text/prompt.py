@@ -8,12 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from gateway.text.sanitise import (
-    SCENE_END,
-    SCENE_START,
-    sanitise_system_prompt,
-    sanitise_text,
-)
+from gateway.text.sanitise import SCENE_END, SCENE_START, sanitise_system_prompt, sanitise_text
 
 INTRODUCTION = "Generate audio following instruction."
 QUIET_ROOM = "Audio is recorded from a quiet room."

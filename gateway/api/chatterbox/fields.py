@@ -12,13 +12,7 @@ from starlette.types import Scope
 
 from gateway.api.endpoint import JSON_TYPES, BodyReader, media_type
 from gateway.api.error_bodies import UnprocessableRequest
-from gateway.api.multipart import (
-    MULTIPART,
-    URLENCODED,
-    FormFile,
-    is_form,
-    parse_form,
-)
+from gateway.api.multipart import MULTIPART, URLENCODED, FormFile, is_form, parse_form
 from gateway.api.schemas import Model, check_fields, parse_json
 from gateway.errors import InvalidRequest
 

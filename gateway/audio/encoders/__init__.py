@@ -1,9 +1,11 @@
 """The response formats: one row each, one file each, all of one shape.
 
-A new format is a class like its neighbours and a row here.
+A new format is a class like its neighbours, its name and its row here.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from gateway.audio.encoders.aac import AacEncoder
 from gateway.audio.encoders.base import BitRates, Encoder
@@ -13,6 +15,7 @@ from gateway.audio.encoders.opus import OpusEncoder
 from gateway.audio.encoders.pcm import PcmEncoder
 from gateway.audio.encoders.wav import WavEncoder
 
+ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 ENCODERS: dict[str, type[Encoder]] = {
     "mp3": Mp3Encoder,
     "opus": OpusEncoder,
@@ -24,4 +27,4 @@ ENCODERS: dict[str, type[Encoder]] = {
 
 RESPONSE_FORMATS = tuple(ENCODERS)
 
-__all__ = ["ENCODERS", "RESPONSE_FORMATS", "BitRates", "Encoder"]
+__all__ = ["ENCODERS", "RESPONSE_FORMATS", "BitRates", "Encoder", "ResponseFormat"]

@@ -12,13 +12,7 @@ from pathlib import Path
 
 from gateway.access.rate_limits import CALLER, audio_charged
 from gateway.audio.join import PAUSES_SECONDS
-from gateway.errors import (
-    GatewayError,
-    JobNotFound,
-    NoJobs,
-    SegmentLost,
-    WrongJobState,
-)
+from gateway.errors import GatewayError, JobNotFound, NoJobs, SegmentLost, WrongJobState
 from gateway.speech.jobs.chapters import Part, plan_segments
 from gateway.speech.jobs.job import ACTIVE, FINAL, Job, Notes, SegmentRecord, State
 from gateway.speech.jobs.runner import Runner

@@ -33,7 +33,7 @@ CODECS = frozenset(
         for form in ("alaw", "mulaw", "u8", "s16le", "s24le", "s32le", "f32le", "f64le")
     }
 )
-SAMPLE_RATES_HZ = (8000, 192_000)
+READABLE_RATES_HZ = (8000, 192_000)
 MAX_CHANNELS = 8
 # 30 s of the shortest Opus packets (2.5 ms) are 12,000; a hostile FLAC can hold one for 16 samples.
 MAX_PACKETS = 50_000
@@ -215,7 +215,7 @@ def _check_stream(stream: AudioStream, param: str) -> None:
 
 
 def _check_form(rate_hz: int, channels: int, param: str) -> None:
-    lowest, highest = SAMPLE_RATES_HZ
+    lowest, highest = READABLE_RATES_HZ
     if not lowest <= rate_hz <= highest:
         raise InvalidRequest(
             f"The reference audio has {rate_hz} samples a second; {lowest} to {highest} are read.",

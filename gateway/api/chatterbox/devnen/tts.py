@@ -13,10 +13,7 @@ from pydantic import Field, StringConstraints
 from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
-from gateway.api.chatterbox.fields import (
-    parse_fields,
-    require_fields,
-)
+from gateway.api.chatterbox.fields import parse_fields, require_fields
 from gateway.api.chatterbox.travisvn.speech import (
     TravisvnSpeech,
     VoiceName,

@@ -15,10 +15,7 @@ from pydantic import Field, StringConstraints
 from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
-from gateway.api.chatterbox.fields import (
-    parse_fields,
-    require_fields,
-)
+from gateway.api.chatterbox.fields import parse_fields, require_fields
 from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import SpeechSurface, Spoken

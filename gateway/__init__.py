@@ -2,14 +2,17 @@
 
 The straight line of one request, room by room:
 
-    surfaces/   a client's HTTP request  -> SpeechRequest (request.py)
-    text/       normalise, split, sanitise; estimate its length
-    admission   a slot, or a place in the bounded queue
-    upstream/   lease an engine, speak its dialect, parse PCM off the wire
-    audio/      tempo, sample rate, encode
-    surfaces/   response bytes
+    server/     the HTTP server's bounds        -> an ASGI call
+    access/     keys, rights and limits
+    api/        a client's request               -> SpeechRequest (speech/request.py)
+    text/       its words: markup, normalisation, splitting, length
+    speech/     prepare, admission, generations, long texts, jobs
+    upstream/   lease an engine, speak its dialect (dialects.py), parse PCM off the wire
+    audio/      join, tempo, sample rate, encoders
+    api/        response bytes
 
-speech.py runs that line; engine/ holds processes that speak the container's contract.
+Beside the line: voices/ (what a name means, the library), telemetry/, commands/, settings.py (every
+variable), errors.py (every failure), app.py (wires them). Engines are in engines/.
 """
 
 __version__ = "0.1.0"

@@ -17,6 +17,8 @@ from gateway.voices.samples.prepare import (
     BLOCK_SECONDS,
     PreparedReference,
     ReferenceLimits,
+    block_levels,
+    pcm_of,
     prepare_reference,
 )
 
@@ -60,20 +62,12 @@ def normalise_recording(audio: bytes, *, param: str) -> PreparedReference:
             f"{SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} s are needed.",
             param=param,
         )
-    pcm = np.rint(trimmed * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
-    return PreparedReference(wav_file(pcm), seconds)
-
-
-def _block_levels(samples: Floats) -> Floats:
-    """RMS around the mean of each block of 20 ms; a rest at the end is left out."""
-    block = samples_in(BLOCK_SECONDS)
-    blocks = samples[: samples.size // block * block].reshape(-1, block)
-    return cast("Floats", blocks.std(axis=1))
+    return PreparedReference(wav_file(pcm_of(trimmed * FULL_SCALE)), seconds)
 
 
 def _trimmed(samples: Floats) -> Floats:
     """Without the silence at both ends, and without a constant offset."""
-    levels = _block_levels(samples)
+    levels = block_levels(samples)
     sounding = np.flatnonzero(levels > levels.max() * SILENCE_BELOW_LOUDEST)
     first = int(sounding[0]) * BLOCK_SECONDS - LEAD_SECONDS
     last = (int(sounding[-1]) + 1) * BLOCK_SECONDS + TAIL_SECONDS
@@ -83,7 +77,7 @@ def _trimmed(samples: Floats) -> Floats:
 
 def _levelled(samples: Floats) -> Floats:
     """With what sounds at the target level, as far as the peaks allow."""
-    levels = _block_levels(samples)
+    levels = block_levels(samples)
     sounding = levels[levels > levels.max() * SILENCE_BELOW_LOUDEST]
     rms = float(np.sqrt(np.mean(sounding**2)))
     peak = float(np.abs(samples).max())

@@ -11,6 +11,7 @@ import binascii
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from gateway.audio.pcm import (
 )
 from gateway.audio.resample import Resampler
 from gateway.errors import InvalidRequest, RequestTooLarge
-from gateway.voices.samples.decode import Decoded, Floats, decode
+from gateway.voices.samples.decode import Decoded, decode
 
 # A line break every 24 characters makes 1.44 characters a byte; mail wraps at 76: 1.37.
 MAX_CHARACTERS_PER_BYTE = 1.5
@@ -197,8 +198,7 @@ def _gain_of(peak: float) -> float:
 
 def _at_engine_rate(decoded: Decoded, gain: float) -> bytes:
     """PCM of the engine's form, s16 mono 24 kHz."""
-    scaled: Floats = decoded.samples * np.float32(gain * FULL_SCALE)
-    pcm = np.rint(scaled).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
+    pcm = pcm_of(decoded.samples * np.float32(gain * FULL_SCALE))
     if decoded.sample_rate_hz == ENGINE_SAMPLE_RATE_HZ:
         return pcm
     resampler = Resampler(ENGINE_SAMPLE_RATE_HZ, decoded.sample_rate_hz)
@@ -211,10 +211,21 @@ def _sound_seconds(samples: NDArray[np.int16], gain: float) -> float:
     A constant offset is no sound either: each block is measured around its own mean. A gain
     below 1 comes from float files whose scale means nothing; those are judged as scaled.
     """
+    floor = FULL_SCALE * 10 ** (SILENT_DBFS / 20) * max(gain, 1.0)
+    return int(np.count_nonzero(block_levels(samples) > floor)) * BLOCK_SECONDS
+
+
+def block_levels(samples: NDArray[Any]) -> NDArray[np.float64]:
+    """RMS around the mean of each block of 20 ms; a rest at the end is left out."""
     block = samples_in(BLOCK_SECONDS)
     blocks = samples[: samples.size // block * block].reshape(-1, block)
-    floor = FULL_SCALE * 10 ** (SILENT_DBFS / 20) * max(gain, 1.0)
-    return int(np.count_nonzero(blocks.std(axis=1) > floor)) * BLOCK_SECONDS
+    return np.asarray(blocks.std(axis=1), np.float64)
+
+
+def pcm_of(samples: NDArray[Any]) -> bytes:
+    """Samples at the scale of 16 bits as s16le; what is above full scale is clipped."""
+    pcm: bytes = np.rint(samples).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
+    return pcm
 
 
 def _dbfs(magnitude: float) -> float:

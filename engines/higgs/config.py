@@ -125,6 +125,12 @@ _OLD_LAYOUT_REQUIRED = {
     "audio_decoder_proj_num_layers": 0,
 }
 
+_OLD_LAYOUT_SHAPE = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_act"),
+    *("attention_bias", "mlp_bias", "max_position_embeddings", "rope_parameters"),
+)
+
 
 def _from_old_layout(raw: dict[str, Any]) -> Any:
     text = raw["text_config"]
@@ -135,19 +141,7 @@ def _from_old_layout(raw: dict[str, Any]) -> Any:
         raise UnsupportedCheckpointError("layers without an audio feed-forward net are unsupported")
     llama = LlamaConfig(**text)  # as Boson's own configuration class reads it
     return HiggsAudioV2Config(
-        vocab_size=llama.vocab_size,
-        hidden_size=llama.hidden_size,
-        intermediate_size=llama.intermediate_size,
-        num_hidden_layers=llama.num_hidden_layers,
-        num_attention_heads=llama.num_attention_heads,
-        num_key_value_heads=llama.num_key_value_heads,
-        head_dim=llama.head_dim,
-        rms_norm_eps=llama.rms_norm_eps,
-        hidden_act=llama.hidden_act,
-        attention_bias=llama.attention_bias,
-        mlp_bias=llama.mlp_bias,
-        max_position_embeddings=llama.max_position_embeddings,
-        rope_parameters=llama.rope_parameters,
+        **{name: getattr(llama, name) for name in _OLD_LAYOUT_SHAPE},
         num_codebooks=raw["audio_num_codebooks"],
         codebook_size=raw["audio_codebook_size"] + 2,  # BOS and EOS follow the codes
         audio_token_id=raw["audio_out_token_idx"],

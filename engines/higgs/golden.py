@@ -10,10 +10,10 @@ import threading
 
 import numpy as np
 
-from engines.higgs.command import ProgressLines
+from engines.higgs.engine import ProgressLines
 from engines.higgs.generation import GenerationRequest, Sampling
 from engines.higgs.load import load_engine
-from engines.higgs.prompt import CheckpointTokenizer, PromptBuilder, RandomTokenizer, TextTokenizer
+from engines.higgs.prompt import PromptBuilder, tokenizer_of
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
 
 TEXT = "The sun rises in the east and sets in the west."
@@ -47,10 +47,8 @@ def matching_codes(model: str, *, revision: str | None, precision: str, device: 
         progress=ProgressLines(),
     )
     try:
-        tokenizer: TextTokenizer = RandomTokenizer()
-        if engine.folder is not None:
-            tokenizer = CheckpointTokenizer(engine.folder)
-        prompt = PromptBuilder(tokenizer, engine.config).build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
+        builder = PromptBuilder(tokenizer_of(engine.folder), engine.config)
+        prompt = builder.build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
         request = GenerationRequest(prompt, len(FRAMES), Sampling(temperature=0))
         changed = threading.Event()
         generation = engine.loop.submit(request, changed.set)

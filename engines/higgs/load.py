@@ -102,7 +102,8 @@ def load_engine(
     sys.setswitchinterval(_SWITCH_SECONDS)
     target = choose_device(device)
     random = model in RANDOM_MODELS
-    folder = None if random else find_checkpoint(model, revision, progress)
+    progress("files", 0.0)
+    folder = None if random else fetched(model, revision, _HUB_PATTERNS)
     config = random_config(tiny=model == "random-tiny") if folder is None else read_config(folder)
     need = weight_bytes(config, precision, target)
     free = free_bytes(target, memory_bytes)
@@ -163,19 +164,18 @@ def choose_device(device: str) -> torch.device:
     return target
 
 
-def find_checkpoint(
-    model: str, revision: str | None, progress: Callable[[str, float], None]
-) -> Path:
-    """Return the folder of a checkpoint, fetched from the hub if it is not a local folder."""
-    folder = Path(model).expanduser()
+def fetched(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """Return a local folder, or that of a repository's files, fetched from the hub.
+
+    Raises:
+        OSError: It is nowhere.
+    """
+    folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only where there is a hub
 
-    progress("download", 0.0)
-    fetched = Path(snapshot_download(model, revision=revision, allow_patterns=_HUB_PATTERNS))
-    progress("download", 1.0)
-    return fetched
+    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
 def free_bytes(device: torch.device, bound: int | None) -> int | None:

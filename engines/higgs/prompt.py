@@ -40,13 +40,16 @@ BYTES_PER_RANDOM_TOKEN = 4
 
 
 class TextTokenizer(Protocol):
-    """A vocabulary."""
+    """A vocabulary.
+
+    Attributes:
+        special: Ids of special tokens; those of LLAMA_IDS are among them.
+    """
+
+    special: dict[str, int]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; a special token's spelling in it is ordinary text."""
-
-    def special(self, name: str) -> int | None:
-        """Id of a special token; None where the vocabulary has not got it."""
 
 
 class CheckpointTokenizer:
@@ -65,8 +68,9 @@ class CheckpointTokenizer:
             raise ValueError(f"{folder} has no tokenizer.json")
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.encode_special_tokens = True
-        self._added = frozenset(self._tokenizer.get_added_tokens_decoder())
-        missing = [name for name in LLAMA_IDS if self.special(name) is None]
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special = {token.content: number for number, token in added.items()}
+        missing = [name for name in LLAMA_IDS if name not in self.special]
         if missing:
             raise ValueError(f"{path} lacks {', '.join(missing)}")
 
@@ -77,18 +81,15 @@ class CheckpointTokenizer:
             ValueError: A special token is among them, which the tokenizer should have split.
         """
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if not self._added.isdisjoint(ids):
+        if not set(ids).isdisjoint(self.special.values()):
             raise ValueError("the text contains a token that only the engine may use")
         return list(ids)
-
-    def special(self, name: str) -> int | None:
-        """Id of a special token."""
-        found = self._tokenizer.token_to_id(name)
-        return None if found is None else int(found)
 
 
 class RandomTokenizer:
     """Four bytes are a token, about as in Llama 3's vocabulary: for models with random weights."""
+
+    special = LLAMA_IDS
 
     def encode(self, text: str) -> list[int]:
         """Ids below those of special tokens."""
@@ -99,9 +100,10 @@ class RandomTokenizer:
             for at in range(0, len(data), BYTES_PER_RANDOM_TOKEN)
         ]
 
-    def special(self, name: str) -> int | None:
-        """Llama 3's id."""
-        return LLAMA_IDS.get(name)
+
+def tokenizer_of(folder: Path | None) -> TextTokenizer:
+    """The tokenizer of a checkpoint's folder, or of random weights where there is none."""
+    return RandomTokenizer() if folder is None else CheckpointTokenizer(folder)
 
 
 class PromptBuilder:
@@ -114,6 +116,7 @@ class PromptBuilder:
 
     def __init__(self, tokenizer: TextTokenizer, config: ModelConfig) -> None:
         self._tokenizer = tokenizer
+        self._special = tokenizer.special
         self._config = config
 
     def count(self, text: str) -> int:
@@ -135,7 +138,7 @@ class PromptBuilder:
         Raises:
             ValueError: A text holds what cannot be tokenized.
         """
-        ids = [self._special(BEGIN_OF_TEXT), *self._turn("system", self._scene(system))]
+        ids = [self._special[BEGIN_OF_TEXT], *self._turn("system", self._scene(system))]
         for transcript, codes in references:
             ids += self._turn("user", self._plain(transcript))
             ids += self._turn("assistant", self._audio(codes.shape[1]))
@@ -147,10 +150,10 @@ class PromptBuilder:
         return Prompt(np.array(ids, np.int32), np.concatenate([none, *rows]), shared)
 
     def _turn(self, role: str, content: list[int]) -> list[int]:
-        header = [*self._tokenizer.encode(role), self._special(END_HEADER)]
+        header = [*self._tokenizer.encode(role), self._special[END_HEADER]]
         if content and role == "assistant":
             content = [*self._tokenizer.encode("\n\n"), *content]
-        return [self._special(START_HEADER), *header, *content, self._special(END_OF_TURN)]
+        return [self._special[START_HEADER], *header, *content, self._special[END_OF_TURN]]
 
     def _plain(self, text: str) -> list[int]:
         # With the line ends that follow the header: byte-pair merges may cross from one to other.
@@ -159,7 +162,7 @@ class PromptBuilder:
     def _scene(self, system: str) -> list[int]:
         ids: list[int] = []
         for piece in SCENE_TAG.split("\n\n" + system.strip()):
-            tag = self._tokenizer.special(piece) if SCENE_TAG.fullmatch(piece) else None
+            tag = self._special.get(piece) if SCENE_TAG.fullmatch(piece) else None
             ids += self._tokenizer.encode(piece) if tag is None else [tag]
         return ids
 
@@ -170,11 +173,5 @@ class PromptBuilder:
             config.audio_bos_token_id,
             *[config.audio_token_id] * (frames + 2),
             *[config.audio_delay_token_id] * (config.codebooks - 1),
-            self._special(AUDIO_END),
+            self._special[AUDIO_END],
         ]
-
-    def _special(self, name: str) -> int:
-        found = self._tokenizer.special(name)
-        if found is None:
-            raise ValueError(f"the vocabulary lacks {name}")
-        return found

@@ -1,0 +1,149 @@
+"""Puts the engine together: model and loop, codec, tokenizer, and the voice around them."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from starlette.applications import Starlette
+
+from engines.higgs.codec import Codec
+from engines.higgs.codec_worker import BatchDecoder, CodecWorker
+from engines.higgs.load import RANDOM_MODELS, LoadedEngine, fetched, load_engine
+from engines.higgs.prompt import PromptBuilder, tokenizer_of
+from engines.higgs.references import ReferenceEncoder
+from engines.higgs.voice import HiggsVoice
+from engines.server.app import Engine, EngineOptions, create_engine_app
+from engines.voice import TOKENS_PER_SECOND
+
+CODEC = "bosonai/higgs-audio-v2-tokenizer"
+CODEC_FOLDER = "codec"  # beside the weights, where --codec names nothing
+CODEC_FILES = ["config.json", "model.safetensors"]
+CONTEXT_TOKENS = 4096  # 2:40 of speech; a slot of 8,192 takes 0.9 GiB
+# Of the codec on the card: measured on an H100, 2026-11-25.
+DECODER_BYTES = 90 * 2**20
+BYTES_PER_BATCH_FRAME = 1.6 * 2**20
+ENCODER_BYTES = 650 * 2**20
+BYTES_PER_ENCODED_SECOND = 36 * 2**20
+ENCODER_ON_CARD_FROM_BYTES = 15 * 2**30  # smaller cards encode references on the CPU
+BATCH_FRAMES_PER_SLOT = 40
+LEAST_BATCH_FRAMES, MOST_BATCH_FRAMES = 160, 1280
+ENCODED_SECONDS_PER_SLOT = 3
+LEAST_ENCODED_SECONDS, MOST_ENCODED_SECONDS = 16, 96
+MOST_REFERENCE_SECONDS = 60.0  # the gateway sends 30 at most
+PROGRESS_EVERY_SECONDS = 2.0
+
+
+def create_app(arguments: argparse.Namespace, options: EngineOptions) -> Starlette:
+    """Load model and codec, which takes seconds, and return the application.
+
+    Raises:
+        ValueError: What the card cannot do, or the checkpoint is not.
+        OSError: A file is missing.
+    """
+    context = arguments.max_model_len or CONTEXT_TOKENS
+    on_card = _encodes_on_card(arguments.device, arguments.memory)
+    show = ProgressLines()
+    with ThreadPoolExecutor(1) as beside:
+        codec = beside.submit(_codec, arguments)
+        engine = load_engine(
+            arguments.model,
+            revision=arguments.revision,
+            precision=arguments.precision,
+            slots=arguments.slots,
+            context=context,
+            device=arguments.device,
+            deterministic=arguments.deterministic,
+            queue_size=arguments.queue,
+            codec_bytes=_codec_bytes(arguments.slots, on_card=on_card),
+            memory_bytes=arguments.memory,
+            progress=show,
+        )
+        show("codec", 0.0)
+        voice = _voice(arguments, engine, codec.result(), on_card=on_card)
+    # Full collections would walk the million objects of the libraries, and everything waits.
+    gc.collect()
+    gc.freeze()
+    show("ready", 1.0)
+    options = replace(options, context_tokens=context, count_tokens=voice.count_tokens)
+    return create_engine_app(Engine(voice, options))
+
+
+def _codec(arguments: argparse.Namespace) -> Codec:
+    """The codec: a random one, the one named, one beside the weights, or the hub's."""
+    if arguments.model in RANDOM_MODELS:
+        return Codec.random(tiny=arguments.model == "random-tiny")
+    beside = Path(arguments.model).expanduser() / CODEC_FOLDER
+    name = arguments.codec or (str(beside) if beside.is_dir() else CODEC)
+    return Codec.from_folder(fetched(name, arguments.codec_revision, CODEC_FILES))
+
+
+def _voice(
+    arguments: argparse.Namespace, engine: LoadedEngine, codec: Codec, *, on_card: bool
+) -> HiggsVoice:
+    codec.place(engine.device, engine.device if on_card else torch.device("cpu"))
+    slots, context = engine.loop.slots, engine.loop.context_positions
+    most_rows = 1 if arguments.deterministic else 32
+    decoder = BatchDecoder(codec, batch_frames=_batch_frames(slots), most_rows=most_rows)
+    worker = CodecWorker(codec, decoder)
+    worker.start()
+    most_seconds = min(context / TOKENS_PER_SECOND, MOST_REFERENCE_SECONDS)
+    encoder = ReferenceEncoder(codec, most_seconds, _encoded_seconds(slots))
+    if on_card:
+        encoder.warm_up()
+    return HiggsVoice(
+        arguments.model.rstrip("/").rsplit("/", 1)[-1],
+        engine.loop,
+        worker,
+        PromptBuilder(tokenizer_of(engine.folder), engine.config),
+        encoder,
+        facts=engine.facts,
+        natural_length=engine.folder is None,
+    )
+
+
+def _batch_frames(slots: int) -> int:
+    return max(LEAST_BATCH_FRAMES, min(BATCH_FRAMES_PER_SLOT * slots, MOST_BATCH_FRAMES))
+
+
+def _encoded_seconds(slots: int) -> float:
+    """Seconds of recordings that are encoded at once."""
+    return max(LEAST_ENCODED_SECONDS, min(ENCODED_SECONDS_PER_SLOT * slots, MOST_ENCODED_SECONDS))
+
+
+def _codec_bytes(slots: int | None, *, on_card: bool) -> int:
+    """Device memory that the codec will take, before the number of slots is known."""
+    frames = MOST_BATCH_FRAMES if slots is None else _batch_frames(slots)
+    seconds = MOST_ENCODED_SECONDS if slots is None else _encoded_seconds(slots)
+    encoder = ENCODER_BYTES + BYTES_PER_ENCODED_SECOND * seconds if on_card else 0
+    return int(DECODER_BYTES + BYTES_PER_BATCH_FRAME * frames + encoder)
+
+
+def _encodes_on_card(device: str, memory_bytes: int | None) -> bool:
+    if device == "cpu" or not torch.cuda.is_available():
+        return False
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return bool(min(memory_bytes or total, total) >= ENCODER_ON_CARD_FROM_BYTES)
+
+
+class ProgressLines:
+    """Prints what is done and how far, at most every two seconds."""
+
+    def __init__(self) -> None:
+        self._began = self._shown = time.monotonic()
+        self._what = ""
+
+    def __call__(self, what: str, share: float) -> None:
+        """Tell a share from 0 to 1 of something."""
+        now = time.monotonic()
+        if what == self._what and now - self._shown < PROGRESS_EVERY_SECONDS:
+            return
+        self._what, self._shown = what, now
+        line = f"{now - self._began:5.1f} s  {what} {share:.0%}"
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  (the command's own progress)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.running import Gateway, running_engine, running_gateway
 
@@ -21,6 +23,8 @@ os.environ["XDG_DATA_HOME"] = _DATA.name
 # The files that take longest, to be begun first: else all wait at the end for one of them. What
 # does not stand here takes some seconds (scripts/test --durations=0 tells).
 LONGEST = (
+    # One Docker engine's, one after the other; they wait more than they work.
+    *("deploy/test_container", "deploy/test_engine_health", "deploy/test_stack"),
     *(
         "loadtest/test_instructions",
         "api/test_jobs",
@@ -41,6 +45,21 @@ LONGEST = (
     ),
     *("test_packaging", "upstream/test_mixed_pool", "speech/test_engine_limits"),
 )
+
+
+DOCKER = tuple(f"tests/{name}.py::" for name in LONGEST if name.startswith("deploy/"))
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist tells no types
+    """Gives each worker a file at a time, and one of them all files that share a Docker engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "docker" if nodeid.startswith(DOCKER) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Share out the tests so."""
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import DOCKER
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -94,15 +96,21 @@ def test_an_installation_without_a_network_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv" / "installed").exists(), "it is tried again"
 
 
-def test_a_failure_in_one_part_keeps_no_other_from_running(tmp_path: Path) -> None:
-    """tests/deploy runs whatever came before, and the status tells of both."""
+def test_no_failure_keeps_another_part_from_running(tmp_path: Path) -> None:
+    """One run has every test, tests/deploy too, stops at no failure, and tells of it."""
     folder = clone(tmp_path)
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "$@" >> ran\ncase "$*" in *-n*) exit 1 ;; esac\n')
+    python.write_text('#!/bin/sh\necho "$@" >> ran\nexit 1\n')
     python.chmod(0o755)
     done = subprocess.run([folder / "scripts" / "test"], check=False)
     assert done.returncode == 1
-    ran = (folder / "ran").read_text().splitlines()
-    assert len(ran) == 2
-    assert ran[1].endswith("tests/deploy")
+    ran = (folder / "ran").read_text()
+    assert ran == "-m pytest -n 5 --dist loadfile --no-loadscope-reorder\n"
+
+
+def test_what_shares_a_docker_engine_runs_in_one_process() -> None:
+    """Else each process would start an engine and build every image for itself."""
+    files = (ROOT / "tests" / "deploy").glob("test_*.py")
+    sharing = {f"tests/deploy/{file.name}::" for file in files if "workshop" in file.read_text()}
+    assert sharing == set(DOCKER)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,11 +19,13 @@ from tests.running import wait_until
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 
 SCALE = float(os.environ.get("ENGINE_HEALTH_TEST_SCALE", "0.1"))
-SATURATED_SECONDS = float(os.environ.get("ENGINE_HEALTH_TEST_SATURATED_SECONDS", 300 * SCALE))
+SATURATED_SECONDS = float(os.environ.get("ENGINE_HEALTH_TEST_SATURATED_SECONDS", "0"))
 START_SECONDS = float(os.environ.get("ENGINE_HEALTH_TEST_START_SECONDS", "0"))
 ANSWER_SECONDS = 20 * SCALE
 RESTART_SECONDS = 120 * SCALE
-GO = "/tmp/go"  # noqa: S108  (inside the container)
+# Inside the container: with the first the engine goes on with its start, with the second the load
+# ends.
+GO, ENOUGH = "/tmp/go", "/tmp/enough"  # noqa: S108
 SLACK_SECONDS = 20  # a busy machine: the container's own end and start
 
 REQUEST = """
@@ -37,14 +38,15 @@ def ask(tokens, seconds):
                    {"Content-Type": "application/json"})
     return server.getresponse().read()
 """
-LOAD = """
-import threading, time
+LOAD = f"""
+import os, threading, time
 def keep_busy():
     while True:
         ask(1500, 900)
 for _ in range(16):
     threading.Thread(target=keep_busy, daemon=True).start()
-time.sleep({seconds})
+while not os.path.exists({ENOUGH!r}):
+    time.sleep(0.1)
 """
 
 
@@ -63,18 +65,27 @@ def health(stack: GpuStack) -> str:
     return stack.inspect("engine", "{{.State.Health.Status}}")
 
 
-def engine_stack(workshop: Workshop, folder: Path, **variables: str) -> Iterator[GpuStack]:
-    """The engine alone, with its weights and presets."""
+def checks(stack: GpuStack, what: str) -> list[str]:
+    """The exit statuses, or the times, of the last five checks."""
+    return stack.inspect(
+        "engine", f"{{{{range .State.Health.Log}}}}{{{{json .{what}}}}} {{{{end}}}}"
+    ).split()
+
+
+@pytest.fixture(scope="module")
+def loading(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuStack]:
+    """The engine alone, with its weights and presets; it loads until it is told to go on."""
     if not workshop.gpu:
         pytest.skip("this Docker engine starts no container that asks for a GPU")
     stack = GpuStack(
         workshop.docker,
         workshop.images,
-        folder,
+        tmp_path_factory.mktemp("health"),
         "speech-gateway-test-health",
         ENGINE_HEALTH_ANSWER_SECONDS=f"{ANSWER_SECONDS:g}",
         ENGINE_HEALTH_INTERVAL=f"{10 * SCALE:g}s",
-        **variables,
+        FAKE_ENGINE_START_FILE=GO,
+        FAKE_ENGINE_ARGUMENTS="--max-running 2 --tokens-per-second 25",
     )
     try:
         stack.compose("up", "--detach", "engine")
@@ -84,60 +95,60 @@ def engine_stack(workshop: Workshop, folder: Path, **variables: str) -> Iterator
 
 
 @pytest.fixture
-def busy(workshop: Workshop, tmp_path: Path) -> Iterator[GpuStack]:
-    """An engine that runs two streams at once."""
-    arguments = "--max-running 2 --tokens-per-second 25"
-    yield from engine_stack(workshop, tmp_path, FAKE_ENGINE_ARGUMENTS=arguments)
+def started(loading: GpuStack) -> GpuStack:
+    """That engine when it speaks; it runs two streams at once."""
+    python(loading, f"open({GO!r}, 'w')")
+    wait_until(lambda: health(loading) == "healthy", "it has started", 100 * SCALE + 60)
+    return loading
 
 
-@pytest.fixture
-def slow(workshop: Workshop, tmp_path: Path) -> Iterator[GpuStack]:
-    """An engine that loads until it is told to go on."""
-    yield from engine_stack(workshop, tmp_path, FAKE_ENGINE_START_FILE=GO)
-
-
-def test_a_saturated_engine_is_left_alone_and_one_without_its_core_is_restarted(
-    busy: GpuStack,
+def test_a_first_start_of_any_length_is_left_alone(
+    loading: GpuStack, request: pytest.FixtureRequest
 ) -> None:
-    """First so full that the check's own request gets no turn; then its core is killed."""
-    wait_until(lambda: health(busy) == "healthy", "the engine is healthy")
-    load = LOAD.format(seconds=SATURATED_SECONDS + SLACK_SECONDS)
-    python(busy, REQUEST + load, "--detach")
-    deadline = time.monotonic() + SATURATED_SECONDS
-    asked = (
-        REQUEST + f"try: ask(1, {ANSWER_SECONDS}); print('answered')\nexcept OSError: print('no')"
-    )
-    wait_until(lambda: python(busy, asked) == "no", "the check's request would get no turn")
-    while time.monotonic() < deadline:
-        assert restarts(busy) == 0
-        assert health(busy) == "healthy"
-        time.sleep(1)
-    # What runs in the simulated engine goes on without its core.
-    wait_until(lambda: python(busy, asked) == "answered", "the load has ended", 120)
-    log = busy.compose("logs", "--no-log-prefix", "engine")
-    [core] = [line.split()[1] for line in log.splitlines() if line.startswith("core ")]
-    python(busy, f"import os; os.kill({core}, 9)")
-    killed = time.monotonic()
-    wait_until(lambda: restarts(busy) == 1, "it is restarted", RESTART_SECONDS + SLACK_SECONDS)
-    print(f"\ncore killed, container started again after {time.monotonic() - killed:.1f} s")
-    wait_until(lambda: health(busy) == "healthy", "it speaks again", 60)
-    assert "killing process" in busy.compose("logs", "--no-log-prefix", "engine")
-
-
-def test_a_first_start_of_any_length_is_left_alone(slow: GpuStack) -> None:
     """Many checks fail while it loads; only one that has spoken can be taken for hung."""
     began = time.monotonic()
-    template = "{{range .State.Health.Log}}{{.ExitCode}} {{end}}"  # of the last five checks
     wait_until(
-        lambda: slow.inspect("engine", template).split() == ["1"] * 5,
+        lambda: checks(loading, "ExitCode") == ["1"] * 5,
         "more checks have failed than a hung engine would get",
         50 * SCALE + 60,
     )
     while time.monotonic() - began < START_SECONDS:
         time.sleep(1)
-    assert health(slow) == "starting"
-    python(slow, f"open('{GO}', 'w')")
-    wait_until(lambda: health(slow) == "healthy", "it has started", 100 * SCALE + 60)
-    assert restarts(slow) == 0
-    log = slow.compose("logs", "--no-log-prefix", "engine")
+    assert health(loading) == "starting"
+    request.getfixturevalue("started")
+    assert restarts(loading) == 0
+    log = loading.compose("logs", "--no-log-prefix", "engine")
     assert log.count("argv ") == 1
+
+
+def test_a_saturated_engine_is_left_alone_and_one_without_its_core_is_restarted(
+    started: GpuStack,
+) -> None:
+    """First so full that the check's own request gets no turn; then its core is killed."""
+    python(started, REQUEST + LOAD, "--detach")
+    asked = (
+        REQUEST + f"try: ask(1, {ANSWER_SECONDS}); print('answered')\nexcept OSError: print('no')"
+    )
+    wait_until(lambda: python(started, asked) == "no", "the check's request would get no turn")
+    began, before = time.monotonic(), set(checks(started, "Start"))
+    wait_until(
+        lambda: before.isdisjoint(checks(started, "Start")),
+        "it was checked more often than a hung engine would be",
+        50 * SCALE + 60,
+    )
+    while time.monotonic() - began < SATURATED_SECONDS:
+        assert health(started) == "healthy"
+        time.sleep(1)
+    assert checks(started, "ExitCode") == ["0"] * 5
+    assert (restarts(started), health(started)) == (0, "healthy")
+    python(started, f"open({ENOUGH!r}, 'w')")
+    # What runs in the simulated engine goes on without its core.
+    wait_until(lambda: python(started, asked) == "answered", "the load has ended", 120)
+    log = started.compose("logs", "--no-log-prefix", "engine")
+    [core] = [line.split()[1] for line in log.splitlines() if line.startswith("core ")]
+    python(started, f"import os; os.kill({core}, 9)")
+    killed = time.monotonic()
+    wait_until(lambda: restarts(started) == 1, "it is restarted", RESTART_SECONDS + SLACK_SECONDS)
+    print(f"\ncore killed, container started again after {time.monotonic() - killed:.1f} s")
+    wait_until(lambda: health(started) == "healthy", "it speaks again", 60)
+    assert "killing process" in started.compose("logs", "--no-log-prefix", "engine")

@@ -300,9 +300,9 @@ def test_the_first_request_may_be_for_a_job(
         gateway.stop()
 
 
-def _killed_at_random(engine: str, folder: Path, kills: int) -> None:
-    """A job of a hundred thousand characters survives kills of its gateway."""
-    fields = {"voice": "mabel", "input": text_of(100_000), "response_format": "pcm"}
+def _killed_at_random(engine: str, folder: Path, kills: int, characters: int) -> None:
+    """A job survives kills of its gateway."""
+    fields = {"voice": "mabel", "input": text_of(characters), "response_format": "pcm"}
     chance = random.Random(20_261_125)  # noqa: S311  (places of kills)
     with _serving(engine, folder) as first:
         unbroken = _complete(first, _new(first, fields))
@@ -332,11 +332,11 @@ def _killed_at_random(engine: str, folder: Path, kills: int) -> None:
 def test_a_job_survives_three_kills(tmp_path: Path) -> None:
     """No segment is lost or doubled, and the samples are those of an unbroken run."""
     with running_engine("--voice", "simulated", "--tokens-per-second", "20000") as engine:
-        _killed_at_random(engine.address, tmp_path, 3)
+        _killed_at_random(engine.address, tmp_path, 3, 30_000)
 
 
 @pytest.mark.prove
 def test_a_job_survives_fifty_kills(tmp_path: Path) -> None:
     """The same, far more often, before an engine that is slow enough for all of them."""
     with running_engine("--voice", "simulated", "--tokens-per-second", "3000") as engine:
-        _killed_at_random(engine.address, tmp_path, 50)
+        _killed_at_random(engine.address, tmp_path, 50, 100_000)

@@ -47,8 +47,8 @@ def test_a_sweep_shows_how_long_it_takes_and_keeps_logs_out_of_sight(tmp_path: P
     """One line a measurement and a bar; the gateway's own lines are nowhere."""
     done = subprocess.run(
         [
-            *(sys.executable, SCRIPT, "--sweep", "--quick", "--simulate", "1500"),
-            *("--levels", "8", "--offered", "0.5", "--seconds", "3", "--settle", "1"),
+            *(sys.executable, SCRIPT, "--sweep", "--quick", "--simulate", "300"),
+            *("--levels", "4", "--offered", "0.5", "--seconds", "3", "--settle", "1"),
             *("--csv", tmp_path / "sweep.csv"),
         ],
         capture_output=True,

@@ -81,7 +81,7 @@ class CpuStack(Stack):
             GRAFANA_PORT=str(free_port()),
         )
 
-    def say(self, text: str, seconds: float = 60) -> httpx.Response:
+    def say(self, text: str, seconds: float = 120) -> httpx.Response:
         """One buffered request."""
         body = {"model": "tts-1", "voice": "alloy", "input": text, "response_format": "wav"}
         return httpx.post(self.url + "/v1/audio/speech", json=body, timeout=seconds)
@@ -92,7 +92,7 @@ class CpuStack(Stack):
 
     def metrics(self) -> str:
         """The gateway's figures."""
-        return httpx.get(self.url + "/metrics", timeout=5).text
+        return httpx.get(self.url + "/metrics", timeout=60).text
 
     def query(self, expression: str) -> dict[str, float]:
         """What Prometheus answers, by job."""

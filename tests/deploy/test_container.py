@@ -19,7 +19,7 @@ import pytest
 
 from loadtest.processes import free_port
 from tests.deploy.conftest import Workshop
-from tests.deploy.docker_host import call
+from tests.deploy.docker_host import COMMAND_SECONDS, call
 from tests.deploy.stacks import ADDED_ARGUMENTS, DOCUMENTED_ARGUMENTS
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
@@ -71,7 +71,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
         return done.returncode, done.stdout

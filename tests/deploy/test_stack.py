@@ -42,7 +42,7 @@ def stack(workshop: Workshop) -> Iterator[CpuStack]:
     stack = CpuStack(workshop.docker, workshop.images)
     started = time.monotonic()
     try:
-        stack.compose("up", "--detach", "--wait", "--wait-timeout", "120")
+        stack.compose("up", "--detach", "--wait", "--wait-timeout", "240")
         print(f"\ncpu stack from nothing to healthy: {time.monotonic() - started:.1f} s")
         for name in ("SPEECH_GATEWAY_IMAGE", "SPEECH_GATEWAY_CPU_IMAGE"):
             size = image_bytes(stack.docker, workshop.images[name]) / 1e6
@@ -146,7 +146,7 @@ def test_the_gateway_tells_of_a_network_cut_and_recovers_from_it(stack: CpuStack
 def front(stack: CpuStack) -> CpuStack:
     """The same stack with HAProxy on the gateway's port."""
     stack.files = [*stack.files, ROOT / "deploy" / "front.yml"]
-    stack.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", "front")
+    stack.compose("up", "--detach", "--wait", "--wait-timeout", "240", "gateway", "front")
     wait_until(stack.ready, "the gateway is ready behind the front")
     return stack
 
@@ -168,7 +168,7 @@ def test_several_gateways_share_the_engine_behind_the_front(front: CpuStack) -> 
     """GATEWAY_REPLICAS=2: both answer, each with half of the slots; then one again."""
     before = front.environment["GATEWAY_REPLICAS"]
     front.environment["GATEWAY_REPLICAS"] = "2"
-    front.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", "front")
+    front.compose("up", "--detach", "--wait", "--wait-timeout", "240", "gateway", "front")
     ids = front.compose("ps", "--quiet", "gateway").split()
     assert len(ids) == 2
     read = (
@@ -187,7 +187,7 @@ def test_several_gateways_share_the_engine_behind_the_front(front: CpuStack) -> 
     assert load.failures == []
     assert all("gateway_slots 8" in figures(container) for container in ids)
     front.environment["GATEWAY_REPLICAS"] = before
-    front.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", "front")
+    front.compose("up", "--detach", "--wait", "--wait-timeout", "240", "gateway", "front")
     wait_until(front.ready, "one gateway is ready behind the front")
 
 

@@ -172,9 +172,9 @@ def test_stray_signs_beside_english_are_no_reason_to_refuse(text: str) -> None:
 def test_a_long_text_is_cut_only_as_far_as_it_is_wanted() -> None:
     """A text of a million characters gives its first piece at once."""
     text = "This is a sentence of some words. " * 30_000
-    started = time.perf_counter()
+    started = time.thread_time()  # of a processor: what else the machine does is no matter
     assert next(pieces(text)).text == "This is a sentence of some words."
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
     assert sum(1 for _ in cut("word " * 20_000)) > 400  # linear: else this takes minutes
 
 

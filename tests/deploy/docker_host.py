@@ -177,6 +177,7 @@ class Throwaway:
         path = os.environ["PATH"]
         environment = {
             "DOCKER_ENGINE_FOLDER": str(self.folder),
+            "DOCKER_ENGINE_OWNER": str(os.getpid()),
             "PATH": f"{hooks}:{path}" if hooks else path,
         }
         script = ROOT / "scripts" / "docker-engine"

@@ -159,9 +159,8 @@ class SegmentedSource:
     """The joined audio of many segments.
 
     Args:
+        prepared: The request; it plans each segment, and says what later ones are given of earlier.
         segments: The text's segments, taken as they are needed.
-        make_plan: GenerationPlans one from its text and its context.
-        context: What later segments are given of earlier ones.
         start: Brings a segment to its first audio.
         may_repeat: Whether one that broke off may be made again: the retry budget.
         admission: Further slots, only while nobody waits for one.

@@ -67,7 +67,7 @@ class SegmentAudio:
         self._passed_on = False
         self._error: BaseException | None = None
         self._changed = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        self._task: asyncio.Task[None] | None = asyncio.create_task(self._run())
         # Not in the task's own `finally`: a task that is cancelled before its first step has none.
         self._task.add_done_callback(lambda task: self._finish(task, release))
 
@@ -89,7 +89,7 @@ class SegmentAudio:
 
     def _finish(self, task: asyncio.Task[None], release: Callable[[], None]) -> None:
         release()
-        self.finished = True
+        self.finished, self._task = True, None
         # Whatever it was, a segment that failed must never pass for one that said all of its text.
         self._error = None if task.cancelled() else task.exception()
         self._changed.set()
@@ -134,7 +134,9 @@ class SegmentAudio:
 
     def close(self) -> None:
         """Stop it; idempotent."""
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._error = None  # its traceback leads here: a circle that would keep the recordings
 
 
 class LookAhead:

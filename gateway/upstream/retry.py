@@ -312,10 +312,13 @@ class Attempts:
         history.too_short += isinstance(error, TooShort)
         self._note_end(upstream, error)
         pause = pause_before_retry(error, history, len(self.pool.upstreams))
-        if pause is None or not self.may_repeat(error):
-            if isinstance(error, UpstreamUnreachable):
-                raise self.pool.unready("No upstream can be reached.") from error
-            raise error
+        try:
+            if pause is None or not self.may_repeat(error):
+                if isinstance(error, UpstreamUnreachable):
+                    raise self.pool.unready("No upstream can be reached.") from error
+                raise error
+        finally:
+            del error  # as in `start`
         await asyncio.sleep(pause)
 
     def may_repeat(self, error: GatewayError) -> bool:

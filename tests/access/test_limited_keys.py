@@ -111,6 +111,25 @@ def test_a_client_that_leaves_pays_for_what_was_made(
         assert 0 < made_seconds < 0.75 * whole_seconds
 
 
+def test_a_job_is_charged_when_it_is_stored(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its text is likely to take; a job that cannot be stored costs nothing."""
+    with running_gateway(
+        upstreams=engine, api_keys=f"alice={KEY}", audio_seconds_per_minute=1000
+    ) as running:
+        bucket = running.runtime.access.callers.get("alice").audio
+        assert bucket is not None
+        now = time.monotonic()
+        monkeypatch.setattr(bucket, "_now", lambda: now)
+        url, key = running.url + "/v1/audio/jobs", {"api-key": KEY}
+        body = {"voice": "mabel", "input": "It is a long story that I tell. " * 20}
+        assert httpx.post(url, json=body, headers=key, timeout=120).status_code == 202
+        likely_seconds = speech_seconds(body["input"].strip()).likely_seconds
+        assert bucket.level == pytest.approx(1000 - likely_seconds)
+        monkeypatch.setattr("gateway.speech.jobs.jobs.MOST_OPEN", 0)
+        assert httpx.post(url, json=body, headers=key, timeout=120).status_code == 429
+        assert bucket.level == pytest.approx(1000 - likely_seconds)
+
+
 def test_a_batch_counts_as_its_items(engine: str) -> None:
     """64 texts in one body are 64 requests."""
     with running_gateway(

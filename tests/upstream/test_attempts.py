@@ -12,6 +12,7 @@ import pytest
 from engines.simulator.waveform import expected_pcm
 from gateway.api.schemas import SpeechBody
 from gateway.upstream.dialect import Generation
+from gateway.upstream.wait_limit import WaitLimit
 from loadtest.processes import engine_state
 from tests.asking import PAGE, TEXT, VOICE, Asked, listen, plan_faults, say
 from tests.running import Gateway, running_engine, running_gateway, wait_until
@@ -78,8 +79,8 @@ def test_each_attempt_is_counted_once(pair: Gateway, engine: str, other: str) ->
         assert pair.metric("gateway_upstream_in_flight_requests", upstream=upstream) == 0
 
 
-def test_a_failure_keeps_nothing_of_its_request(pair: Gateway, engine: str) -> None:
-    """Recordings and bodies go with their request, not when garbage is next collected."""
+def test_a_request_that_is_over_keeps_nothing(pair: Gateway, engine: str, other: str) -> None:
+    """Recordings, bodies and timers go with it, not when garbage is next collected, or later."""
     wait_until(lambda: all(u.healthy for u in pair.runtime.pool.upstreams), "both are ready")
     gc.collect()
     gc.disable()
@@ -87,15 +88,23 @@ def test_a_failure_keeps_nothing_of_its_request(pair: Gateway, engine: str) -> N
         plan_faults(engine, always="raise")
         assert say(pair).status_code == 200
         assert say(pair, voice="nobody").status_code == 404
+        plan_faults(other, always="raise")
+        assert say(pair).status_code == 502
+        assert say(pair, PAGE * 3).status_code == 502
+        plan_faults(engine)
+        plan_faults(other)
+        assert say(pair, stream=False).status_code == 200
         wait_until(lambda: not kept(), "nothing is kept")
     finally:
+        plan_faults(other)
         gc.enable()
 
 
 def kept() -> list[object]:
     """What is in memory of requests."""
     # By type: to ask some objects of other packages for their class is to warn of them.
-    return [each for each in gc.get_objects() if type(each) in {Generation, SpeechBody}]
+    of_requests = {Generation, SpeechBody, WaitLimit}
+    return [each for each in gc.get_objects() if type(each) in of_requests]
 
 
 def test_a_single_upstream_is_given_a_pause_before_each_retry(engine: str) -> None:

@@ -100,13 +100,13 @@ async def test_a_redirect_is_never_followed() -> None:
 async def test_requests_have_the_key_and_ids_of_their_own() -> None:
     """The container makes `X-Request-Id` its own id, and two alike collide."""
     with answering(always(Reply(AUDIO))) as server:
-        async with client("secret") as running:
-            for _ in range(5):
-                with closing(await running.open(server.url, call(), PATIENT)) as stream:
+        async with client("secret") as running, client("secret") as replica:
+            for one in (running, replica, running, replica, running):
+                with closing(await one.open(server.url, call(), PATIENT)) as stream:
                     assert await stream.read()
             await running.get(server.url, "/v1/models", 30)
         ids = [request.headers["x-request-id"] for request in server.seen[:-1]]
-        assert len(set(ids)) == 5
+        assert len(set(ids)) == 5, "also of two gateways before one engine"
         assert all(ids)
         assert {request.headers["authorization"] for request in server.seen} == {"Bearer secret"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -105,14 +106,60 @@ def test_a_cancellation_from_outside_stays_one() -> None:
     assert asyncio.run(run(late=True)).cancelled()
 
 
+def test_a_cancellation_behind_a_wait_that_was_too_long_stays_one() -> None:
+    """What a limit remembers of one wait says nothing of the next."""
+
+    async def wait() -> None:
+        limit = WaitLimit(now() + 0.01)
+        with pytest.raises(TimeoutError), limit:
+            await asyncio.Event().wait()
+        limit.at = now() + 60
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with limit:
+            await asyncio.Event().wait()
+
+    async def run() -> asyncio.Task[None]:
+        task = asyncio.ensure_future(wait())
+        await asyncio.wait([task])
+        return task
+
+    assert asyncio.run(run()).cancelled()
+
+
 def test_an_error_within_the_wait_is_its_own() -> None:
-    """And a closed limit leaves no timer behind."""
+    """Also where the wait was too long, and what waited makes another error of that."""
+
+    async def cut() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError("cut") from None
 
     async def run() -> None:
         limit = WaitLimit(now() + 60)
         with pytest.raises(OSError, match="broken"), limit:
             raise OSError("broken")
+        limit.at = now() + 0.01
+        with pytest.raises(OSError, match="cut"), limit:
+            await cut()
         limit.close()
         limit.close()
+
+    asyncio.run(run())
+
+
+def test_a_closed_limit_leaves_no_timer_behind() -> None:
+    """A timer of minutes would keep it, and with it each of the answers of these minutes."""
+
+    async def run() -> None:
+        limit = WaitLimit(now() + 60)
+        with limit:
+            await asyncio.sleep(0)
+        limit.close()
+        kept = weakref.ref(limit)
+        del limit
+        assert kept() is None
 
     asyncio.run(run())

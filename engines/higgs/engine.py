@@ -14,8 +14,8 @@ import torch
 from starlette.applications import Starlette
 
 from engines.higgs.codec import Codec
-from engines.higgs.codec_worker import BatchDecoder, CodecWorker
-from engines.higgs.load import RANDOM_MODELS, LoadedEngine, fetched, load_engine
+from engines.higgs.codec_worker import BATCH_FRAMES, MOST_ROWS, BatchDecoder, CodecWorker
+from engines.higgs.load import MOST_SLOTS, RANDOM_MODELS, LoadedEngine, fetched, load_engine
 from engines.higgs.prompt import PromptBuilder, tokenizer_of
 from engines.higgs.references import ReferenceEncoder
 from engines.higgs.voice import HiggsVoice
@@ -33,7 +33,7 @@ ENCODER_BYTES = 650 * 2**20
 BYTES_PER_ENCODED_SECOND = 36 * 2**20
 ENCODER_ON_CARD_FROM_BYTES = 15 * 2**30  # smaller cards encode references on the CPU
 BATCH_FRAMES_PER_SLOT = 40
-LEAST_BATCH_FRAMES, MOST_BATCH_FRAMES = 160, 1280
+LEAST_BATCH_FRAMES = 160
 ENCODED_SECONDS_PER_SLOT = 3
 LEAST_ENCODED_SECONDS, MOST_ENCODED_SECONDS = 16, 96
 MOST_REFERENCE_SECONDS = 60.0  # the gateway sends 30 at most
@@ -61,7 +61,7 @@ def create_app(arguments: argparse.Namespace, options: EngineOptions) -> Starlet
             device=arguments.device,
             deterministic=arguments.deterministic,
             queue_size=arguments.queue,
-            codec_bytes=_codec_bytes(arguments.slots, on_card=on_card),
+            codec_bytes=_codec_bytes(arguments.slots or MOST_SLOTS, on_card=on_card),
             memory_bytes=arguments.memory,
             progress=show,
         )
@@ -89,7 +89,7 @@ def _voice(
 ) -> HiggsVoice:
     codec.place(engine.device, engine.device if on_card else torch.device("cpu"))
     slots, context = engine.loop.slots, engine.loop.context_positions
-    most_rows = 1 if arguments.deterministic else 32
+    most_rows = 1 if arguments.deterministic else MOST_ROWS
     decoder = BatchDecoder(codec, batch_frames=_batch_frames(slots), most_rows=most_rows)
     worker = CodecWorker(codec, decoder)
     worker.start()
@@ -109,7 +109,7 @@ def _voice(
 
 
 def _batch_frames(slots: int) -> int:
-    return max(LEAST_BATCH_FRAMES, min(BATCH_FRAMES_PER_SLOT * slots, MOST_BATCH_FRAMES))
+    return max(LEAST_BATCH_FRAMES, min(BATCH_FRAMES_PER_SLOT * slots, BATCH_FRAMES))
 
 
 def _encoded_seconds(slots: int) -> float:
@@ -117,12 +117,10 @@ def _encoded_seconds(slots: int) -> float:
     return max(LEAST_ENCODED_SECONDS, min(ENCODED_SECONDS_PER_SLOT * slots, MOST_ENCODED_SECONDS))
 
 
-def _codec_bytes(slots: int | None, *, on_card: bool) -> int:
-    """Device memory that the codec will take, before the number of slots is known."""
-    frames = MOST_BATCH_FRAMES if slots is None else _batch_frames(slots)
-    seconds = MOST_ENCODED_SECONDS if slots is None else _encoded_seconds(slots)
-    encoder = ENCODER_BYTES + BYTES_PER_ENCODED_SECOND * seconds if on_card else 0
-    return int(DECODER_BYTES + BYTES_PER_BATCH_FRAME * frames + encoder)
+def _codec_bytes(slots: int, *, on_card: bool) -> int:
+    """Device memory that the codec will take beside so many slots."""
+    encoder = ENCODER_BYTES + BYTES_PER_ENCODED_SECOND * _encoded_seconds(slots) if on_card else 0
+    return int(DECODER_BYTES + BYTES_PER_BATCH_FRAME * _batch_frames(slots) + encoder)
 
 
 def _encodes_on_card(device: str, memory_bytes: int | None) -> bool:

@@ -24,7 +24,6 @@ from engines.higgs.weights import CheckpointSource, RandomSource, Source, load_w
 RANDOM_MODELS = ("random", "random-tiny")
 # What is in a checkpoint's repository and is needed: weights, configurations, the tokenizer.
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
-DEFAULT_CONTEXT = 2048  # positions: a voice, a paragraph, and a minute of its sound
 MOST_SLOTS = 64  # chosen at most where the operator names no number
 # Beside weights, slots and codec, measured on an H100: what kernels, graphs and a chunk of prefill
 # take of PyTorch's memory, and what CUDA takes beside that.
@@ -68,7 +67,7 @@ def load_engine(
     revision: str | None = None,
     precision: str = "bf16",
     slots: int | None = None,
-    context: int = DEFAULT_CONTEXT,
+    context: int,
     device: str = "auto",
     deterministic: bool = False,
     queue_size: int = 64,

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 LANGUAGES = ["en", "zh", "de", "ko"]  # model card of bosonai/higgs-audio-v2-generation-3B-base
 QUIET_SECONDS_LIMIT = 8.0  # silence without end (boson-ai/higgs-audio issue 156), as the gateway's
-MOST_BYTES_PER_TOKEN = 128  # of Llama 3's vocabulary: runs of spaces
+COUNTED_CHARACTERS = 8192  # at once: a cut may make one token two
 HEARTBEAT_SECONDS = 1.0
 PROMPT_THREADS = 2
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor or the container's restart policy starts it again
@@ -145,10 +145,16 @@ class HiggsVoice(Voice):
             yield Metric("tts:generations_ended_total", "counter", count, f'reason="{reason}"')
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text; its bytes where these are already more than any context takes."""
-        size = len(text.encode("utf-8", "surrogatepass"))
-        longest = self._loop.context_positions * MOST_BYTES_PER_TOKEN
-        return size if size > longest else self._builder.count(text)
+        """Tokens of a text, counted until they are more than the context takes.
+
+        Nothing else is served meanwhile.
+        """
+        total = 0
+        for at in range(0, len(text), COUNTED_CHARACTERS):
+            total += self._builder.count(text[at : at + COUNTED_CHARACTERS])
+            if total > self._loop.context_positions:
+                break
+        return total
 
     async def generate(self, job: Job) -> AsyncGenerator[bytes, None]:
         """Yield the job's PCM as it is generated; see `Voice.generate`.
@@ -164,9 +170,9 @@ class HiggsVoice(Voice):
             return
         if self.running >= self._loop.capacity:  # many may wait for their recordings' codes
             raise EngineBusyError("All slots are taken and the queue is full.")
+        coded = [self._encoder.codes(audio) for _, audio in job.references]
         self.running += 1
         answer = None
-        coded = [self._encoder.codes(audio) for _, audio in job.references]
         try:
             codes = await asyncio.gather(*map(asyncio.wrap_future, coded))
             in_thread = asyncio.get_running_loop().run_in_executor

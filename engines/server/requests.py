@@ -27,6 +27,7 @@ from engines.server.contract import (
 )
 from engines.voice import DEFAULT_CHUNK_TOKENS, Job, plain_pcm
 from gateway.audio.pcm import seconds_of
+from gateway.voices.samples.sniff import demuxer_of, without_id3
 
 MOST_AUDIOS = 50
 REFERENCE_FORMATS = ("wav", "mp3")  # the name is checked, then the bytes decide
@@ -188,6 +189,9 @@ def audio_seconds(audio: bytes) -> float:
         return seconds_of(len(pcm))
     source = io.BytesIO(audio)
     try:
+        # libsndfile knows 25 formats, and some of their readers write to standard output.
+        if demuxer_of(without_id3(audio)) is None:
+            raise ValueError
         return float(sf.info(source).duration)
     except (sf.LibsndfileError, ValueError):
         raise ContractError(400, f"Error opening {source!r}: Format not recognised.") from None

@@ -183,6 +183,25 @@ def test_a_text_bounds_its_answer(setup: Setup) -> None:
     assert 25 < setup.loop.generations[0].request.max_frames < 400
 
 
+def test_a_text_is_counted_no_further_than_its_context(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte in one word would hold up all streams."""
+    counted: list[str] = []
+    count = PromptBuilder.count
+
+    def counting(builder: PromptBuilder, text: str) -> int:
+        counted.append(text)
+        return count(builder, text)
+
+    monkeypatch.setattr(PromptBuilder, "count", counting)
+    assert setup.voice.count_tokens("word" * 300) == 300
+    assert setup.voice.count_tokens("") == 0
+    assert 1000 < setup.voice.count_tokens("a" * 1_000_000) < 10_000
+    assert len("".join(counted)) < 20_000
+    setup.worker.stop()
+
+
 def test_a_prompt_over_the_context_is_refused_with_its_length(setup: Setup) -> None:
     """Counted by the model's own tokenizer."""
     with pytest.raises(PromptTooLongError, match="maximum model length of 1000"):

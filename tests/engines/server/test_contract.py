@@ -145,6 +145,7 @@ def test_messages_become_scene_references_and_text() -> None:
         (sample("abc"), "Incorrect padding"),
         (sample(cast("str", 5)), "4 validation errors for ValidatorIterator"),
         (sample(base64.b64encode(b"no audio").decode()), "Format not recognised."),
+        (sample(tone(1, audio_format="AIFF")), "Format not recognised."),
         ({"role": "user", "content": [{"type": "audio_url", "audio_url": {}}]}, "fetches no"),
     ],
 )

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engines.server.contract import ContractError
 from engines.voice import SAMPLE_RATE_HZ, EngineFailureError
@@ -20,6 +20,7 @@ from gateway.audio.encoders.wav import wav_file
 from gateway.errors import ClientGone
 
 MOST_BODY_BYTES = 256 * 1024 * 1024  # the container has no bound; a process must
+MOST_HELD_BYTES = 1024 * 1024 * 1024  # bodies of all requests that run or wait
 STATUS_SERVER_ERROR = 500
 STATUS_TOO_MANY = 429
 
@@ -92,7 +93,12 @@ class JsonEndpoint:
 
     Args:
         serve: The route's work, as an ASGI application.
+
+    Attributes:
+        held_bytes: Of the bodies of all requests of the process that run or wait.
     """
+
+    held_bytes = 0
 
     def __init__(self, serve: ASGIApp) -> None:
         self._serve = serve
@@ -104,12 +110,26 @@ class JsonEndpoint:
             detail = "Unsupported Media Type: Only 'application/json' is allowed"
             await JSONResponse({"detail": detail}, 415)(scope, receive, send)
             return
+        own_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal own_bytes
+            message = await receive()
+            if size := len(message.get("body", b"")):
+                own_bytes += size
+                JsonEndpoint.held_bytes += size
+                if JsonEndpoint.held_bytes > MOST_HELD_BYTES:
+                    raise ContractError(STATUS_TOO_MANY, "Too many large requests at once.")
+            return message
+
         try:
-            await self._serve(scope, receive, send)
+            await self._serve(scope, counted, send)
         except ContractError as error:
             await _refusal(error)(scope, receive, send)
         except (ClientGone, AnswerCutError):
             return  # without the last chunk: uvicorn closes the connection
+        finally:
+            JsonEndpoint.held_bytes -= own_bytes
 
 
 def honest_error(error: EngineFailureError, *, started: bool) -> Exception:

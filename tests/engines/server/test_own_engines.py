@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from engines.server.app import Engine, EngineOptions, create_engine_app
+from engines.server.asgi import JsonEndpoint
 from engines.voice import (
     BYTES_PER_TOKEN,
     EngineBusyError,
@@ -20,6 +21,7 @@ from engines.voice import (
     PromptTooLongError,
     Voice,
 )
+from loadtest.processes import wait_until
 from tests.engines.serving import serving
 
 
@@ -179,3 +181,22 @@ def test_metrics_of_the_voice_follow_the_others(
     at = lines.index("# TYPE tts:ends_total counter")
     assert lines[at + 1] == 'tts:ends_total{engine="0",model_name="scripted",reason="stop"} 1.0'
     assert lines[at + 2].endswith('reason="length"} 2.0')
+
+
+def test_bodies_that_are_too_much_together_are_refused_one_by_one(
+    engine: tuple[ScriptedVoice, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that goes beyond; its place is free as soon as another client has left."""
+    monkeypatch.setattr("engines.server.asgi.MOST_HELD_BYTES", 1_000_000)
+    _, client = engine
+    url = client.base_url
+    assert speech(client, "x", more="x" * 700_000).status_code == 200
+    with socket.create_connection((url.host, url.port or 80), 10) as connection:
+        head = "POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 900000\r\n\r\n".encode() + b" " * 600_000)
+        wait_until(lambda: JsonEndpoint.held_bytes == 600_000, "the body is held")
+        refused = speech(client, "x", more="x" * 700_000)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert speech(client, "x").status_code == 200
+    wait_until(lambda: JsonEndpoint.held_bytes == 0, "nothing is held")
+    assert speech(client, "x", more="x" * 700_000).status_code == 200

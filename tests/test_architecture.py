@@ -56,9 +56,9 @@ BUDGETS = {
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,
-    "engines/higgs": 3328,
+    "engines/higgs": 3273,
     "engines/container": 1050,
-    "engines/doctor": 340,  # from gateway/, where it hid its imports of engines/
+    "engines/doctor": 370,  # 340 from gateway/, where it hid its imports; golden codes from higgs/
 }
 
 

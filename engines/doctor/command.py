@@ -85,7 +85,7 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Examine an engine; 1 where a check failed, 2 where it does not answer."""
     if arguments.golden:
-        from engines.higgs import golden  # noqa: PLC0415  (with torch, which only this needs)
+        from engines.doctor import golden  # noqa: PLC0415  (with torch, which only this needs)
 
         share = golden.matching_codes(
             arguments.golden,

@@ -1,7 +1,7 @@
 """The generation loop: one thread that admits requests into slots, prefills and steps.
 
-It alone uses the device for generation. Others talk to it through `submit`, a `Generation`'s flags
-and `stats`.
+It alone uses the device for generation. Others talk to it through `submit` and what a `Generation`
+says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from engines.higgs.step import (
     StepRunner,
     batch_sizes,
 )
-from engines.voice import EngineBusyError, EngineDownError, PromptTooLongError
+from engines.voice import EngineBusyError, EngineDownError, Metric, PromptTooLongError
 
 logger = logging.getLogger(__name__)
 
@@ -71,21 +71,6 @@ class LoopOptions:
     deterministic: bool = False
     never_stop: bool = False
     repetition_guard: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class LoopStats:
-    """What the loop has done and does."""
-
-    running: int
-    waiting: int
-    frames_total: int
-    steps_total: int
-    prefill_positions_total: int
-    prefix_hits_total: int
-    prefix_misses_total: int
-    ended_total: dict[EndReason, int] = field(default_factory=dict)
-    heartbeat_age_seconds: float = 0.0
 
 
 class GenerationLoop:
@@ -195,19 +180,28 @@ class GenerationLoop:
             self._wake.notify()
         return generation
 
-    def stats(self) -> LoopStats:
-        """Return the figures of this moment."""
-        return LoopStats(
-            running=len(self._running) + len(self._prefiller.jobs),
-            waiting=len(self._waiting),
-            frames_total=self._frames_total,
-            steps_total=self._steps_total,
-            prefill_positions_total=self._prefiller.positions_total,
-            prefix_hits_total=self._prefixes.hits_total,
-            prefix_misses_total=self._prefixes.misses_total,
-            ended_total=dict(self._ended),
-            heartbeat_age_seconds=time.monotonic() - self._beat,
-        )
+    @property
+    def running(self) -> int:
+        """Generations that have a slot."""
+        return len(self._running) + len(self._prefiller.jobs)
+
+    @property
+    def waiting(self) -> int:
+        """Generations in the queue."""
+        return len(self._waiting)
+
+    def metrics(self) -> Iterator[Metric]:
+        """Yield what the loop has done, in vLLM's names where they exist."""
+        hits, misses = self._prefixes.hits_total, self._prefixes.misses_total
+        yield Metric("vllm:prompt_tokens_total", "counter", self._prefiller.positions_total)
+        yield Metric("vllm:gpu_prefix_cache_queries_total", "counter", hits + misses)
+        yield Metric("vllm:gpu_prefix_cache_hits_total", "counter", hits)
+        yield Metric("tts:frames_total", "counter", self._frames_total)
+        yield Metric("tts:steps_total", "counter", self._steps_total)
+        yield Metric("tts:heartbeat_age_seconds", "gauge", time.monotonic() - self._beat)
+        for reason in EndReason:
+            labels = f'reason="{reason}"'
+            yield Metric("tts:generations_ended_total", "counter", self._ended[reason], labels)
 
     def alive(self) -> bool:
         """Tell whether the loop runs and, where it has work, has moved within 10 s."""

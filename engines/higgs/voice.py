@@ -83,12 +83,12 @@ class HiggsVoice(Voice):
     @property
     def waiting(self) -> int:
         """Generations in the loop's queue."""
-        return int(self._loop.stats().waiting)
+        return self._loop.waiting
 
     @property
     def cache_usage(self) -> float | None:
         """Share of the slots that are taken."""
-        return float(self._loop.stats().running) / self._loop.slots
+        return self._loop.running / self._loop.slots
 
     async def start(self) -> None:
         """Watch the loop; model and codec were loaded before."""
@@ -130,19 +130,9 @@ class HiggsVoice(Voice):
         }
 
     def metrics(self) -> Iterable[Metric]:
-        """The loop's counters, in vLLM's names where they exist."""
-        stats = self._loop.stats()
-        yield Metric("vllm:prompt_tokens_total", "counter", stats.prefill_positions_total)
-        hits, misses = stats.prefix_hits_total, stats.prefix_misses_total
-        yield Metric("vllm:gpu_prefix_cache_queries_total", "counter", hits + misses)
-        yield Metric("vllm:gpu_prefix_cache_hits_total", "counter", hits)
-        yield Metric("tts:frames_total", "counter", stats.frames_total)
-        yield Metric("tts:steps_total", "counter", stats.steps_total)
+        """The loop's counters, and what waits for the encoder."""
+        yield from self._loop.metrics()
         yield Metric("tts:references_waiting", "gauge", self._encoder.waiting)
-        yield Metric("tts:heartbeat_age_seconds", "gauge", stats.heartbeat_age_seconds)
-        for reason in EndReason:
-            count = stats.ended_total.get(reason, 0)
-            yield Metric("tts:generations_ended_total", "counter", count, f'reason="{reason}"')
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, counted until they are more than the context takes.

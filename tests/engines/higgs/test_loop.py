@@ -91,6 +91,11 @@ def codes_of(generation: Generation) -> list[list[int]]:
     return generation.codes[: generation.ready].tolist()
 
 
+def figures(loop: GenerationLoop) -> dict[str, float]:
+    """What a loop has done, by its metrics' names or, where these share one, by their labels."""
+    return {metric.labels or metric.name: metric.value for metric in loop.metrics()}
+
+
 @pytest.mark.parametrize("references", [(), (20,), (9, 14)])
 def test_greedy_codes_equal_generate_of_transformers(
     model: Any, decoder: Decoder, build: Build, references: tuple[int, ...]
@@ -180,11 +185,12 @@ def test_a_shared_prefix_is_computed_once_and_changes_nothing(
         loop = build(deterministic=deterministic)
         got = [*finished(loop, *requests[:2]), *finished(loop, requests[2])]
         assert [codes_of(generation) for generation in got] == [codes_of(wanted)] * 3
-        stats = loop.stats()
+        stats = figures(loop)
         shared = requests[0].prompt.shared_positions
-        assert (stats.prefix_misses_total, stats.prefix_hits_total) == (1, 2)
+        assert stats["vllm:gpu_prefix_cache_queries_total"] == 3
+        assert stats["vllm:gpu_prefix_cache_hits_total"] == 2
         rest = len(requests[0].prompt.token_ids) - shared
-        assert stats.prefill_positions_total == shared + 3 * rest
+        assert stats["vllm:prompt_tokens_total"] == shared + 3 * rest
 
 
 def test_prefixes_beyond_their_room_go_and_come_back(decoder: Decoder, build: Build) -> None:
@@ -192,7 +198,8 @@ def test_prefixes_beyond_their_room_go_and_come_back(decoder: Decoder, build: Bu
     loop = build(prefix_positions=40)
     for seed in (1, 2, 1):
         finished(loop, request(decoder, seed, frames=3))
-    assert loop.stats().prefix_misses_total == 3
+    assert figures(loop)["vllm:gpu_prefix_cache_queries_total"] == 3
+    assert figures(loop)["vllm:gpu_prefix_cache_hits_total"] == 0
 
 
 def test_a_long_prompt_in_small_chunks_gives_the_same_codes(decoder: Decoder, build: Build) -> None:
@@ -220,8 +227,9 @@ def test_cancel_frees_the_slot_for_who_waits(decoder: Decoder, build: Build) -> 
     assert third.ready == 0
     (alone,) = finished(build(slots=1), request(decoder, 2))
     assert codes_of(second) == codes_of(alone)
-    assert loop.stats().ended_total == {second.end: 1, EndReason.CANCELLED: 2}
-    assert loop.stats().running == 0
+    ended = {name: count for name, count in figures(loop).items() if "reason" in name and count}
+    assert ended == {f'reason="{second.end}"': 1, 'reason="cancelled"': 2}
+    assert loop.running == 0
 
 
 def test_requests_that_cannot_be_taken_are_refused(decoder: Decoder, build: Build) -> None:

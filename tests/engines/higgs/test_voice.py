@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,8 @@ from tests.voices.recordings import tone, wav
 class ScriptedLoop:
     """Answers each request at once with frames and an end, or raises."""
 
-    slots = 1
+    slots = running = 1
+    waiting = 0
     capacity = 3
     context_positions = 1000
 
@@ -64,10 +64,6 @@ class ScriptedLoop:
         else:
             notify()
         return generation
-
-    def stats(self) -> Any:
-        """Nothing happens."""
-        return SimpleNamespace(running=1, waiting=0)
 
     def alive(self) -> bool:
         """As a test says."""

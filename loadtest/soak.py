@@ -25,6 +25,7 @@ from loadtest.processes import running_engine, running_serve
 from loadtest.prose import sentences
 
 HOUR_OF_AN_A100_SECONDS = 216_000.0  # 60 s of audio a second for an hour
+WARM_UP_SECONDS = 400.0  # of audio
 CONCURRENT = 16
 SAMPLE_SECONDS = 1.0
 SEED = 11
@@ -176,7 +177,8 @@ def run(audio_seconds: float) -> Soak:
         running_serve(upstreams=engine.address, log_level="error") as serve,
     ):
         process = psutil.Process(serve.process.pid)
-        asyncio.run(soak(serve.url, process, audio_seconds / 20))  # what is made once is made now
+        # Threads, codecs and their memory are made once: now.
+        asyncio.run(soak(serve.url, process, max(audio_seconds / 20, WARM_UP_SECONDS)))
         return asyncio.run(soak(serve.url, process, audio_seconds))
 
 

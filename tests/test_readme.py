@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8888"
 # 42: which client sends no model, and further names of models, only an operator can know.
-MOST_SETTINGS, MOST_LINES = 42, 200
+MOST_SETTINGS, MOST_LINES = 40, 200
 
 
 def _section(name: str) -> str:

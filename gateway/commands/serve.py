@@ -21,7 +21,6 @@ from types import FrameType
 
 import uvicorn
 
-from gateway.app import Application
 from gateway.server.connections import Crowd, bounds_of
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
 from gateway.server.http_protocol import bounded_protocol
@@ -224,6 +223,9 @@ def greeting(settings: Settings, host: str, port: int) -> Iterator[str]:
 
 def _serve(settings: Settings, listener: socket.socket, engine: Supervisor | None) -> None:
     """Serve in this process until a signal."""
+    # Only here: whatever command is called, this module tells its arguments.
+    from gateway.app import Application  # noqa: PLC0415  (start-up time)
+
     for line in greeting(settings, *listener.getsockname()[:2]):
         logger.info(line)
     drain = Drain()

@@ -192,7 +192,7 @@ def patient(client: openai.OpenAI) -> dict[str, Any]:
         found["refusal"] = told_by(error)
         found["told_seconds"] = int(error.response.headers.get("retry-after-ms", 0)) / 1000
     began = time.monotonic()
-    answer = client.with_options(max_retries=10).audio.speech.with_raw_response.create(
+    answer = client.with_options(max_retries=1000).audio.speech.with_raw_response.create(
         **fields, response_format="pcm"
     )
     found["seconds"] = time.monotonic() - began

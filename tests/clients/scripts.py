@@ -22,7 +22,7 @@ NODE = Path(__file__).with_name("node")
 # 2.54.0, the last release before 3.0.0, which replaced httpx by httpx2.
 HTTPX_SDK = ROOT / ".cache" / "openai-2.54.0"
 SILLYTAVERN = ROOT / ".cache" / "sillytavern-1.19.0"
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 300.0
 
 
 def missing(sdk: str) -> str | None:

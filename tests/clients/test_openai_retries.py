@@ -21,7 +21,7 @@ SDKS = ("current", "httpx", pytest.param("node", marks=pytest.mark.node))
 AUDIO_BYTES = len(expected_pcm(TEXT, "en_woman"))
 # The SDKs' own first pause is at most half a second: a longer one is the gateway's word.
 BUSY_SECONDS, STARTING_SECONDS = 1.0, 5.0
-REFUSED_SECONDS = 30.0  # an interpreter starts in far less
+REFUSED_SECONDS = 240.0  # three interpreters start, on a machine however busy
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def occupied(gateway: Gateway) -> Iterator[None]:
     """The one slot is taken by a stream that never ends, until the block does."""
     body = {"model": "tts-1", "input": f"fault-stall-4800 {TEXT}", "response_format": "pcm"}
     url = gateway.url + "/v1/audio/speech"
-    with httpx.stream("POST", url, json=body, timeout=60) as answer:
+    with httpx.stream("POST", url, json=body, timeout=300) as answer:
         chunks = answer.iter_raw()  # kept: the end of an iterator closes the answer
         next(chunks)
         yield
@@ -88,7 +88,7 @@ def told_while_full() -> dict[str, dict[str, Any]]:
         ExitStack() as running,
         ExitStack() as slots,
     ):
-        bounds: dict[str, Any] = {"max_in_flight": 1, "max_queued": 0, "idle_timeout_seconds": 60}
+        bounds: dict[str, Any] = {"max_in_flight": 1, "max_queued": 0, "idle_timeout_seconds": 300}
         gateways = {
             sdk: running.enter_context(running_gateway(upstreams=engine.address, **bounds))
             for sdk in installed()

@@ -19,6 +19,7 @@ import pytest
 
 from gateway.speech.jobs.store import Store
 from loadtest.processes import ServeProcess, engine_state, running_serve
+from tests.asking import KEY
 from tests.running import Gateway, running_engine, running_gateway, wait_until
 
 BASE = "/v1/audio/jobs"
@@ -185,6 +186,25 @@ def test_a_job_is_paused_resumed_cancelled_and_retried() -> None:
 
 def _is_running(gateway: Gateway) -> None:
     wait_until(lambda: gateway.runtime.service.in_flight > 0, "it is spoken")
+
+
+def test_a_job_is_its_owner_s_alone(engine: str) -> None:
+    """Another key finds none of its id, whatever it wants of it, and has it in no list."""
+    keys = f"alice={KEY},bob={KEY}-of-bob"
+    with running_gateway(upstreams=engine, api_keys=keys) as gateway:
+        alice, bob = (
+            httpx.Client(base_url=gateway.url, headers={"api-key": key}, timeout=120)
+            for key in (KEY, f"{KEY}-of-bob")
+        )
+        with alice, bob:
+            job = submit(alice, input="Hello there.", response_format="pcm")
+            assert finished(alice, job["id"])["state"] == "completed"
+            for path in ("", "/download", "/events"):
+                assert bob.get(f"{BASE}/{job['id']}{path}").status_code == 404
+            assert bob.delete(f"{BASE}/{job['id']}").status_code == 404
+            listed = [each.get(BASE).json()["data"] for each in (alice, bob)]
+            assert [len(jobs) for jobs in listed] == [1, 0]
+            assert alice.get(f"{BASE}/{job['id']}/download").status_code == 200
 
 
 def test_the_metrics_tell_of_jobs(client: httpx.Client) -> None:

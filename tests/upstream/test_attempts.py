@@ -31,7 +31,11 @@ def other() -> Iterator[str]:
 def pair(engine: str, other: str) -> Iterator[Gateway]:
     """A gateway in front of both."""
     with running_gateway(
-        upstreams=f"{engine},{other}", probe_interval_seconds=FOREVER_SECONDS
+        upstreams=f"{engine},{other}",
+        probe_interval_seconds=FOREVER_SECONDS,
+        # No timer that a request leaves behind ends while a test looks for it.
+        first_audio_timeout_seconds=FOREVER_SECONDS,
+        body_timeout_seconds=FOREVER_SECONDS,
     ) as running:
         wait_until(lambda: all(u.healthy for u in running.runtime.pool.upstreams), "both are ready")
         yield running
@@ -89,6 +93,8 @@ def test_a_request_that_is_over_keeps_nothing(pair: Gateway, engine: str, other:
         assert say(pair).status_code == 200
         assert say(pair, voice="nobody").status_code == 404
         plan_faults(other, always="raise")
+        assert say(pair).status_code == 502
+        plan_faults(other, always="error")
         assert say(pair).status_code == 502
         assert say(pair, PAGE * 3).status_code == 502
         plan_faults(engine)

@@ -276,6 +276,45 @@ def test_a_process_that_ends_in_order_gives_its_jobs_up_at_once(tmp_path: Path) 
     run(tmp_path, test)
 
 
+def test_a_job_that_the_end_of_its_process_meets_before_a_segment_has_not_failed(
+    tmp_path: Path,
+) -> None:
+    """No slot is given any more: another process goes on with it."""
+
+    async def test(gateway: Gateway, maker: Maker) -> None:
+        refused = asyncio.Event()
+        prepare = gateway.prepare
+
+        def noted(request: SpeechRequest) -> PreparedSpeech:
+            gateway.admission.close()
+            refused.set()
+            return prepare(request)
+
+        await until(lambda: gateway.jobs._runner is not None)
+        runner = gateway.jobs._runner
+        assert runner is not None
+        runner.prepare = noted
+        job = await gateway.submit()
+        async with asyncio.timeout(120):
+            await refused.wait()
+        work = next(iter(runner._tasks.values()))
+        await asyncio.wait([work], timeout=120)
+        assert (await gateway.jobs.get(job.id)).state is State.PROCESSING
+        assert not maker.texts
+        await gateway.stop()
+        other = Gateway(tmp_path, maker)
+        try:
+            await until(lambda: other.jobs._runner is not None)
+            assert (await other.over(job)).state is State.COMPLETED
+        finally:
+            await other.stop()
+
+    async def body() -> None:
+        await test(Gateway(tmp_path, maker := Maker()), maker)
+
+    asyncio.run(body())
+
+
 def test_two_processes_never_work_on_one_job(tmp_path: Path) -> None:
     """A live holder's heartbeat keeps the other away, however slow a segment is."""
 
@@ -311,6 +350,9 @@ def test_a_holder_that_was_stopped_for_long_changes_nothing(tmp_path: Path) -> N
     taken = store.get(job.id)
     assert store.take(taken, "second")
     assert not store.take(taken, "third"), "the row has changed since it was read"
+    read = store.get(job.id)
+    assert store.beat("second") == {job.id}
+    assert not store.take(read, "third"), "its holder has shown that it lives since it was read"
     with pytest.raises(LeaseLost):
         store.keep_segment(job.id, "first", 0, b"\0\0", seconds=0.1)
     assert list(store.folder_of(job.id).iterdir()) == []
@@ -318,6 +360,37 @@ def test_a_holder_that_was_stopped_for_long_changes_nothing(tmp_path: Path) -> N
     store.fail(job.id, "late", holder="first")
     assert store.get(job.id).state is State.PROCESSING
     store.close()
+
+
+def test_work_on_a_job_that_is_another_s_ends_at_once(tmp_path: Path) -> None:
+    """Its generations would hold slots for audio that nobody may store."""
+
+    async def test(gateway: Gateway, maker: Maker) -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def wait(_: str) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        maker.before = wait
+        job = await gateway.submit()
+        async with asyncio.timeout(120):
+            await begun.wait()
+            assert not ended.is_set()
+            store = Store(tmp_path, 10**9)
+            while not store.take(store.get(job.id), "second"):
+                pass  # a heartbeat came between
+            store.close()
+            await ended.wait()
+
+    run(tmp_path, test)
+
+
+def _folders(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.is_dir()]
 
 
 def _added(store: Store, **changes: Any) -> Job:
@@ -490,7 +563,9 @@ def test_a_locked_database_is_told_and_waited_for(
         await release.wait()
         with pytest.raises(JobStoreBusy):
             await gateway.jobs.pause(job)
-        await asyncio.sleep(0.1)
+        with pytest.raises(JobStoreBusy):
+            await gateway.submit()
+        assert _folders(tmp_path) == [job.id], "a job that could not be stored leaves no files"
         locked.execute("ROLLBACK")
         locked.close()
         assert (await gateway.over(job)).state is State.COMPLETED

@@ -469,6 +469,9 @@ def test_a_segment_that_fails_is_made_again_and_the_job_tells_why_it_gave_up(
         assert failed.state is State.FAILED
         assert failed.error == "The upstream answered without audio."
         assert maker.texts.count(maker.texts[0]) == 3
+        store = Store(tmp_path, 10**9)
+        assert store.segments(failed.id)[0].tries == 3, "another process goes on counting"
+        store.close()
         broken = False
         over = await gateway.over(await gateway.jobs.retry(failed))
         assert over.state is State.COMPLETED

@@ -107,6 +107,9 @@ class Admission:
         places: Requests that may wait.
         timeout_seconds: Longest wait.
         clock: Monotonic seconds.
+
+    Attributes:
+        closed: Nothing new begins any more.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class Admission:
         # crowd of clients that all leave at once makes a line look short.
         self._full_turns = Turns(fewest, window, timeout_seconds)
         self._noted_at = clock()
-        self._closed = False
+        self.closed = False
 
     def __repr__(self) -> str:
         """State, for tests and logs."""
@@ -183,7 +186,7 @@ class Admission:
             QueueTimeout: The wait was too long.
             ShuttingDown: Nothing new begins any more.
         """
-        if self._closed:
+        if self.closed:
             raise ShuttingDown
         if self.try_acquire():
             return 0.0
@@ -228,7 +231,7 @@ class Admission:
             ShuttingDown: Nothing new begins any more.
         """
         slot = SpareSlot()
-        if self._closed:
+        if self.closed:
             raise ShuttingDown
         if self.try_acquire() or await self._wait_for_spare(patience_seconds):
             self._spare_slots.append(slot)
@@ -272,7 +275,7 @@ class Admission:
 
     def close(self) -> None:
         """Let nothing new begin; what runs may still take further slots of its own."""
-        self._closed = True
+        self.closed = True
         for waiting in (self._waiting, self._spare_waiting):
             while waiting:
                 future = waiting.popleft()

@@ -34,7 +34,7 @@ class EncodedStream:
         request: What is answered.
         source: Its PCM.
         transcoder: Its codec.
-        scope: Gives back what the request holds.
+        scope: Gives back what the request holds, its source included.
         executor: Threads for the codec.
         metrics: Where it is counted.
         arrived: When the request came, `time.monotonic()`.
@@ -150,7 +150,6 @@ class EncodedStream:
 
     def close(self) -> None:
         """Give everything back; idempotent. A codec at work in a thread is freed when done."""
-        self._source.close()
         self._scope.close()
         if self._job is not None and not self._job.done():
             self._job.add_done_callback(lambda _: self._transcoder.close())

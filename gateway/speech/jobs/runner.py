@@ -133,6 +133,10 @@ class Runner:
         for job_id, task in self._tasks.items():
             if job_id not in held:
                 task.cancel()
+        if self.admission.closed:  # while requests drain, another process may go on
+            if not self._tasks:
+                await self.store(Store.release, self.holder)
+            return
         jobs = await self.store(Store.jobs, ACTIVE)
         for job in sorted(jobs, key=lambda job: job.created):
             if len(self._tasks) >= self.most_segments:
@@ -283,8 +287,6 @@ class Runner:
                     if task is None or task.cancelling():
                         raise
                     self.metrics.job_segments.labels("gave_way").inc()
-                finally:
-                    work.cancel()
 
     async def _complete(self, job: Job, request: SpeechRequest) -> None:
         """Encode the stored segments into the job's file."""

@@ -284,11 +284,13 @@ def test_a_job_that_the_end_of_its_process_meets_before_a_segment_has_not_failed
     async def test(gateway: Gateway, maker: Maker) -> None:
         refused = asyncio.Event()
         prepare = gateway.prepare
+        taken: list[PreparedSpeech] = []
 
         def noted(request: SpeechRequest) -> PreparedSpeech:
             gateway.admission.close()
             refused.set()
-            return prepare(request)
+            taken.append(prepare(request))
+            return taken[-1]
 
         await until(lambda: gateway.jobs._runner is not None)
         runner = gateway.jobs._runner
@@ -301,13 +303,16 @@ def test_a_job_that_the_end_of_its_process_meets_before_a_segment_has_not_failed
         await asyncio.wait([work], timeout=120)
         assert (await gateway.jobs.get(job.id)).state is State.PROCESSING
         assert not maker.texts
-        await gateway.stop()
+        # The process drains its requests for a while: its jobs are not its own any more.
         other = Gateway(tmp_path, maker)
         try:
             await until(lambda: other.jobs._runner is not None)
             assert (await other.over(job)).state is State.COMPLETED
+            assert not runner._tasks
+            assert len(taken) == 1
         finally:
             await other.stop()
+            await gateway.stop()
 
     async def body() -> None:
         await test(Gateway(tmp_path, maker := Maker()), maker)

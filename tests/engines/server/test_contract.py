@@ -173,7 +173,11 @@ def test_json_is_read_as_by_the_standard_library(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "YQ==", "+/+/", "YQ==YQ==", "Y Q=\n=", "*YQ==", "YR==", "====", "YQ", "YQ=", "é"]
+    "text",
+    [
+        *("", "YQ==", "+/+/", "-_-_", "Y-Q=", "YWFh-_-_", "YQ==YQ==", "Y Q=\n=", "*YQ==", "YR=="),
+        *("====", "YQ", "YQ=", "é"),
+    ],
 )
 def test_base64_is_read_as_by_the_standard_library(text: str) -> None:
     """Which passes over what is not of the alphabet, and wants the padding."""

@@ -58,7 +58,8 @@ BUDGETS = {
     "engines/simulator": 850,
     "engines/higgs": 3273,
     "engines/container": 1050,
-    "engines/doctor": 370,  # 340 from gateway/, where it hid its imports; golden codes from higgs/
+    # 340 from gateway/, where it hid its imports; golden codes from higgs/; 4 for what is no engine
+    "engines/doctor": 374,
 }
 
 

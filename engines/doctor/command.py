@@ -97,7 +97,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
         return int(share < 1)
     try:
         report, samples = asyncio.run(examine(arguments))
-    except (httpx.HTTPError, ValueError, LookupError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         print(f"speech-gateway: {arguments.url} is no engine: {error}", file=sys.stderr)
         return 2
     if arguments.recogniser:

@@ -40,13 +40,17 @@ class Doctor:
         """Learn what the engine is called and can do.
 
         Raises:
-            httpx.HTTPError: It does not answer as an engine does.
+            httpx.HTTPError, ValueError: It does not answer as an engine does.
         """
         models = (await self.client.get("/v1/models")).raise_for_status().json()
         voices = (await self.client.get("/v1/audio/voices")).raise_for_status().json()
-        self.model, self.voice = models["data"][0]["id"], voices[0]
+        try:
+            self.model, self.voice = models["data"][0]["id"], voices[0]
+        except (LookupError, TypeError):
+            raise ValueError("it does not list models and voices as one does") from None
         found = await self.client.get("/capabilities")
-        self.capabilities = found.json() if found.is_success else {"engine": "container"}
+        told = found.json() if found.is_success else None
+        self.capabilities = told if isinstance(told, dict) else {"engine": "container"}
 
     def body(self, text: str, **fields: Any) -> dict[str, Any]:
         """A speech request."""

@@ -83,6 +83,35 @@ def test_what_is_no_engine_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("models", "voices"),
+    [
+        *(([], ["a"]), ({"data": []}, ["a"]), ({"data": [{}]}, ["a"]), ({"data": None}, ["a"])),
+        ({"data": [{"id": "m"}]}, []),
+        ({"data": [{"id": "m"}]}, {"voices": ["a"]}),
+        ({"data": [{"id": "m"}]}, None),
+    ],
+)
+def test_lists_of_another_form_are_no_engine(
+    models: object, voices: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As servers of other APIs give them."""
+
+    async def lists(request: Request) -> Response:
+        return JSONResponse(models if request.url.path.endswith("models") else voices)
+
+    with serving(Starlette(routes=[Route("/{path:path}", lists)])) as url:
+        assert main(["doctor", "--url", url, "--report", str(tmp_path / "found")]) == 2
+    assert "is no engine: it does not list models" in capsys.readouterr().err
+
+
+def test_what_is_no_address_is_no_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is asked."""
+    for url in ("http://[::1", "nothing", "http://127.0.0.1:x"):
+        assert main(["doctor", "--url", url]) == 2
+        assert "is no engine" in capsys.readouterr().err
+
+
 def test_the_limit_comes_from_the_longest_name_that_fits() -> None:
     """An A100 has two sizes; an unknown card has no limit."""
     assert bandwidth_limit(["NVIDIA A100-SXM4-80GB, 1, 2"], "bf16") == pytest.approx(355.8)

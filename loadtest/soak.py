@@ -25,7 +25,7 @@ from loadtest.processes import running_engine, running_serve
 from loadtest.prose import sentences
 
 HOUR_OF_AN_A100_SECONDS = 216_000.0  # 60 s of audio a second for an hour
-WARM_UP_SECONDS = 400.0  # of audio
+WARM_UP_SECONDS = 1500.0  # of audio
 CONCURRENT = 16
 SAMPLE_SECONDS = 1.0
 SEED = 11

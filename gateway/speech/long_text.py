@@ -89,9 +89,11 @@ class SegmentAudio:
 
     def _finish(self, task: asyncio.Task[None], release: Callable[[], None]) -> None:
         release()
-        self.finished, self._task = True, None
         # Whatever it was, a segment that failed must never pass for one that said all of its text.
-        self._error = None if task.cancelled() else task.exception()
+        error = None if task.cancelled() else task.exception()
+        if self._task is not None:  # it may have failed in the very moment in which it was closed
+            self._error = error
+        self.finished, self._task = True, None
         self._changed.set()
 
     @property
@@ -134,8 +136,9 @@ class SegmentAudio:
 
     def close(self) -> None:
         """Stop it; idempotent."""
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
         self._error = None  # its traceback leads here: a circle that would keep the recordings
 
 

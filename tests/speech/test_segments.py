@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -90,3 +92,35 @@ def test_a_segment_is_not_made_again_where_the_retry_budget_is_spent(*, whole: b
     error, released = run(start, whole=whole, may_repeat=False)
     assert isinstance(error, UpstreamProtocolError)
     assert (len(tries), released) == (1, 1)
+
+
+def test_a_segment_that_fails_as_it_is_closed_keeps_nothing() -> None:
+    """Its failure would lead back to it: a circle that keeps recordings until garbage is sought."""
+
+    async def start(plan: GenerationPlan) -> WatchedGeneration:
+        raise ZeroDivisionError(plan.generation.text)
+
+    async def close_at_once() -> weakref.ref[SegmentAudio]:
+        plan = prepare(REQUEST, load_settings()).plan(REQUEST.text.written)
+        released: list[None] = []
+        segment = SegmentAudio(
+            REQUEST.text.written,
+            plan,
+            start,
+            lambda: released.append(None),
+            may_repeat=lambda _: False,
+            keep=True,
+            whole=False,
+        )
+        await asyncio.sleep(0)  # it has failed, and nobody has been told
+        segment.close()
+        await asyncio.sleep(0)
+        assert released == [None]
+        return weakref.ref(segment)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(close_at_once())() is None
+    finally:
+        gc.enable()

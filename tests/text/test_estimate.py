@@ -191,6 +191,6 @@ def test_a_long_text_is_estimated_in_no_time() -> None:
     """A hundred thousand characters do not hold up the event loop."""
     text = "Hello wörld, 123! 你好。" * 5000
     speech_seconds(text)
-    started = time.process_time()
+    started = time.thread_time()
     max_tokens(text)
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 0.5

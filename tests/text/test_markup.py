@@ -262,6 +262,6 @@ HOSTILE = (
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     """50,000 characters of any mark are read in a moment."""
     text = unit * (50_000 // len(unit))
-    started = time.process_time()
+    started = time.thread_time()
     readable(text)
-    assert time.process_time() - started < 2  # usually below 0.25 s, 0.7 s for "!["
+    assert time.thread_time() - started < 4  # usually below 0.25 s, 0.7 s for "!["

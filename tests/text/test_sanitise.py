@@ -110,10 +110,10 @@ def test_sanitising_comes_after_normalisation() -> None:
 )
 def test_hostile_text_costs_linear_time(text: str) -> None:
     """A hundred thousand signs are done in well under a second."""
-    started = time.process_time()
+    started = time.thread_time()
     assert not TOKEN.search(sanitise_text(text))
     sanitise_system_prompt(text)
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @quick

@@ -17,7 +17,7 @@ import pytest
 
 from engines.voice import PRESETS
 from tests.deploy.conftest import Workshop
-from tests.deploy.docker_host import ROOT, call
+from tests.deploy.docker_host import ROOT, CommandFailed, call
 from tests.deploy.images import image_bytes
 from tests.deploy.stacks import (
     ADDED_ARGUMENTS,
@@ -120,7 +120,15 @@ def test_an_engine_that_crashes_is_started_again(stack: CpuStack) -> None:
 
 def test_a_request_survives_a_pause_of_the_engine(stack: CpuStack) -> None:
     """An engine that stands still for a moment delays an answer, and loses none."""
-    stack.compose("pause", "engine-cpu")
+
+    def paused() -> bool:
+        try:
+            stack.compose("pause", "engine-cpu")
+        except CommandFailed:  # the kernel gives up freezing processes of a busy machine
+            return False
+        return True
+
+    wait_until(paused, "it stands still")
     with ThreadPoolExecutor(1) as thread:
         answer = thread.submit(stack.say, SENTENCE)
         wait_until(lambda: "gateway_in_flight_requests 1" in stack.metrics(), "it is upstream")

@@ -49,7 +49,8 @@ def matching_codes(model: str, *, revision: str | None, precision: str, device: 
     try:
         builder = PromptBuilder(tokenizer_of(engine.folder), engine.config)
         prompt = builder.build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
-        request = GenerationRequest(prompt, len(FRAMES), Sampling(temperature=0))
+        # Seeded: a code that repeats is drawn anew, even where the likeliest is taken.
+        request = GenerationRequest(prompt, len(FRAMES), Sampling(temperature=0, seed=0))
         changed = threading.Event()
         generation = engine.loop.submit(request, changed.set)
         while generation.end is None and changed.wait(PATIENCE_SECONDS):

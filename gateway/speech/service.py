@@ -235,11 +235,8 @@ class SpeechService:
         try:
             with limit:
                 return Deadline(await self._opened(prepared), limit)
-        except BaseException as error:
-            limit.close()
-            if isinstance(error, TimeoutError):
-                raise UpstreamTimeout("The whole request took too long.") from None
-            raise
+        except TimeoutError:
+            raise UpstreamTimeout("The whole request took too long.") from None
 
     async def _opened(self, prepared: PreparedSpeech) -> Source:
         segments = prepared.segments()

@@ -203,11 +203,8 @@ class UpstreamClient:
                 )
                 if response.status != 200:  # noqa: PLR2004
                     raise await self._refusal(response)
-        except BaseException as error:
-            limit.close()
-            if isinstance(error, FOREIGN_ERRORS):
-                raise _translated(error) from error
-            raise
+        except FOREIGN_ERRORS as error:
+            raise _translated(error) from error
         call.parser.begin(response.headers)
         return PcmStream(response, call.parser, timeouts, limit)
 

@@ -34,11 +34,13 @@ class WaitLimit:
             self._timer = self._loop.call_at(self.at, self._ring)
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        """End it.
+        """End it; an error that leaves it closes the limit, as most often nobody waits again.
 
         Raises:
             TimeoutError: It took too long.
         """
+        if error is not None:
+            self.close()
         waiter, self._waiter = self._waiter, None
         over, self._over = self._over, False
         cancelled = kind is asyncio.CancelledError

@@ -21,26 +21,29 @@ from gateway.text.spoken_text import read_text
 REQUEST = SpeechRequest("openai", read_text("Hello.", 10), "pcm", "mabel", "mabel")
 
 
-def run(
-    start: Callable[[GenerationPlan], Coroutine[Any, Any, WatchedGeneration]],
-    *,
-    whole: bool,
-    may_repeat: bool = True,
-) -> tuple[BaseException | None, int]:
+Start = Callable[[GenerationPlan], Coroutine[Any, Any, WatchedGeneration]]
+
+
+def begin(start: Start, *, whole: bool, may_repeat: bool) -> tuple[SegmentAudio, list[None]]:
+    """A segment that is being made, and a list with an entry for each time its slot came back."""
+    released: list[None] = []
+    segment = SegmentAudio(
+        REQUEST.text.written,
+        prepare(REQUEST, load_settings()).plan(REQUEST.text.written),
+        start,
+        lambda: released.append(None),
+        may_repeat=lambda _: may_repeat,
+        keep=True,
+        whole=whole,
+    )
+    return segment, released
+
+
+def run(start: Start, *, whole: bool, may_repeat: bool = True) -> tuple[BaseException | None, int]:
     """Read a segment to its end; how it failed, and how often its slot came back."""
 
     async def read() -> tuple[BaseException | None, int]:
-        released: list[None] = []
-        plan = prepare(REQUEST, load_settings()).plan(REQUEST.text.written)
-        segment = SegmentAudio(
-            REQUEST.text.written,
-            plan,
-            start,
-            lambda: released.append(None),
-            may_repeat=lambda _: may_repeat,
-            keep=True,
-            whole=whole,
-        )
+        segment, released = begin(start, whole=whole, may_repeat=may_repeat)
         try:
             async with asyncio.timeout(120):
                 while await segment.read():
@@ -101,17 +104,7 @@ def test_a_segment_that_fails_as_it_is_closed_keeps_nothing() -> None:
         raise ZeroDivisionError(plan.generation.text)
 
     async def close_at_once() -> weakref.ref[SegmentAudio]:
-        plan = prepare(REQUEST, load_settings()).plan(REQUEST.text.written)
-        released: list[None] = []
-        segment = SegmentAudio(
-            REQUEST.text.written,
-            plan,
-            start,
-            lambda: released.append(None),
-            may_repeat=lambda _: False,
-            keep=True,
-            whole=False,
-        )
+        segment, released = begin(start, whole=False, may_repeat=False)
         await asyncio.sleep(0)  # it has failed, and nobody has been told
         segment.close()
         await asyncio.sleep(0)

@@ -104,9 +104,7 @@ class Setup:
 def test_random_weights_do_not_give_the_golden_codes(capsys: pytest.CaptureFixture[str]) -> None:
     """The comparison runs, and says no."""
     assert main(["doctor", "--golden", "random-tiny", "--device", "cpu"]) == 1
-    percent, _, rest = capsys.readouterr().out.partition("%")
-    assert int(percent) < 50  # some are right by chance
-    assert rest.startswith(" of the codes")
+    assert capsys.readouterr().out.startswith("0% of the codes")
 
 
 @pytest.fixture(name="setup")

@@ -81,6 +81,19 @@ def decode_attention_twin(
 
 
 @triton.jit
+def _add_tile(query, key, value, seen, scale, largest, total, result):
+    """Add a tile of keys and values to a softmax: its largest score, its sum and its product."""
+    scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
+    scores = tl.where(seen, scores, float("-inf"))
+    new_largest = tl.maximum(largest, tl.max(scores, axis=1))
+    shrink = tl.exp(largest - new_largest)
+    exponentials = tl.exp(scores - new_largest[:, None])
+    total = total * shrink + tl.sum(exponentials, axis=1)
+    product = tl.dot(exponentials.to(value.dtype), value, input_precision="ieee")
+    return new_largest, total, result * shrink[:, None] + product
+
+
+@triton.jit
 def _attend_split(
     queries, keys, values, slots, positions, partial, weights,
     slot_stride, head_stride, scale,
@@ -113,16 +126,9 @@ def _attend_split(
         cells = base + at[:, None] * DIM + dims[None, :]
         key = tl.load(keys + cells, mask=seen[:, None], other=0.0)
         value = tl.load(values + cells, mask=seen[:, None], other=0.0)
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
-        scores = tl.where(seen[None, :], scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, axis=1))
-        shrink = tl.exp(largest - new_largest)
-        exponentials = tl.exp(scores - new_largest[:, None])
-        total = total * shrink + tl.sum(exponentials, axis=1)
-        result = result * shrink[:, None] + tl.dot(
-            exponentials.to(value.dtype), value, input_precision="ieee"
+        largest, total, result = _add_tile(
+            query, key, value, seen[None, :], scale, largest, total, result
         )
-        largest = new_largest
     cell = (row * HEADS + heads) * SPLITS + split
     tl.store(partial + cell[:, None] * DIM + dims[None, :], result, mask=in_group[:, None])
     tl.store(weights + cell * 2, largest, mask=in_group)
@@ -225,15 +231,9 @@ def _prefill(
         cache = base + at[:, None] * DIM + dims[None, :]
         key = tl.load(keys + cache, mask=seen[:, None], other=0.0)
         value = tl.load(values + cache, mask=seen[:, None], other=0.0)
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
-        scores = tl.where(at[None, :] <= (start + index)[:, None], scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, axis=1))
-        shrink = tl.exp(largest - new_largest)
-        exponentials = tl.exp(scores - new_largest[:, None])
-        total = total * shrink + tl.sum(exponentials, axis=1)
-        result = result * shrink[:, None] + tl.dot(
-            exponentials.to(value.dtype), value, input_precision="ieee"
+        not_later = at[None, :] <= (start + index)[:, None]
+        largest, total, result = _add_tile(
+            query, key, value, not_later, scale, largest, total, result
         )
-        largest = new_largest
     result = (result / total[:, None]).to(out.dtype.element_ty)
     tl.store(out + cells, result, mask=valid[:, None])

@@ -29,9 +29,7 @@ class Dense:
         """Project [rows, in] to [rows, out]."""
         return torch.nn.functional.linear(x, self.weight)
 
-    def few(self, x: Tensor) -> Tensor:
-        """Project the rows of a decode step; see `Quantised.few`."""
-        return torch.nn.functional.linear(x, self.weight)
+    few = __call__
 
 
 @dataclass(slots=True)
@@ -164,13 +162,12 @@ def _expand(
         tl.store(target + stored, high.to(out.dtype.element_ty), mask=mask)
 
 
-def project(x: Tensor, weight: Quantised, *, tune: tuple[int, ...] | None = None) -> Tensor:
+def project(x: Tensor, weight: Quantised) -> Tensor:
     """Project a few rows [rows, in] by a weight of 8 bits.
 
     Args:
         x: The rows.
         weight: Of 8 bits.
-        tune: Parts, outputs and columns of a tile, warps, pipeline stages; None takes the table's.
 
     Returns:
         [rows, out]; or float32 [parts, rows, out]: a narrow weight is read by more programs than it
@@ -178,7 +175,7 @@ def project(x: Tensor, weight: Quantised, *, tune: tuple[int, ...] | None = None
     """
     rows, columns = x.shape
     outputs = weight.data.shape[0]
-    parts, tile_out, tile_in, warps, stages = tune or _tile(outputs, columns)
+    parts, tile_out, tile_in, warps, stages = _tile(outputs, columns)
     shape, dtype = (
         ((rows, outputs), x.dtype) if parts == 1 else ((parts, rows, outputs), torch.float32)
     )
@@ -193,7 +190,10 @@ def project(x: Tensor, weight: Quantised, *, tune: tuple[int, ...] | None = None
 
 
 def _tile(outputs: int, columns: int) -> tuple[int, int, int, int, int]:
-    """Return what was measured fastest on an H100, 1 and 8 rows: 1.8 to 2.5 TB/s by shape."""
+    """Return parts, outputs and columns of a tile, warps, and stages of the pipeline.
+
+    They were measured fastest on an H100, 1 and 8 rows: 1.8 to 2.5 TB/s by shape.
+    """
     tile_in = min(256, columns & -columns)  # the largest power of two that divides the columns
     narrow = outputs <= _NARROW_OUTPUTS and columns % (4 * tile_in) == 0
     return 4 if narrow else 1, 32, tile_in, 4, 3

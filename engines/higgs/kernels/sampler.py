@@ -57,13 +57,25 @@ def _order(x):
 
 
 @triton.jit
+def _threshold(ordered, weights, limit, low):
+    """Find the smallest key from `low` on above which less than `limit` of the weights stands."""
+    high = tl.max(ordered, axis=0)
+    for _ in range(32):
+        middle = (low & high) + ((low ^ high) >> 1)
+        above = tl.sum(tl.where(ordered > middle, weights, 0.0), axis=0)
+        low = tl.where(above < limit, low, tl.minimum(middle + 1, high))
+        high = tl.where(above < limit, middle, high)
+    return high
+
+
+@triton.jit
 def _gumbel(seed, offsets):
     uniform = tl.maximum(tl.rand(seed, offsets), 1e-12)
     return -tl.log(-tl.log(uniform))
 
 
 @triton.jit
-def _sample_rows(  # noqa: PLR0915 - one kernel
+def _sample_rows(
     logits, slots, integers, rows, out, rows_stride,
     SIZE: tl.constexpr, BOS: tl.constexpr, EOS: tl.constexpr, BOOKS: tl.constexpr,
     FIELDS: tl.constexpr, BLOCK: tl.constexpr, FIRST: tl.constexpr,
@@ -95,32 +107,16 @@ def _sample_rows(  # noqa: PLR0915 - one kernel
     greedy = temperature == 0.0
     scores = raw / tl.where(greedy, 1.0, temperature)
     ordered = _order(scores)
-    bottom = _order(tl.full([BLOCK], float("-inf"), tl.float32))
-    # The largest key that at least top_k codes reach, by bisection over the 32 bits of the order.
-    low = tl.min(bottom, axis=0)
-    kth = low
+    kth = tl.min(_order(tl.full([BLOCK], float("-inf"), tl.float32)), axis=0)
     if (top_k > 0) & (top_k < SIZE):
-        high = tl.max(ordered, axis=0)
-        for _ in range(32):
-            middle = (low & high) + ((low ^ high) >> 1) + ((low ^ high) & 1)
-            enough = tl.sum((ordered >= middle).to(tl.int32), axis=0) >= top_k
-            low = tl.where(enough, middle, low)
-            high = tl.where(enough, high, middle - 1)
-        kth = low
+        ones = tl.full([BLOCK], 1.0, tl.float32)
+        kth = _threshold(ordered, ones, top_k.to(tl.float32), kth)
     kept = (ordered >= kth) & (codes < SIZE)
     peak = tl.max(scores, axis=0)
     mass = tl.where(kept, tl.exp(scores - peak), 0.0)
     if top_p < 1.0:
-        # The smallest key above which less than top_p of the mass stands.
         limit = top_p * tl.sum(mass, axis=0)
-        low = kth
-        high = tl.max(ordered, axis=0)
-        for _ in range(32):
-            middle = (low & high) + ((low ^ high) >> 1)
-            above = tl.sum(tl.where(ordered > middle, mass, 0.0), axis=0)
-            low = tl.where(above < limit, low, tl.minimum(middle + 1, high))
-            high = tl.where(above < limit, middle, high)
-        kept = kept & (ordered >= high)
+        kept = kept & (ordered >= _threshold(ordered, mass, limit, kth))
     noise = _gumbel(seed, stream * BLOCK + codes)
     drawn = tl.argmax(tl.where(kept, scores + tl.where(greedy, 0.0, noise), float("-inf")), axis=0)
     forced_bos = row_index <= book

@@ -10,10 +10,8 @@ import threading
 
 import numpy as np
 
-from engines.higgs.engine import ProgressLines
 from engines.higgs.generation import GenerationRequest, Sampling
 from engines.higgs.load import load_engine
-from engines.higgs.prompt import PromptBuilder, tokenizer_of
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
 
 TEXT = "The sun rises in the east and sets in the west."
@@ -44,11 +42,9 @@ def matching_codes(model: str, *, revision: str | None, precision: str, device: 
         slots=1,
         context=256,
         device=device,
-        progress=ProgressLines(),
     )
     try:
-        builder = PromptBuilder(tokenizer_of(engine.folder), engine.config)
-        prompt = builder.build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
+        prompt = engine.builder.build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
         # Seeded: a code that repeats is drawn anew, even where the likeliest is taken.
         request = GenerationRequest(prompt, len(FRAMES), Sampling(temperature=0, seed=0))
         changed = threading.Event()

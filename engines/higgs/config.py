@@ -1,18 +1,18 @@
-"""The model's shape and ids, read from a checkpoint's own files; nothing is guessed.
+"""The model's configuration: transformers' own class, read from a checkpoint's files and checked.
 
 Two layouts exist: transformers' own (`model_type` higgs_audio_v2, hub revisions since 2026-04-04)
-and Boson's first one (`model_type` higgs_audio).
+and Boson's first one (`model_type` higgs_audio). Nothing is guessed.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import HiggsAudioV2Config, LlamaConfig
-from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2RotaryEmbedding
+
+from engines.higgs.generation import CODEBOOKS, STREAM_BOS, STREAM_EOS
 
 # Boson's layout does not name the delay token; transformers' conversion of it does.
 OLD_LAYOUT_DELAY_TOKEN = 128014
@@ -22,55 +22,19 @@ class UnsupportedCheckpointError(ValueError):
     """The checkpoint's configuration asks for what this engine does not compute."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Shape of the decoder and the ids that its loop needs.
-
-    Attributes:
-        inv_freq: Rotary frequencies [head_dim / 2], scaling included; `rotary_scale` multiplies
-            sine and cosine.
-        old_layout: The checkpoint's tensors have Boson's first names.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    codebooks: int
-    codebook_size: int
-    audio_token_id: int
-    audio_delay_token_id: int
-    audio_bos_token_id: int
-    stream_bos: int
-    stream_eos: int
-    inv_freq: tuple[float, ...]
-    rotary_scale: float
-    old_layout: bool = False
-
-    @property
-    def qkv_size(self) -> int:
-        """Rows of the fused query, key and value weight."""
-        return (self.heads + 2 * self.kv_heads) * self.head_dim
-
-    def kv_bytes(self, element_bytes: int) -> int:
-        """Bytes of keys and values of one position, all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
-
-
-def from_transformers(config: Any) -> ModelConfig:
-    """Return the shape that a `HiggsAudioV2Config` describes.
+def checked(config: HiggsAudioV2Config) -> HiggsAudioV2Config:
+    """Return a configuration that the decoder computes.
 
     Raises:
-        UnsupportedCheckpointError: A bias, another activation, a codebook without BOS and EOS, or
-            a rotary type that changes with the length.
+        UnsupportedCheckpointError: A bias, another activation, other codebooks, or a rotary type
+            that changes with the length.
     """
     if config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
         raise UnsupportedCheckpointError("biases and activations other than SiLU are unsupported")
-    if config.codebook_size <= max(config.audio_stream_bos_id, config.audio_stream_eos_id):
+    codes = (config.num_codebooks, config.audio_stream_bos_id, config.audio_stream_eos_id)
+    if codes != (CODEBOOKS, STREAM_BOS, STREAM_EOS):
+        raise UnsupportedCheckpointError(f"(codebooks, BOS, EOS) = {codes} are unsupported")
+    if config.codebook_size <= STREAM_EOS:
         # transformers' default is 1024, which leaves out the stream's BOS and EOS.
         raise UnsupportedCheckpointError(
             f"codebook_size {config.codebook_size} has no room for the stream's BOS and EOS codes"
@@ -78,29 +42,10 @@ def from_transformers(config: Any) -> ModelConfig:
     if config.rope_parameters["rope_type"] not in {"default", "linear", "llama3"}:
         kind = config.rope_parameters["rope_type"]
         raise UnsupportedCheckpointError(f"rotary embedding of type {kind!r} is unsupported")
-    rotary = HiggsAudioV2RotaryEmbedding(config)
-    return ModelConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
-        rms_norm_eps=config.rms_norm_eps,
-        codebooks=config.num_codebooks,
-        codebook_size=config.codebook_size,
-        audio_token_id=config.audio_token_id,
-        audio_delay_token_id=config.audio_delay_token_id,
-        audio_bos_token_id=config.audio_bos_token_id,
-        stream_bos=config.audio_stream_bos_id,
-        stream_eos=config.audio_stream_eos_id,
-        inv_freq=tuple(rotary.inv_freq.tolist()),
-        rotary_scale=float(rotary.attention_scaling),
-    )
+    return config
 
 
-def read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path) -> HiggsAudioV2Config:
     """Read `config.json` of a checkpoint's folder, in either layout.
 
     Raises:
@@ -109,9 +54,9 @@ def read_config(folder: Path) -> ModelConfig:
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kind = raw.get("model_type")
     if kind == "higgs_audio_v2":
-        return from_transformers(HiggsAudioV2Config.from_pretrained(folder))
+        return checked(HiggsAudioV2Config.from_pretrained(folder))
     if kind == "higgs_audio":
-        return replace(from_transformers(_from_old_layout(raw)), old_layout=True)
+        return checked(_from_old_layout(raw))
     raise UnsupportedCheckpointError(f"model_type {kind!r} is not Higgs Audio v2")
 
 
@@ -132,7 +77,7 @@ _OLD_LAYOUT_SHAPE = (
 )
 
 
-def _from_old_layout(raw: dict[str, Any]) -> Any:
+def _from_old_layout(raw: dict[str, Any]) -> HiggsAudioV2Config:
     text = raw["text_config"]
     for name, value in _OLD_LAYOUT_REQUIRED.items():
         if (raw.get(name) or False) != value:
@@ -163,7 +108,7 @@ _TINY = {
 }
 
 
-def random_config(*, tiny: bool) -> ModelConfig:
-    """Return the shape of the published model, or a tiny one with the same token ids."""
-    # The classes' defaults are the published model's, apart from the codebook's size.
-    return from_transformers(HiggsAudioV2Config(codebook_size=1026, **(_TINY if tiny else {})))
+def random_config(*, tiny: bool) -> HiggsAudioV2Config:
+    """Return the published model's configuration, or a tiny one with the same token ids."""
+    # The class's defaults are the published model's, apart from the codebook's size.
+    return HiggsAudioV2Config(codebook_size=1026, **(_TINY if tiny else {}))

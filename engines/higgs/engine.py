@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from starlette.applications import Starlette
 from engines.higgs.codec import Codec
 from engines.higgs.codec_worker import BATCH_FRAMES, MOST_ROWS, BatchDecoder, CodecWorker
 from engines.higgs.load import MOST_SLOTS, RANDOM_MODELS, LoadedEngine, fetched, load_engine
-from engines.higgs.prompt import PromptBuilder, tokenizer_of
+from engines.higgs.progress import show
 from engines.higgs.references import ReferenceEncoder
 from engines.higgs.voice import HiggsVoice
 from engines.server.app import Engine, EngineOptions, create_engine_app
@@ -37,7 +35,6 @@ LEAST_BATCH_FRAMES = 160
 ENCODED_SECONDS_PER_SLOT = 3
 LEAST_ENCODED_SECONDS, MOST_ENCODED_SECONDS = 16, 96
 MOST_REFERENCE_SECONDS = 60.0  # the gateway sends 30 at most
-PROGRESS_EVERY_SECONDS = 2.0
 
 
 def create_app(arguments: argparse.Namespace, options: EngineOptions) -> Starlette:
@@ -49,7 +46,6 @@ def create_app(arguments: argparse.Namespace, options: EngineOptions) -> Starlet
     """
     context = arguments.max_model_len or CONTEXT_TOKENS
     on_card = _encodes_on_card(arguments.device, arguments.memory)
-    show = ProgressLines()
     with ThreadPoolExecutor(1) as beside:
         codec = beside.submit(_codec, arguments)
         engine = load_engine(
@@ -63,14 +59,13 @@ def create_app(arguments: argparse.Namespace, options: EngineOptions) -> Starlet
             queue_size=arguments.queue,
             codec_bytes=_codec_bytes(arguments.slots or MOST_SLOTS, on_card=on_card),
             memory_bytes=arguments.memory,
-            progress=show,
         )
-        show("codec", 0.0)
+        show("codec")
         voice = _voice(arguments, engine, codec.result(), on_card=on_card)
     # Full collections would walk the million objects of the libraries, and everything waits.
     gc.collect()
     gc.freeze()
-    show("ready", 1.0)
+    show("ready")
     options = replace(options, context_tokens=context, count_tokens=voice.count_tokens)
     return create_engine_app(Engine(voice, options))
 
@@ -101,10 +96,10 @@ def _voice(
         arguments.model.rstrip("/").rsplit("/", 1)[-1],
         engine.loop,
         worker,
-        PromptBuilder(tokenizer_of(engine.folder), engine.config),
+        engine.builder,
         encoder,
         facts=engine.facts,
-        natural_length=engine.folder is None,
+        natural_length=arguments.model in RANDOM_MODELS,
     )
 
 
@@ -128,20 +123,3 @@ def _encodes_on_card(device: str, memory_bytes: int | None) -> bool:
         return False
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return bool(min(memory_bytes or total, total) >= ENCODER_ON_CARD_FROM_BYTES)
-
-
-class ProgressLines:
-    """Prints what is done and how far, at most every two seconds."""
-
-    def __init__(self) -> None:
-        self._began = self._shown = time.monotonic()
-        self._what = ""
-
-    def __call__(self, what: str, share: float) -> None:
-        """Tell a share from 0 to 1 of something."""
-        now = time.monotonic()
-        if what == self._what and now - self._shown < PROGRESS_EVERY_SECONDS:
-            return
-        self._what, self._shown = what, now
-        line = f"{now - self._began:5.1f} s  {what} {share:.0%}"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  (the command's own progress)

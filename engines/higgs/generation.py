@@ -16,7 +16,28 @@ import numpy.typing as npt
 CODEBOOKS = 8
 LEAD_ROWS = CODEBOOKS  # rows before the first frame is complete: all-BOS, then seven of the delay
 LARGEST_CODE = 1023
+STREAM_BOS = 1024  # codes of the delay pattern
+STREAM_EOS = 1025
 MOST_WINDOW_ROWS = 16  # rows of history that repetition-aware sampling can look at
+
+
+def delay(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:
+    """Return the rows of a reference: codebook k of a frame stands k rows later.
+
+    As transformers' HiggsAudioV2Processor writes it; `Generation.add_rows` undoes it.
+
+    Args:
+        codes: [8, frames].
+
+    Returns:
+        [frames + 9, 8], BOS codes before and EOS codes behind each codebook's own.
+    """
+    frames = codes.shape[1]
+    rows = np.full((frames + CODEBOOKS + 1, CODEBOOKS), STREAM_EOS, np.int16)
+    for book in range(CODEBOOKS):
+        rows[: book + 1, book] = STREAM_BOS
+        rows[book + 1 : book + 1 + frames, book] = codes[book]
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +142,7 @@ class Generation:
             if self.wanted_end is None and self.end is None:
                 self.wanted_end = reason
 
-    def add_rows(self, first: int, rows: npt.NDArray[np.integer], stream_eos: int) -> bool:
+    def add_rows(self, first: int, rows: npt.NDArray[np.integer]) -> bool:
         """Take delayed rows, int [count, 8], from row `first` on; row 0 is the all-BOS row.
 
         Returns:
@@ -132,7 +153,7 @@ class Generation:
         last = first + len(rows) - 1
         at = np.arange(first, last + 1)[:, None] - 1 - books + LEAD_ROWS
         self._buffer[at, books] = np.minimum(rows, LARGEST_CODE)
-        ends = np.flatnonzero(rows[:, 0] == stream_eos)
+        ends = np.flatnonzero(rows[:, 0] == STREAM_EOS)
         if len(ends):
             self._cut = min(self._cut, first + int(ends[0]) - 1)
         self.ready = max(before, min(last - CODEBOOKS + 1, self._cut))

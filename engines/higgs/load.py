@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import HiggsAudioV2Config
 
-from engines.higgs.config import ModelConfig, random_config, read_config
+from engines.higgs.config import random_config, read_config
 from engines.higgs.loop import GenerationLoop, LoopOptions
 from engines.higgs.model import Decoder
-from engines.higgs.weights import CheckpointSource, RandomSource, Source, load_weights, weight_bytes
+from engines.higgs.progress import show
+from engines.higgs.prompt import PromptBuilder, tokenizer_of
+from engines.higgs.weights import checkpoint_source, load_weights, random_source, weight_bytes
 
 RANDOM_MODELS = ("random", "random-tiny")
 # What is in a checkpoint's repository and is needed: weights, configurations, the tokenizer.
@@ -49,16 +50,15 @@ class LoadedEngine:
     """A running loop and what it was made of.
 
     Attributes:
-        folder: The checkpoint's folder, which holds the tokenizer too; None for random weights.
+        builder: Writes prompts with the checkpoint's tokenizer.
         facts: For capabilities and logs: device, precision, slots, context, seconds of loading,
             bytes of weights and slots.
     """
 
     loop: GenerationLoop
-    config: ModelConfig
+    builder: PromptBuilder
     device: torch.device
-    folder: Path | None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any]
 
 
 def load_engine(
@@ -73,9 +73,8 @@ def load_engine(
     queue_size: int = 64,
     codec_bytes: int = 0,
     memory_bytes: int | None = None,
-    progress: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> LoadedEngine:
-    """Load a model and start its loop; blocks for seconds to minutes.
+    """Load a model and start its loop; blocks for seconds to minutes and tells how far it is.
 
     Args:
         model: A folder, a hub repository, `random` or `random-tiny`.
@@ -88,7 +87,6 @@ def load_engine(
         queue_size: Requests that may wait.
         codec_bytes: Device memory to leave to the codec.
         memory_bytes: Of the device for the whole process; None: what is free.
-        progress: Told what is done, and the share from 0 to 1.
 
     Raises:
         UnsuitableCardError: No CUDA device, or one too old.
@@ -101,23 +99,17 @@ def load_engine(
     sys.setswitchinterval(_SWITCH_SECONDS)
     target = choose_device(device)
     random = model in RANDOM_MODELS
-    progress("files", 0.0)
+    show("files")
     folder = None if random else fetched(model, revision, _HUB_PATTERNS)
     config = random_config(tiny=model == "random-tiny") if folder is None else read_config(folder)
+    builder = PromptBuilder(tokenizer_of(folder), config)
     need = weight_bytes(config, precision, target)
     free = free_bytes(target, memory_bytes)
     count = slots_that_fit(
         config, free, slots=slots, context=context, used_bytes=need + codec_bytes
     )
-    with ExitStack() as stack:
-        source: Source
-        if folder is None:
-            source = RandomSource(target)
-        else:
-            source = CheckpointSource(folder, stack, old_layout=config.old_layout)
-        weights = load_weights(
-            config, source, precision=precision, device=target, progress=progress
-        )
+    source = random_source(target) if folder is None else checkpoint_source(folder)
+    weights = load_weights(config, source, precision=precision, device=target)
     if target.type == "cuda":
         torch.cuda.empty_cache()  # what loading took for a moment
     options = LoopOptions(
@@ -131,7 +123,7 @@ def load_engine(
         repetition_guard=not random,
     )
     loop = GenerationLoop(Decoder(config, weights, context), options)
-    loop.start(progress)
+    loop.start()
     facts = {
         "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
         "precision": precision,
@@ -140,7 +132,7 @@ def load_engine(
         "weight_bytes": need,
         "load_seconds": round(time.monotonic() - began, 1),
     }
-    return LoadedEngine(loop, config, target, folder, facts)
+    return LoadedEngine(loop, builder, target, facts)
 
 
 def choose_device(device: str) -> torch.device:
@@ -197,7 +189,12 @@ def free_bytes(device: torch.device, bound: int | None) -> int | None:
 
 
 def slots_that_fit(
-    config: ModelConfig, free: int | None, *, slots: int | None, context: int, used_bytes: int
+    config: HiggsAudioV2Config,
+    free: int | None,
+    *,
+    slots: int | None,
+    context: int,
+    used_bytes: int,
 ) -> int:
     """Return the number of slots, from the device's free memory.
 
@@ -214,7 +211,8 @@ def slots_that_fit(
     if free is None:
         return slots or 4
     left = free - used_bytes - _WORKING_BYTES
-    position = config.kv_bytes(2)
+    heads = 2 * config.num_key_value_heads  # keys and values
+    position = 2 * config.num_hidden_layers * heads * config.head_dim  # bytes of bf16
 
     def bytes_of(count: int) -> int:
         return position * ((count + 1) * context + _prefix_positions(count, context))

@@ -119,7 +119,7 @@ class GenerationLoop:
         self._frames_total = 0
         self._steps_total = 0
 
-    def start(self, progress: Callable[[str, float], None] = lambda _what, _share: None) -> None:
+    def start(self) -> None:
         """Record the graphs and start the thread; blocks until the loop is ready.
 
         Raises:
@@ -127,7 +127,7 @@ class GenerationLoop:
         """
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=self._main, args=(progress, ready), name="higgs-loop", daemon=True
+            target=self._main, args=(ready,), name="higgs-loop", daemon=True
         )
         self._thread.start()
         ready.wait()
@@ -212,10 +212,10 @@ class GenerationLoop:
 
     # What follows runs on the loop's thread.
 
-    def _main(self, progress: Callable[[str, float], None], ready: threading.Event) -> None:
+    def _main(self, ready: threading.Event) -> None:
         try:
             with torch.inference_mode(), _own_stream(self._device):
-                self._runner.capture(progress)
+                self._runner.capture()
                 if self._device.type == "cuda":
                     self._prefiller.warm_up()
                 ready.set()
@@ -276,8 +276,8 @@ class GenerationLoop:
 
     def _prefill(self) -> None:
         for job in self._prefiller.run_chunk():
-            generation, config = job.generation, self._decoder.config
-            rows = first_rows(generation.request.prompt.audio_rows, config.stream_bos)
+            generation = job.generation
+            rows = first_rows(generation.request.prompt.audio_rows)
             self._state.rows[job.slot, : FIRST_ROW + 1] = to_device(
                 torch.from_numpy(rows), self._device
             )
@@ -338,11 +338,9 @@ class GenerationLoop:
         if len(ended):
             rows = rows[: ended[0] + (0 if broken else 1)]
         before = generation.ready
-        if len(rows):
-            eos = self._decoder.config.stream_eos
-            if generation.add_rows(int(rows[0, CODEBOOKS]), rows[:, :CODEBOOKS], eos):
-                told.add(generation.notify)
-                self._frames_total += generation.ready - before
+        if len(rows) and generation.add_rows(int(rows[0, CODEBOOKS]), rows[:, :CODEBOOKS]):
+            told.add(generation.notify)
+            self._frames_total += generation.ready - before
         if broken:
             self._release(generation, EndReason.FAILED, "the model's output is not a number")
         elif len(ended):

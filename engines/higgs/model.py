@@ -12,8 +12,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from transformers import HiggsAudioV2Config
+from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2RotaryEmbedding
 
-from engines.higgs.config import ModelConfig
+from engines.higgs.generation import CODEBOOKS
 from engines.higgs.kernels.attention import PREFILL_TILE, decode_attention, prefill_attention
 from engines.higgs.kernels.fused import add_rms_norm, embed_rows, rotate_and_store, silu_mul
 from engines.higgs.state import Field, SlotState
@@ -30,19 +32,27 @@ class Linear(Protocol):
 
 
 @dataclass(slots=True)
+class Branch:
+    """What a layer has for one kind of positions, audio or text; gate and up fused."""
+
+    gate_up: Linear
+    down: Linear
+    attention_norm: Tensor
+    mlp_norm: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run many rows [rows, hidden] through the feed-forward net."""
+        return self.down(silu_mul(self.gate_up(x)))
+
+
+@dataclass(slots=True)
 class Layer:
-    """Weights of one decoder layer: gate and up fused, queries, keys and values fused."""
+    """Weights of one decoder layer; queries, keys and values fused."""
 
     qkv: Linear
     out: Linear
-    audio_gate_up: Linear
-    audio_down: Linear
-    text_gate_up: Linear
-    text_down: Linear
-    audio_attention_norm: Tensor
-    audio_mlp_norm: Tensor
-    text_attention_norm: Tensor
-    text_mlp_norm: Tensor
+    audio: Branch
+    text: Branch
 
 
 @dataclass(slots=True)
@@ -71,9 +81,10 @@ class Cache:
     values: Tensor
 
     @classmethod
-    def empty(cls, config: ModelConfig, slots: int, context: int, like: Tensor) -> Cache:
+    def empty(cls, config: HiggsAudioV2Config, slots: int, context: int, like: Tensor) -> Cache:
         """Return a cache of the dtype and on the device of `like`."""
-        shape = (config.layers, slots, config.kv_heads, context, config.head_dim)
+        heads = config.num_key_value_heads
+        shape = (config.num_hidden_layers, slots, heads, context, config.head_dim)
         return cls(*(torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2)))
 
 
@@ -103,14 +114,14 @@ class Decoder:
         context: Positions that the rotary table covers.
     """
 
-    def __init__(self, config: ModelConfig, weights: Weights, context: int) -> None:
+    def __init__(self, config: HiggsAudioV2Config, weights: Weights, context: int) -> None:
         self.config = config
         self.weights = weights
         self.device = weights.norm.device
-        angles = torch.arange(context)[:, None].float() * torch.tensor(config.inv_freq)
-        self._rotary = (torch.stack((angles.cos(), angles.sin()), 1) * config.rotary_scale).to(
-            self.device
-        )
+        rotary = HiggsAudioV2RotaryEmbedding(config)
+        angles = torch.arange(context)[:, None].float() * rotary.inv_freq
+        turns = torch.stack((angles.cos(), angles.sin()), 1) * rotary.attention_scaling
+        self._rotary = turns.to(self.device)
 
     def decode(self, slots: Tensor, state: SlotState, cache: Cache) -> Tensor:
         """Run each slot's newest code row through the decoder.
@@ -130,14 +141,14 @@ class Decoder:
         hidden = embed_rows(state.rows, slots, last_row, weights.audio_embedding)
         update = None
         for index, layer in enumerate(weights.layers):
-            normed = add_rms_norm(hidden, update, layer.audio_attention_norm, eps)
+            normed = add_rms_norm(hidden, update, layer.audio.attention_norm, eps)
             keys, values = cache.keys[index], cache.values[index]
             queries = rotate_and_store(
                 layer.qkv.few(normed), slots, positions, self._rotary, keys, values
             )
             update = layer.out.few(decode_attention(queries, keys, values, slots, positions))
-            normed = add_rms_norm(hidden, update, layer.audio_mlp_norm, eps)
-            update = layer.audio_down.few(silu_mul(layer.audio_gate_up.few(normed)))
+            normed = add_rms_norm(hidden, update, layer.audio.mlp_norm, eps)
+            update = layer.audio.down.few(silu_mul(layer.audio.gate_up.few(normed)))
         normed = add_rms_norm(hidden, update, weights.norm, eps)
         return torch.nn.functional.linear(normed, weights.audio_head)
 
@@ -161,8 +172,8 @@ class Decoder:
         hidden = self._embed(batch)
         update = None
         for index, layer in enumerate(weights.layers):
-            first = (layer.text_attention_norm, texts)
-            normed = add_rms_norm(hidden, update, layer.audio_attention_norm, eps, first=first)
+            first = (layer.text.attention_norm, texts)
+            normed = add_rms_norm(hidden, update, layer.audio.attention_norm, eps, first=first)
             keys, values = cache.keys[index], cache.values[index]
             queries = rotate_and_store(
                 layer.qkv(normed), batch.slots, batch.positions, self._rotary, keys, values
@@ -170,16 +181,10 @@ class Decoder:
             if index == len(weights.layers) - 1 and not logits:
                 return hidden
             attended = prefill_attention(queries, keys, values, batch.places, batch.tiles)
-            first = (layer.text_mlp_norm, texts)
-            normed = add_rms_norm(
-                hidden, layer.out(attended), layer.audio_mlp_norm, eps, first=first
-            )
-            nets = []
-            if texts:
-                nets.append(layer.text_down(silu_mul(layer.text_gate_up(normed[:texts]))))
-            if texts < len(normed):
-                nets.append(layer.audio_down(silu_mul(layer.audio_gate_up(normed[texts:]))))
-            update = torch.cat(nets)
+            first, update = (layer.text.mlp_norm, texts), layer.out(attended)
+            normed = add_rms_norm(hidden, update, layer.audio.mlp_norm, eps, first=first)
+            kinds = ((layer.text, normed[:texts]), (layer.audio, normed[texts:]))
+            update = torch.cat([branch(rows) for branch, rows in kinds if len(rows)])
         normed = add_rms_norm(hidden, update, weights.norm, eps)
         return torch.nn.functional.linear(normed[batch.places.long()], weights.audio_head)
 
@@ -218,7 +223,11 @@ class PrefillBatch:
     """
 
     def __init__(
-        self, segments: Sequence[Segment], config: ModelConfig, cache: Cache, device: torch.device
+        self,
+        segments: Sequence[Segment],
+        config: HiggsAudioV2Config,
+        cache: Cache,
+        device: torch.device,
     ) -> None:
         counts = [len(segment.token_ids) for segment in segments]
         token_ids = torch.cat([segment.token_ids for segment in segments]).long()
@@ -244,7 +253,7 @@ class PrefillBatch:
                 size = min(PREFILL_TILE, count - at)
                 tiles.append((first + at, size, segment.slot, segment.start + at))
             first += count
-        codes = torch.zeros(rows - self.text_rows, config.codebooks, dtype=torch.long)
+        codes = torch.zeros(rows - self.text_rows, CODEBOOKS, dtype=torch.long)
         codes[:audios] = torch.cat([segment.audio_rows for segment in segments])
         parts = [slots, positions, places, torch.tensor(tiles).flatten(), codes.flatten()]
         whole = to_device(torch.cat(parts).int(), device)
@@ -252,7 +261,7 @@ class PrefillBatch:
             [len(part) for part in parts]
         )
         self.tiles = flat_tiles.view(-1, 4)
-        self.codes = flat_codes.view(-1, config.codebooks).long()
+        self.codes = flat_codes.view(-1, CODEBOOKS).long()
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

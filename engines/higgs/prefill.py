@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.higgs.generation import Generation, Prompt
+from engines.higgs.generation import CODEBOOKS, Generation, Prompt
 from engines.higgs.model import PREFILL_BUCKETS, Cache, Decoder, Segment
 
 
@@ -161,7 +161,7 @@ class Prefiller:
                 if 0 < count <= min(self._chunk_positions, self._cache.keys.shape[3]):
                     ids = torch.zeros(count, dtype=torch.int32)
                     ids[texts:] = config.audio_token_id
-                    rows = torch.zeros(audios, config.codebooks, dtype=torch.int16)
+                    rows = torch.zeros(audios, CODEBOOKS, dtype=torch.int16)
                     self._decoder.prefill([Segment(scratch, 0, ids, rows)], self._cache)
 
     def run_chunk(self) -> list[PrefillJob]:

@@ -15,10 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from transformers import HiggsAudioV2Config
 
-from engines.higgs.config import ModelConfig
-from engines.higgs.delay_pattern import delay
-from engines.higgs.generation import Prompt
+from engines.higgs.generation import CODEBOOKS, Prompt, delay
 
 # Names in the vocabulary of bosonai/higgs-audio-v2-generation-3B-base; ids from its tokenizer.json.
 BEGIN_OF_TEXT = "<|begin_of_text|>"
@@ -114,7 +113,7 @@ class PromptBuilder:
         config: Its ids of audio tokens.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, config: ModelConfig) -> None:
+    def __init__(self, tokenizer: TextTokenizer, config: HiggsAudioV2Config) -> None:
         self._tokenizer = tokenizer
         self._special = tokenizer.special
         self._config = config
@@ -146,7 +145,7 @@ class PromptBuilder:
         ids += self._turn("user", self._plain(text))
         ids += self._turn("assistant", [self._config.audio_bos_token_id])[:-1]
         rows = [delay(codes) for _, codes in references]
-        none = np.zeros((0, self._config.codebooks), np.int16)
+        none = np.zeros((0, CODEBOOKS), np.int16)
         return Prompt(np.array(ids, np.int32), np.concatenate([none, *rows]), shared)
 
     def _turn(self, role: str, content: list[int]) -> list[int]:
@@ -172,6 +171,6 @@ class PromptBuilder:
         return [
             config.audio_bos_token_id,
             *[config.audio_token_id] * (frames + 2),
-            *[config.audio_delay_token_id] * (config.codebooks - 1),
+            *[config.audio_delay_token_id] * (CODEBOOKS - 1),
             self._special[AUDIO_END],
         ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.higgs.generation import CODEBOOKS, MOST_WINDOW_ROWS, Sampling
+from engines.higgs.generation import CODEBOOKS, MOST_WINDOW_ROWS, STREAM_BOS, Sampling
 
 # Scores divided by what lies beyond are infinite, or not numbers. The first is vLLM's bound.
 COLDEST, HOTTEST = 0.01, 100.0
@@ -97,11 +97,11 @@ def new_slot_fields(
     return fields
 
 
-def first_rows(prompt_rows: npt.NDArray[np.int16], stream_bos: int) -> npt.NDArray[np.int32]:
+def first_rows(prompt_rows: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
     """Return int32 [17, 8]: the prompt's last rows (-1 where there is none), then all BOS."""
     rows = np.full((FIRST_ROW + 1, CODEBOOKS), -1, np.int32)
     tail = prompt_rows[-FIRST_ROW:]
     if len(tail):
         rows[FIRST_ROW - len(tail) : FIRST_ROW] = tail
-    rows[FIRST_ROW] = stream_bos
+    rows[FIRST_ROW] = STREAM_BOS
     return rows

@@ -7,7 +7,7 @@ while the next step runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engines.higgs.generation import STREAM_BOS, STREAM_EOS
 from engines.higgs.kernels.sampler import advance, sample_rows
 from engines.higgs.model import Cache, Decoder, to_device
+from engines.higgs.progress import shown
 from engines.higgs.state import SlotState
 
 READ_BEHIND_STEPS = 2  # the host may be this many steps behind before the loop waits for it,
@@ -77,14 +79,13 @@ class StepRunner:
         ]
         self._turn = 0
 
-    def capture(self, progress: Callable[[str, float], None]) -> None:
+    def capture(self) -> None:
         """Compile the kernels and record the graphs; the current stream must be the loop's."""
         if not self._graphed:
             return
         pool = torch.cuda.graph_pool_handle()
         # The largest first: the smaller ones find their memory in the pool.
-        for done, size in enumerate(reversed(self._sizes)):
-            progress("graphs", done / len(self._sizes))
+        for size in shown(self._sizes[::-1], "graphs"):
             slots = self._slots[size]
             for _ in range(2):
                 self._step(slots)
@@ -92,7 +93,6 @@ class StepRunner:
             with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
                 out = self._step(slots)
             self._graphs[size] = (graph, out)
-        progress("graphs", 1.0)
 
     def run(self, slots: Sequence[int]) -> StepResult:
         """Start one step for these slots, row by row; returns at once on a GPU."""
@@ -116,9 +116,7 @@ class StepRunner:
         return StepResult(host, event)
 
     def _step(self, slots: Tensor) -> Tensor:
-        config = self._decoder.config
-        logits = self._decoder.decode(slots, self._state, self._cache)
-        drawn = sample_rows(
-            logits, slots, self._state, stream_bos=config.stream_bos, stream_eos=config.stream_eos
-        )
-        return advance(drawn, slots, self._state, stream_eos=config.stream_eos)
+        state = self._state
+        logits = self._decoder.decode(slots, state, self._cache)
+        drawn = sample_rows(logits, slots, state, stream_bos=STREAM_BOS, stream_eos=STREAM_EOS)
+        return advance(drawn, slots, state, stream_eos=STREAM_EOS)

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from transformers import HiggsAudioV2Config
 
-from engines.higgs.config import ModelConfig, UnsupportedCheckpointError
+from engines.higgs.config import UnsupportedCheckpointError
 from engines.higgs.kernels.quantised import GROUP, Dense, Tinygemm, quantise
-from engines.higgs.model import Layer, Linear, Weights
+from engines.higgs.model import Branch, Layer, Linear, Weights
+from engines.higgs.progress import shown
 
 # Bits of attention and audio feed-forward, and of the text feed-forward. Head and embeddings of
 # codes stay as they are: rounding them makes speech drift.
 _BITS = {"bf16": (16, 16), "int8": (8, 4), "int4": (4, 4)}
 _FULL_BITS, _TINYGEMM_BITS = 16, 4
-Progress = Callable[[str, float], None]
+# Gives a tensor of a shape by its name in transformers' layout, without `model.`; raises
+# `UnsupportedCheckpointError` where its shape differs.
+Source = Callable[[str, tuple[int, ...]], Tensor]
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -33,47 +36,40 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def weight_bytes(config: ModelConfig, precision: str, device: torch.device) -> int:
+def weight_bytes(config: HiggsAudioV2Config, precision: str, device: torch.device) -> int:
     """Return what the weights take on the device, scales included."""
     element = 2 if device.type == "cuda" else 4
     size_of = {16: float(element), 8: 1.0, 4: 0.5 + 2 * 4 / GROUP}
     audio, text = (size_of[bits] for bits in _BITS[precision])
-    hidden, queries = config.hidden_size, config.heads * config.head_dim
-    attention = hidden * (config.qkv_size + queries)
+    hidden, heads = config.hidden_size, config.num_attention_heads + config.num_key_value_heads
+    attention = 2 * hidden * heads * config.head_dim
     mlp = 3 * hidden * config.intermediate_size
     layer = (attention + mlp) * audio + mlp * text
-    codes = 2 * config.codebooks * config.codebook_size * hidden * element
-    return int(config.layers * layer + codes)
+    codes = 2 * config.num_codebooks * config.codebook_size * hidden * element
+    return int(config.num_hidden_layers * layer + codes)
 
 
-class Source(Protocol):
-    """Where tensors come from, by the names of transformers' layout without `model.`."""
+def random_source(device: torch.device) -> Source:
+    """Return a source of random weights, made on the device and seeded.
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return the tensor; raises `UnsupportedCheckpointError` where its shape differs."""
+    Norms are ones; the rest are normal numbers of the published model's deviation, 0.02.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    dtype = compute_dtype(device)
 
-
-class RandomSource:
-    """Random weights of the published model's spread, made on the device; seeded."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._generator = torch.Generator(device).manual_seed(0)
-        self._device = device
-        self._dtype = compute_dtype(device)
-
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return norms of ones, and normal numbers of deviation 0.02 else."""
+    def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         if name.endswith("norm.weight"):
-            return torch.ones(shape, dtype=self._dtype, device=self._device)
-        noise = torch.empty(shape, dtype=self._dtype, device=self._device)
-        return noise.normal_(0, 0.02, generator=self._generator)
+            return torch.ones(shape, dtype=dtype, device=device)
+        noise = torch.empty(shape, dtype=dtype, device=device)
+        return noise.normal_(0, 0.02, generator=generator)
+
+    return tensor
 
 
-# Boson's layout: the first spelling that the file has is taken; two parts are joined.
+# Boson's names that differ from transformers' by more than `model.`; two parts are joined.
 _OLD_NAMES = {
     "embed_audio_tokens.embed_audio_tokens.weight": [["audio_codebook_embeddings.weight"]],
     "embed_tokens.weight": [
-        ["embed_tokens.weight"],
         ["embed_tokens.embedding_frozen.weight", "embed_tokens.embedding_trainable.weight"],
     ],
     "audio_lm_head.weight": [
@@ -86,89 +82,70 @@ _OLD_NAMES = {
 }
 
 
-class CheckpointSource:
-    """Safetensors files of a folder, in either layout.
+def checkpoint_source(folder: Path) -> Source:
+    """Return a source that reads a folder's safetensors files, in either layout.
 
     Args:
         folder: Holds `model.safetensors`, or several with an index.
-        old_layout: The names are Boson's first ones.
-        stack: Closes the files.
+
+    Raises:
+        UnsupportedCheckpointError: A file is missing.
     """
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.exists():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    files: dict[str, Any] = {}
+    for name in sorted(names):
+        if Path(name).name != name or not (folder / name).is_file():
+            raise UnsupportedCheckpointError(f"{folder} lacks the weights file {name!r}")
+        file = safe_open(folder / name, framework="pt")
+        files.update(dict.fromkeys(file.keys(), file))
 
-    def __init__(self, folder: Path, stack: ExitStack, *, old_layout: bool) -> None:
-        self._old_layout = old_layout
-        self._files: dict[str, Any] = {}
-        index = folder / "model.safetensors.index.json"
-        if index.exists():
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        else:
-            names = {"model.safetensors"}
-        for name in sorted(names):
-            if Path(name).name != name or not (folder / name).is_file():
-                raise UnsupportedCheckpointError(f"{folder} lacks the weights file {name!r}")
-            file = stack.enter_context(safe_open(folder / name, framework="pt"))
-            self._files.update(dict.fromkeys(file.keys(), file))
+    def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+        for parts in [[f"model.{name}"], [name], *_OLD_NAMES.get(name, [])]:
+            if all(part in files for part in parts):
+                found = torch.cat([files[part].get_tensor(part) for part in parts])
+                if found.shape != shape:
+                    raise UnsupportedCheckpointError(
+                        f"{name} is {tuple(found.shape)}, its config says {shape}"
+                    )
+                return found
+        raise UnsupportedCheckpointError(f"the checkpoint has no tensor {name!r}")
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Read one tensor from its file."""
-        if self._old_layout:
-            spellings = _OLD_NAMES.get(name, [[name]])
-        else:
-            spellings = [[name if name == "audio_lm_head.weight" else f"model.{name}"]]
-        for parts in spellings:
-            if all(part in self._files for part in parts):
-                tensor = torch.cat([self._files[part].get_tensor(part) for part in parts])
-                if tensor.shape != shape:
-                    found = tuple(tensor.shape)
-                    raise UnsupportedCheckpointError(f"{name} is {found}, its config says {shape}")
-                return tensor
-        raise UnsupportedCheckpointError(f"the checkpoint has no tensor {spellings[0][0]!r}")
+    return tensor
 
 
 def load_weights(
-    config: ModelConfig,
-    source: Source,
-    *,
-    precision: str,
-    device: torch.device,
-    progress: Progress = lambda _what, _share: None,
+    config: HiggsAudioV2Config, source: Source, *, precision: str, device: torch.device
 ) -> Weights:
-    """Build the decoder's weights.
+    """Build the decoder's weights; tells how far it is.
 
     Args:
         config: Shape.
         source: Of the tensors.
         precision: bf16, int8 or int4; on a CPU bf16 is computed in float32.
         device: Where the decoder runs.
-        progress: Told what is loaded, and the share from 0 to 1.
 
     Raises:
         UnsupportedCheckpointError: A tensor is missing, or its shape differs.
     """
     build = _Builder(config, source, device, precision)
+    hidden, codes = config.hidden_size, config.num_codebooks * config.codebook_size
     # First, while the device's memory is empty: random ones are made there.
-    text = source.tensor("embed_tokens.weight", (config.vocab_size, config.hidden_size))
-    text = text.to("cpu", build.dtype)
-    layers = []
-    for index in range(config.layers):
-        progress("weights", index / config.layers)
-        layers.append(build.layer(index))
-    hidden = config.hidden_size
-    codes = config.codebooks * config.codebook_size
-    weights = Weights(
-        layers=layers,
+    text = source("embed_tokens.weight", (config.vocab_size, hidden)).to("cpu", build.dtype)
+    return Weights(
+        layers=[build.layer(index) for index in shown(range(config.num_hidden_layers), "weights")],
         text_embedding=text,
-        audio_embedding=build.plain("embed_audio_tokens.embed_audio_tokens.weight", codes, hidden),
-        norm=build.plain("norm.weight", hidden),
-        audio_head=build.plain("audio_lm_head.weight", codes, hidden),
+        audio_embedding=build.plain("embed_audio_tokens.embed_audio_tokens", codes, hidden),
+        norm=build.plain("norm", hidden),
+        audio_head=build.plain("audio_lm_head", codes, hidden),
     )
-    progress("weights", 1.0)
-    return weights
 
 
 class _Builder:
     def __init__(
-        self, config: ModelConfig, source: Source, device: torch.device, precision: str
+        self, config: HiggsAudioV2Config, source: Source, device: torch.device, precision: str
     ) -> None:
         self._config = config
         self._source = source
@@ -177,40 +154,38 @@ class _Builder:
         self.dtype = compute_dtype(device)
 
     def plain(self, name: str, *shape: int) -> Tensor:
-        return self._source.tensor(name, shape).to(self._device, self.dtype)
+        return self._source(f"{name}.weight", shape).to(self._device, self.dtype)
 
     def layer(self, index: int) -> Layer:
         config, at = self._config, f"layers.{index}."
-        hidden, wide = config.hidden_size, config.intermediate_size
-        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        attention = [("q", queries), ("k", keys), ("v", keys)]
-        qkv = [(f"{at}self_attn.{name}_proj.weight", size) for name, size in attention]
-        out = [(f"{at}self_attn.o_proj.weight", hidden)]
-        audio, text = self._audio_bits, self._text_bits
-
-        def gate_up(net: str) -> list[tuple[str, int]]:
-            return [(f"{at}{net}.{name}_proj.weight", wide) for name in ("gate", "up")]
-
+        queries = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        attention = {"q": queries, "k": keys, "v": keys}
+        qkv = {f"{at}self_attn.{name}_proj": rows for name, rows in attention.items()}
+        out = {f"{at}self_attn.o_proj": config.hidden_size}
         return Layer(
-            qkv=self._linear(qkv, hidden, audio),
-            out=self._linear(out, queries, audio),
-            audio_gate_up=self._linear(gate_up("audio_mlp"), hidden, audio),
-            audio_down=self._linear([(f"{at}audio_mlp.down_proj.weight", hidden)], wide, audio),
-            text_gate_up=self._linear(gate_up("mlp"), hidden, text, decoded=False),
-            text_down=self._linear(
-                [(f"{at}mlp.down_proj.weight", hidden)], wide, text, decoded=False
-            ),
-            audio_attention_norm=self.plain(f"{at}audio_input_layernorm.weight", hidden),
-            audio_mlp_norm=self.plain(f"{at}audio_post_attention_layernorm.weight", hidden),
-            text_attention_norm=self.plain(f"{at}input_layernorm.weight", hidden),
-            text_mlp_norm=self.plain(f"{at}post_attention_layernorm.weight", hidden),
+            qkv=self._linear(qkv, config.hidden_size, self._audio_bits),
+            out=self._linear(out, queries, self._audio_bits),
+            audio=self._branch(f"{at}audio_", self._audio_bits),
+            text=self._branch(at, self._text_bits, decoded=False),
+        )
+
+    def _branch(self, prefix: str, bits: int, *, decoded: bool = True) -> Branch:
+        hidden, wide = self._config.hidden_size, self._config.intermediate_size
+        gate_up = {f"{prefix}mlp.{name}_proj": wide for name in ("gate", "up")}
+        down = {f"{prefix}mlp.down_proj": hidden}
+        return Branch(
+            gate_up=self._linear(gate_up, hidden, bits, decoded=decoded),
+            down=self._linear(down, wide, bits, decoded=decoded),
+            attention_norm=self.plain(f"{prefix}input_layernorm", hidden),
+            mlp_norm=self.plain(f"{prefix}post_attention_layernorm", hidden),
         )
 
     def _linear(
-        self, parts: list[tuple[str, int]], columns: int, bits: int, *, decoded: bool = True
+        self, parts: dict[str, int], columns: int, bits: int, *, decoded: bool = True
     ) -> Linear:
-        """Join weights that read the same input, and round them."""
-        weight = torch.cat([self.plain(name, rows, columns) for name, rows in parts])
+        """Join weights of so many rows each that read the same input, and round them."""
+        weight = torch.cat([self.plain(name, rows, columns) for name, rows in parts.items()])
         if bits == _FULL_BITS:
             return Dense(weight)
         rounded = quantise(weight, bits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,16 @@ from tests.engines.higgs.tiny import (
 torch = pytest.importorskip("torch", reason="the extra `gpu` is not installed")
 
 from safetensors.torch import save_file  # noqa: E402
-
-from engines.higgs.config import (  # noqa: E402
-    ModelConfig,
-    UnsupportedCheckpointError,
-    random_config,
-    read_config,
+from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import (  # noqa: E402
+    HiggsAudioV2RotaryEmbedding,
 )
-from engines.higgs.delay_pattern import delay  # noqa: E402
-from engines.higgs.generation import Prompt, Sampling  # noqa: E402
+
+from engines.higgs.config import UnsupportedCheckpointError, random_config, read_config  # noqa: E402
+from engines.higgs.generation import Prompt, Sampling, delay  # noqa: E402
 from engines.higgs.kernels.quantised import Dense, Quantised  # noqa: E402
-from engines.higgs.model import Cache, Decoder, Segment  # noqa: E402
+from engines.higgs.model import Branch, Cache, Decoder, Segment  # noqa: E402
 from engines.higgs.state import FIRST_ROW, Field, SlotState, first_rows, new_slot_fields  # noqa: E402
-from engines.higgs.weights import CheckpointSource, load_weights  # noqa: E402
+from engines.higgs.weights import checkpoint_source, load_weights  # noqa: E402
 
 REFERENCES = [(), (20,), (9, 14)]
 
@@ -74,7 +70,7 @@ def decoded(decoder: Decoder, prompts: list[Prompt], rows: Any, batch: int) -> A
             Sampling(), seed=0, position=len(prompt.token_ids), max_frames=99, never_stop=False
         )
         state.integers[slot] = torch.from_numpy(fields)
-        state.rows[slot, : FIRST_ROW + 1] = torch.from_numpy(first_rows(prompt.audio_rows, 1024))
+        state.rows[slot, : FIRST_ROW + 1] = torch.from_numpy(first_rows(prompt.audio_rows))
         slots[slot] = slot
     logits = []
     for index in range(rows.shape[1]):
@@ -190,17 +186,34 @@ def write_old_layout(model: Any, folder: Path, *, parts: bool = False, **changed
     save_file(state, folder / "model.safetensors")
 
 
-def loaded(folder: Path, precision: str = "bf16") -> tuple[ModelConfig, dict[str, Any]]:
+# What the engine reads of a configuration.
+READ = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"),
+    *("num_attention_heads", "num_key_value_heads", "rms_norm_eps", "num_codebooks"),
+    *("codebook_size", "audio_token_id", "audio_delay_token_id", "audio_bos_token_id"),
+    *("audio_stream_bos_id", "audio_stream_eos_id"),
+)
+
+
+def read_of(config: Any) -> dict[str, Any]:
+    """Return what the engine reads of a configuration, by name."""
+    rotary = HiggsAudioV2RotaryEmbedding(config)
+    turns = {"inv_freq": rotary.inv_freq.tolist(), "scale": rotary.attention_scaling}
+    return {**turns, **{name: getattr(config, name) for name in READ}}
+
+
+def loaded(folder: Path, precision: str = "bf16") -> tuple[Any, dict[str, Any]]:
     """Return a folder's configuration and all its weights by name."""
     config = read_config(folder)
-    with ExitStack() as stack:
-        source = CheckpointSource(folder, stack, old_layout=config.old_layout)
-        weights = load_weights(config, source, precision=precision, device=CPU)
+    weights = load_weights(config, checkpoint_source(folder), precision=precision, device=CPU)
     tensors = {name: getattr(weights, name) for name in weights.__slots__ if name != "layers"}
     for index, layer in enumerate(weights.layers):
-        for name in layer.__slots__:
-            value = getattr(layer, name)
-            tensors[f"{index}.{name}"] = value.weight if isinstance(value, Dense) else value
+        for part, prefix in ((layer, ""), (layer.audio, "audio_"), (layer.text, "text_")):
+            for name in part.__slots__:
+                value = getattr(part, name)
+                if not isinstance(value, Branch):
+                    value = value.weight if isinstance(value, Dense) else value
+                    tensors[f"{index}.{prefix}{name}"] = value
     return config, tensors
 
 
@@ -213,10 +226,7 @@ def test_both_layouts_load_to_equal_weights(model: Any, tmp_path: Path) -> None:
     config, tensors = loaded(tmp_path / "new")
     for folder in ("old", "parts"):
         old_config, old_tensors = loaded(tmp_path / folder)
-        for name in ModelConfig.__slots__:
-            if name != "old_layout":
-                assert getattr(config, name) == getattr(old_config, name), name
-        assert old_config.old_layout
+        assert read_of(config) == read_of(old_config)
         assert tensors.keys() == old_tensors.keys()
         for name, tensor in tensors.items():
             assert torch.equal(tensor, old_tensors[name]), name
@@ -268,10 +278,9 @@ def test_a_missing_tensor_and_one_of_another_shape_are_refused(model: Any, tmp_p
     """Both name the tensor."""
     model.save_pretrained(tmp_path)
     config = read_config(tmp_path)
-    with ExitStack() as stack:
-        source = CheckpointSource(tmp_path, stack, old_layout=False)
-        with pytest.raises(UnsupportedCheckpointError, match=r"norm\.weight"):
-            source.tensor("norm.weight", (7,))
-        with pytest.raises(UnsupportedCheckpointError, match="missing"):
-            source.tensor("missing.weight", (7,))
-    assert config == random_config(tiny=True)
+    source = checkpoint_source(tmp_path)
+    with pytest.raises(UnsupportedCheckpointError, match=r"norm\.weight"):
+        source("norm.weight", (7,))
+    with pytest.raises(UnsupportedCheckpointError, match="missing"):
+        source("missing.weight", (7,))
+    assert read_of(config) == read_of(random_config(tiny=True))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from engines.higgs.config import random_config
-from engines.higgs.delay_pattern import delay
+from engines.higgs.generation import delay
 from engines.higgs.prompt import LLAMA_IDS, CheckpointTokenizer, PromptBuilder, RandomTokenizer
 
 CONFIG = random_config(tiny=True)

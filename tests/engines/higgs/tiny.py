@@ -13,9 +13,8 @@ pytest.importorskip("transformers", reason="the extra `gpu` is not installed")
 
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration  # noqa: E402
 
-from engines.higgs.config import ModelConfig, from_transformers, random_config  # noqa: E402
-from engines.higgs.delay_pattern import delay  # noqa: E402
-from engines.higgs.generation import Prompt  # noqa: E402
+from engines.higgs.config import random_config  # noqa: E402
+from engines.higgs.generation import Prompt, delay  # noqa: E402
 from engines.higgs.model import Decoder  # noqa: E402
 from engines.higgs.weights import load_weights  # noqa: E402
 
@@ -23,17 +22,16 @@ CPU = torch.device("cpu")
 CONTEXT = 320
 
 
-class StateDictSource:
-    """Tensors of a transformers model in memory."""
+def state_dict_source(model: Any) -> Any:
+    """Return a source of the tensors of a transformers model in memory."""
+    state = model.state_dict()
 
-    def __init__(self, model: Any) -> None:
-        self._state = model.state_dict()
+    def tensor(name: str, shape: tuple[int, ...]) -> Any:
+        found = state[name if name.startswith("audio_lm") else f"model.{name}"]
+        assert found.shape == shape
+        return found
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Any:
-        """Return the tensor of transformers' name."""
-        tensor = self._state[name if name.startswith("audio_lm") else f"model.{name}"]
-        assert tensor.shape == shape
-        return tensor
+    return tensor
 
 
 def transformers_model(*, layers: int = 2, spread: float = 0.25) -> Any:
@@ -45,8 +43,8 @@ def transformers_model(*, layers: int = 2, spread: float = 0.25) -> Any:
         hidden_size=tiny.hidden_size,
         intermediate_size=tiny.intermediate_size,
         num_hidden_layers=layers,
-        num_attention_heads=tiny.heads,
-        num_key_value_heads=tiny.kv_heads,
+        num_attention_heads=tiny.num_attention_heads,
+        num_key_value_heads=tiny.num_key_value_heads,
         head_dim=tiny.head_dim,
     )
     model = HiggsAudioV2ForConditionalGeneration(config).eval()
@@ -61,9 +59,9 @@ def transformers_model(*, layers: int = 2, spread: float = 0.25) -> Any:
 
 def decoder_of(model: Any, *, precision: str = "bf16", context: int = CONTEXT) -> Decoder:
     """Return this engine's decoder with the weights of transformers' model."""
-    config = from_transformers(model.config)
-    weights = load_weights(config, StateDictSource(model), precision=precision, device=CPU)
-    return Decoder(config, weights, context)
+    source = state_dict_source(model)
+    weights = load_weights(model.config, source, precision=precision, device=CPU)
+    return Decoder(model.config, weights, context)
 
 
 def random_codes(frames: int, seed: int) -> npt.NDArray[np.int16]:
@@ -72,7 +70,7 @@ def random_codes(frames: int, seed: int) -> npt.NDArray[np.int16]:
 
 
 def prompt_of(
-    config: ModelConfig, *, texts: int = 12, references: tuple[int, ...] = (), seed: int = 3
+    config: HiggsAudioV2Config, *, texts: int = 12, references: tuple[int, ...] = (), seed: int = 3
 ) -> Prompt:
     """Return a prompt: for each reference some text and its audio, then text and the audio's BOS.
 

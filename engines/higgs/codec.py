@@ -8,6 +8,7 @@ beside a CPU build of torch; tests compare the two.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,43 +17,25 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import DacModel, HiggsAudioV2TokenizerConfig, HubertModel
+from transformers.audio_utils import conv1d_output_length
+from transformers.models.xcodec.modeling_xcodec import SemanticEncoder  # this codec's, too
 
 from engines.higgs import codec_dac
-from engines.higgs.codec_semantic import SemanticEncoder, hubert_features, hubert_frames, resample
+from engines.higgs.codec_semantic import hubert_features, hubert_frames, resample, semantic_features
+from engines.higgs.generation import CODEBOOKS
+from engines.voice import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
 
 RATIOS = [8, 5, 4, 2, 3]
 BANDWIDTHS = [0.5, 1, 1.5, 2]  # the last one gives 8 codebooks: bosonai/higgs-audio-v2-tokenizer
-RESIDUAL_KERNEL_REACH = 3 * (1 + 3 + 9)  # kernel 7 at the dilations of DAC's three residual units
+SHORTEST_SAMPLES = 2 * SAMPLES_PER_TOKEN  # of a recording
 RANDOM_RESIDUAL_GAIN = 0.3
 RANDOM_LOUDNESS = 0.1  # standard deviation of a random codec's sound
 # Recordings are filled up to one of these on a GPU, where each new length costs its preparation.
 FILLED_SECONDS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 # Parts of a checkpoint that neither encoding nor decoding uses.
-UNUSED_WEIGHTS = (
-    "decoder_semantic.",
-    "fc1.",
-    "semantic_model.masked_spec_embed",
-    "cluster_size",
-    "embed_avg",
-    "inited",
+UNUSED_WEIGHTS = re.compile(
+    r"decoder_semantic\.|fc1\.|masked_spec_embed|cluster_size|embed_avg|inited"
 )
-
-
-def context_frames(ratios: Sequence[int]) -> tuple[int, int]:
-    """Frames to the left and right of a frame that its sound depends on: the decoder's reach.
-
-    A window with so much context decodes to exactly the samples of one whole decode.
-
-    Args:
-        ratios: Upsampling ratios of the DAC decoder, in its order.
-    """
-    left = right = 3  # the last convolution has a kernel of 7, as the first has
-    for ratio in reversed(ratios):
-        left, right = left + RESIDUAL_KERNEL_REACH, right + RESIDUAL_KERNEL_REACH
-        padding = math.ceil(ratio / 2)
-        left = -math.ceil((padding + 1 - 2 * ratio - left) / ratio)
-        right = (right - 1 + padding) // ratio + 1
-    return left + 3, right + 3
 
 
 def random_codec_config(*, tiny: bool) -> HiggsAudioV2TokenizerConfig:
@@ -100,21 +83,22 @@ class Codec(nn.Module):
     Args:
         config: Of the checkpoint.
 
-    Attributes:
-        books: Codebooks.
-        hop_samples: Samples of one frame.
-        sample_rate_hz: Of the sound on both sides.
-        context: Frames on either side that a frame's sound depends on.
+    Raises:
+        ValueError: The configuration is not of the published codec's frames.
     """
 
     def __init__(self, config: HiggsAudioV2TokenizerConfig) -> None:
         super().__init__()
         self.config = config
         acoustic = config.acoustic_model_config
+        frames = (config.sample_rate, config.num_quantizers, list(acoustic.upsampling_ratios))
+        if frames != (SAMPLE_RATE_HZ, CODEBOOKS, RATIOS) or set(config.strides) != {1}:
+            raise ValueError(f"a codec of {frames} and strides {config.strides} is unsupported")
         dac = DacModel(acoustic)
         self.acoustic_encoder, self.acoustic_decoder = dac.encoder, dac.decoder
         self.encoder_semantic = SemanticEncoder(config)
         self.semantic_model = HubertModel(config.semantic_model_config)
+        self.semantic_model.masked_spec_embed = None  # for training
         self.fc = nn.Linear(config.hidden_size, config.hidden_size)
         self.fc2 = nn.Linear(config.hidden_size, acoustic.hidden_size)
         self.quantizer = nn.Module()
@@ -122,10 +106,6 @@ class Codec(nn.Module):
             _Quantizer(config.codebook_size, config.codebook_dim, config.hidden_size)
             for _ in range(config.num_quantizers)
         )
-        self.books: int = config.num_quantizers
-        self.hop_samples: int = config.hop_length
-        self.sample_rate_hz: int = config.sample_rate
-        self.context = max(context_frames(acoustic.upsampling_ratios))
         self.register_buffer("tables", torch.empty(0), persistent=False)
         self.register_buffer("offset", torch.empty(0), persistent=False)
 
@@ -145,14 +125,9 @@ class Codec(nn.Module):
         config = HiggsAudioV2TokenizerConfig.from_pretrained(folder)
         with torch.device("meta"):  # without the seconds that an initialisation takes
             codec = cls(config)
-        weights = {
-            name: tensor
-            for name, tensor in load_file(folder / "model.safetensors").items()
-            if not any(part in name for part in UNUSED_WEIGHTS)
-        }
+        weights = load_file(folder / "model.safetensors")
         unset, unknown = codec.load_state_dict(weights, strict=False, assign=True)
-        codec.semantic_model.masked_spec_embed = None  # for training
-        unset = [name for name in unset if not any(part in name for part in UNUSED_WEIGHTS)]
+        unknown = [name for name in unknown if not UNUSED_WEIGHTS.search(name)]
         if unset or unknown:
             raise ValueError(
                 f"{folder} does not hold the codec of Higgs Audio v2 in the layout of transformers:"
@@ -175,7 +150,7 @@ class Codec(nn.Module):
                     gain = RANDOM_RESIDUAL_GAIN if "res_unit" in name else 1.0
                     nn.init.normal_(module.weight, std=gain / math.sqrt(taps * module.in_channels))
             codec.prepared()
-            noise = codec.decode(torch.randint(codec.config.codebook_size, (1, codec.books, 8)))
+            noise = codec.decode(torch.randint(codec.config.codebook_size, (1, CODEBOOKS, 8)))
             codec.acoustic_decoder.conv2.weight *= RANDOM_LOUDNESS / noise.std()
         return codec
 
@@ -210,7 +185,7 @@ class Codec(nn.Module):
             codes: Integers [rows, codebooks, frames], 0 to 1023.
 
         Returns:
-            Samples [rows, frames x hop_samples], of the decoder's dtype, unclipped.
+            Samples [rows, frames x 960], of the decoder's dtype, unclipped.
         """
         hidden = self.offset + sum(
             table[codes[:, book]] for book, table in enumerate(self.tables.unbind())
@@ -218,26 +193,20 @@ class Codec(nn.Module):
         hidden = hidden.transpose(1, 2).to(self.acoustic_decoder.conv1.weight.dtype)
         return codec_dac.decode(self.acoustic_decoder, hidden)
 
-    @property
-    def shortest_samples(self) -> int:
-        """Samples that a recording must have."""
-        return 2 * self.hop_samples
-
     @torch.inference_mode()
     def encode(self, recordings: Sequence[Tensor]) -> list[Tensor]:
         """Turn recordings into codes, all at once; neighbours do not change them.
 
         Args:
-            recordings: Float [samples] each, mono, at `sample_rate_hz`; `shortest_samples` or more.
+            recordings: Float [samples] each, mono, at 24 kHz; SHORTEST_SAMPLES or more.
 
         Returns:
             Codes, int64 [codebooks, frames] each.
         """
-        config, hop, hubert = self.config, self.hop_samples, self.semantic_model.config
+        config, hop, hubert = self.config, SAMPLES_PER_TOKEN, self.semantic_model.config
+        rate_hz = config.semantic_sample_rate
         counts = [len(samples) for samples in recordings]
-        at_16_khz = [
-            math.ceil(n * config.semantic_sample_rate / self.sample_rate_hz) for n in counts
-        ]
+        at_16_khz = [math.ceil(n * rate_hz / SAMPLE_RATE_HZ) for n in counts]
         frames = [
             math.ceil(hubert_frames(hubert, n) / config.semantic_downsample_factor)
             for n in at_16_khz
@@ -252,12 +221,12 @@ class Codec(nn.Module):
         for wave, samples, n in zip(waves, recordings, counts, strict=True):
             wave[:n] = samples
         waves = waves.to(self.fc.weight)
-        low = resample(waves[:, :size], self.sample_rate_hz, config.semantic_sample_rate)
+        low = resample(waves[:, :size], SAMPLE_RATE_HZ, rate_hz)
         for row, n in zip(low, at_16_khz, strict=True):
             row[n:] = 0
         features = hubert_features(self.semantic_model, low, at_16_khz)
         features = features[:, :: config.semantic_downsample_factor].transpose(1, 2)
-        semantic = self.encoder_semantic(features, frames)
+        semantic = semantic_features(self.encoder_semantic, features, frames)
         waves = torch.stack(
             [wave.roll(margin) for wave, margin in zip(waves, margins, strict=True)]
         )
@@ -273,7 +242,7 @@ class Codec(nn.Module):
         """The length to which a recording of so many samples is filled up."""
         if self.fc.weight.device.type == "cpu":
             return samples
-        sizes = (seconds * self.sample_rate_hz for seconds in FILLED_SECONDS)
+        sizes = (seconds * SAMPLE_RATE_HZ for seconds in FILLED_SECONDS)
         return next((size for size in sizes if size >= samples), samples)
 
     def _quantise(self, hidden: Tensor) -> Tensor:
@@ -287,6 +256,6 @@ class Codec(nn.Module):
         return torch.stack(codes, dim=1)
 
     def _acoustic_frames(self, samples: int) -> int:
-        for ratio in self.config.acoustic_model_config.downsampling_ratios:
-            samples = codec_dac.strided_length(samples, ratio)
+        for block in self.acoustic_encoder.block:
+            samples = conv1d_output_length(block.conv1, samples)
         return samples

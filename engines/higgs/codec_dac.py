@@ -6,13 +6,13 @@ cuDNN's kernels want them so, and would turn every tensor over before and after.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.audio_utils import conv1d_output_length
 
 from engines.higgs.kernels.snake import snake
 
@@ -71,15 +71,10 @@ def encode(encoder: Any, waves: Tensor, counts: Sequence[int]) -> Tensor:
         active = _residual_units(hidden, last.bias, block, block.snake1.alpha, lengths())
         last = block.conv1
         hidden = _conv(active, last)
-        counts = [strided_length(count, last.stride[0]) for count in counts]
+        counts = [conv1d_output_length(last, count) for count in counts]
     active = snake(hidden, encoder.snake1.alpha, last.bias, lengths=lengths())
     features: Tensor = _conv(active, encoder.conv2)[:, :, 0]
     return features + encoder.conv2.bias[:, None]
-
-
-def strided_length(samples: int, ratio: int) -> int:
-    """How long a block of DAC's encoder leaves what it gets."""
-    return (samples + 2 * math.ceil(ratio / 2) - 2 * ratio) // ratio + 1
 
 
 def _residual_units(

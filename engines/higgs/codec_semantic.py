@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import HiggsAudioV2TokenizerConfig
 
 HUBERT_PADDING_SAMPLES = 160
 RESAMPLER_ZERO_CROSSINGS = 6  # torchaudio.functional.resample's defaults, with which the model was
@@ -72,61 +70,24 @@ def _inside(counts: Sequence[int], longest: int) -> Tensor:
     return torch.arange(longest)[None] < torch.tensor(counts)[:, None]
 
 
-class _SemanticUnit(nn.Module):
-    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
-        super().__init__()
-        padding = (kernel - 1) // 2 * dilation
-        self.conv1 = nn.Conv1d(
-            channels, channels, kernel, padding=padding, dilation=dilation, bias=False
-        )
-        self.conv2 = nn.Conv1d(channels, channels, 1, bias=False)
+def semantic_features(encoder: Any, hidden: Tensor, counts: Sequence[int]) -> Tensor:
+    """Run the convolutions over HuBERT's features.
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        inner: Tensor = self.conv2(functional.elu(self.conv1(functional.elu(hidden))))
-        return hidden + inner
+    Args:
+        encoder: A `SemanticEncoder` of transformers without strides.
+        hidden: Features [rows, channels, frames].
+        counts: Frames of each row.
 
-
-class _SemanticBlock(nn.Module):
-    def __init__(self, inside: int, outside: int, kernel: int, dilations: Any) -> None:
-        super().__init__()
-        units = [_SemanticUnit(inside, kernel, dilation) for dilation in dilations]
-        self.res_units = nn.ModuleList(units)
-        self.conv = nn.Conv1d(inside, outside, 3, padding=1)
-
-
-class SemanticEncoder(nn.Module):
-    """Convolutions over HuBERT's features; the names of its parts are the checkpoint's.
-
-    Raises:
-        ValueError: The configuration asks for strides, which the published codec has not.
+    Returns:
+        [rows, channels, frames].
     """
-
-    def __init__(self, config: HiggsAudioV2TokenizerConfig) -> None:
-        super().__init__()
-        if set(config.strides) != {1}:
-            raise ValueError(f"a semantic encoder with strides {config.strides} is unsupported")
-        width, kernel = config.semantic_hidden_size, config.kernel_size
-        self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, bias=False)
-        sizes = [width, *(int(width * ratio) for ratio in config.channel_ratios)]
-        self.conv_blocks = nn.ModuleList(
-            _SemanticBlock(inside, outside, config.unit_kernel_size, config.block_dilations)
-            for inside, outside in pairwise(sizes)
-        )
-
-    def forward(self, hidden: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return [rows, channels, frames] of `hidden` [rows, channels, frames].
-
-        Args:
-            hidden: Features.
-            counts: Frames of each row.
-        """
-        inside = _inside(counts, hidden.shape[2])[:, None].to(hidden)
-        hidden = self.conv(hidden * inside)
-        for block in self.conv_blocks:
-            for unit in block.res_units:
-                hidden = unit(hidden * inside)
-            hidden = block.conv(hidden * inside)
-        return hidden
+    inside = _inside(counts, hidden.shape[2])[:, None].to(hidden)
+    hidden = encoder.conv(hidden * inside)
+    for block in encoder.conv_blocks:
+        for unit in block.res_units:
+            hidden = unit(hidden * inside)
+        hidden = block.conv(hidden * inside)
+    return hidden
 
 
 def resample(waveform: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:

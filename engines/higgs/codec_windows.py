@@ -1,18 +1,27 @@
 """Which frames of a growing stream of codes are decoded next, and when: pure decisions.
 
-A window holds `context` frames more than it gives sound for, on each side where the stream has
-them, so the joins are exactly those of one whole decode. Its length is one of a few sizes, because
-each size is a CUDA graph; padding would change the sound.
+A window holds ten frames more than it gives sound for, on each side where the stream has them, so
+the joins are exactly those of one whole decode. Its length is one of a few sizes, because each size
+is a CUDA graph; padding would change the sound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 FRAMES_PER_SECOND = 25
+CONTEXT_FRAMES = 10  # on either side a frame's sound depends on so many: what DAC's decoder reaches
 FIRST_FRAMES = 4  # sound of the first chunk: 0.16 s, heard after 21 steps of the decoder
 MOST_FRAMES = 100  # of one chunk: 83 % of its window is new sound
+# Lengths of windows: for 4 new frames twice, as slow cards need them, to 100.
+SIZES = (
+    FIRST_FRAMES + CONTEXT_FRAMES,
+    2 * FIRST_FRAMES + CONTEXT_FRAMES,
+    2 * CONTEXT_FRAMES + FIRST_FRAMES,
+    2 * CONTEXT_FRAMES + 20,
+    2 * CONTEXT_FRAMES + 50,
+    2 * CONTEXT_FRAMES + MOST_FRAMES,
+)
 STREAMS_PER_FIRST_FRAME = 8  # prefills of a crowd delay its second chunks: the first are longer
 GROWTH = 4
 # A chunk is made this long before the player has used up the last one, or sooner; after a short
@@ -45,59 +54,41 @@ class Window:
         return self.sound_to - self.sound_from
 
 
-def window_sizes(context: int) -> tuple[int, ...]:
-    """The lengths that windows have: for 4 new frames twice, as slow cards need them, to 100."""
-    return (
-        FIRST_FRAMES + context,
-        2 * FIRST_FRAMES + context,
-        2 * context + FIRST_FRAMES,
-        2 * context + 20,
-        2 * context + 50,
-        2 * context + MOST_FRAMES,
-    )
-
-
-def next_window(
-    sent: int, ready: int, *, finished: bool, context: int, sizes: Sequence[int]
-) -> Window | None:
+def next_window(sent: int, ready: int, *, finished: bool) -> Window | None:
     """The window that gives the most new sound, the shortest of these; None where none can.
 
     Args:
         sent: Frames whose sound has been sent.
         ready: Frames whose codes are known.
-        finished: Whether no frame follows.
-        context: Frames of context that exact sound needs on either side.
-        sizes: Lengths that windows may have, ascending. The end of a short stream may need another.
+        finished: Whether no frame follows. The end of a short stream may need a length of its own.
     """
-    left = max(0, sent - context)
-    if finished and ready - left <= sizes[-1]:
+    left = max(0, sent - CONTEXT_FRAMES)
+    if finished and ready - left <= SIZES[-1]:
         if sent >= ready:
             return None
-        size = next((s for s in sizes if ready - left <= s <= ready), ready - left)
+        size = next((s for s in SIZES if ready - left <= s <= ready), ready - left)
         return Window(ready - size, ready, sent, ready)
     best = None
-    for size in sizes:
+    for size in SIZES:
         if size <= ready:
             start = min(left, ready - size)
-            window = Window(start, start + size, sent, start + size - context)
+            window = Window(start, start + size, sent, start + size - CONTEXT_FRAMES)
             if window.new_frames > (best.new_frames if best else 0):
                 best = window
     return best
 
 
-def frames_wanted(sent: int, new_frames: int, *, context: int, sizes: Sequence[int]) -> int:
+def frames_wanted(sent: int, new_frames: int) -> int:
     """How many frames must be ready for a window with so many new ones.
 
     Args:
         sent: Frames whose sound has been sent.
         new_frames: At most what the longest window gives; more is cut to that.
-        context: Frames of context on either side.
-        sizes: Lengths that windows may have, ascending.
     """
-    left = max(0, sent - context)
-    new_frames = min(new_frames, left + sizes[-1] - context - sent)
-    needed = sent + new_frames + context
-    return min(max(size, needed) for size in sizes if left + size >= needed)
+    left = max(0, sent - CONTEXT_FRAMES)
+    new_frames = min(new_frames, left + SIZES[-1] - CONTEXT_FRAMES - sent)
+    needed = sent + new_frames + CONTEXT_FRAMES
+    return min(max(size, needed) for size in SIZES if left + size >= needed)
 
 
 @dataclass(slots=True)

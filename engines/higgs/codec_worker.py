@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.higgs.codec import Codec
-from engines.higgs.codec_windows import Pace, Window, frames_wanted, next_window, window_sizes
-from engines.higgs.generation import Generation
+from engines.higgs.codec_windows import SIZES, Pace, Window, frames_wanted, next_window
+from engines.higgs.generation import CODEBOOKS, Generation
+from engines.voice import SAMPLES_PER_TOKEN
 
 logger = logging.getLogger(__name__)
 
@@ -68,20 +69,19 @@ class BatchDecoder:
     def __init__(
         self, codec: Codec, *, batch_frames: int = BATCH_FRAMES, most_rows: int = MOST_ROWS
     ) -> None:
-        self.sizes = window_sizes(codec.context)
         self._codec = codec
         self._device = codec.offset.device
-        self._batch_frames = max(batch_frames, self.sizes[-1])
+        self._batch_frames = max(batch_frames, SIZES[-1])
         self._most_rows = most_rows
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._cuda = self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if self._cuda else None
         # Reused: allocating pinned memory stops the whole device for a moment.
         self._codes = torch.empty(
-            self._batch_frames * codec.books, dtype=torch.int64, pin_memory=self._cuda
+            self._batch_frames * CODEBOOKS, dtype=torch.int64, pin_memory=self._cuda
         )
         self._samples = torch.empty(
-            self._batch_frames * codec.hop_samples, dtype=torch.int16, pin_memory=self._cuda
+            self._batch_frames * SAMPLES_PER_TOKEN, dtype=torch.int16, pin_memory=self._cuda
         )
 
     def most_rows(self, frames: int) -> int:
@@ -95,16 +95,15 @@ class BatchDecoder:
             return
         shapes = [
             (rows, frames)
-            for frames in self.sizes
+            for frames in SIZES
             for rows in (1, 2, 4, 8, 16, 32)
             if rows <= self.most_rows(frames)
         ]
         pool = None
         with torch.cuda.stream(self._stream):
             for rows, frames in sorted(shapes, key=lambda shape: -shape[0] * shape[1]):
-                codes = torch.zeros(
-                    rows, self._codec.books, frames, dtype=torch.int64, device=self._device
-                )
+                shape = (rows, CODEBOOKS, frames)
+                codes = torch.zeros(shape, dtype=torch.int64, device=self._device)
                 self._pcm(codes)
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
@@ -155,16 +154,14 @@ class CodecWorker:
     """Decodes the streams that are handed to it until `stop`.
 
     Args:
-        codec: On its device.
-        decoder: Its batches.
+        decoder: Of the codec's batches.
 
     Attributes:
         failure: Why decoding failed, or None. What broke may break all that follows (an error of
             CUDA does), so the process should be started again.
     """
 
-    def __init__(self, codec: Codec, decoder: BatchDecoder) -> None:
-        self._codec = codec
+    def __init__(self, decoder: BatchDecoder) -> None:
         self._decoder = decoder
         self._streams: list[CodecStream] = []
         self._lock = threading.Lock()
@@ -203,12 +200,8 @@ class CodecWorker:
         self._wake.set()
 
     def _want(self, stream: CodecStream) -> None:
-        stream.wanted = frames_wanted(
-            stream.pace.sent,
-            stream.pace.wanted_frames(len(self._streams)),
-            context=self._codec.context,
-            sizes=self._decoder.sizes,
-        )
+        new_frames = stream.pace.wanted_frames(len(self._streams))
+        stream.wanted = frames_wanted(stream.pace.sent, new_frames)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -254,7 +247,7 @@ class CodecWorker:
         chosen = sorted(windows[frames], key=_urgency)[: self._decoder.most_rows(frames)]
         codes = np.stack([s.source.codes[w.start : w.stop].T for s, w in chosen])
         pcm = self._decoder.decode(codes)
-        hop, now = self._codec.hop_samples, time.monotonic()
+        hop, now = SAMPLES_PER_TOKEN, time.monotonic()
         for (stream, window), samples in zip(chosen, pcm, strict=True):
             begin, end = window.sound_from - window.start, window.sound_to - window.start
             stream.pace.advance(window.new_frames, now)
@@ -268,14 +261,7 @@ class CodecWorker:
     def _window(self, stream: CodecStream) -> Window | None:
         """The stream's next window; at its end the stream is closed."""
         finished = stream.source.end is not None  # read before `ready`, which it makes final
-        ready = stream.source.ready
-        window = next_window(
-            stream.pace.sent,
-            ready,
-            finished=finished,
-            context=self._codec.context,
-            sizes=self._decoder.sizes,
-        )
+        window = next_window(stream.pace.sent, stream.source.ready, finished=finished)
         if window is None and finished:
             self._end(stream, None)
         return window

@@ -86,7 +86,7 @@ def _voice(
     slots, context = engine.loop.slots, engine.loop.context_positions
     most_rows = 1 if arguments.deterministic else MOST_ROWS
     decoder = BatchDecoder(codec, batch_frames=_batch_frames(slots), most_rows=most_rows)
-    worker = CodecWorker(codec, decoder)
+    worker = CodecWorker(decoder)
     worker.start()
     most_seconds = min(context / TOKENS_PER_SECOND, MOST_REFERENCE_SECONDS)
     encoder = ReferenceEncoder(codec, most_seconds, _encoded_seconds(slots))

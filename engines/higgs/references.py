@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.higgs.codec import Codec
-from engines.voice import EngineBusyError, UnspeakableError, plain_pcm
+from engines.higgs.codec import SHORTEST_SAMPLES, Codec
+from engines.voice import SAMPLE_RATE_HZ, EngineBusyError, UnspeakableError, plain_pcm
 from gateway.audio.pcm import FULL_SCALE, as_samples, seconds_of
 from gateway.audio.resample import Resampler
 from gateway.errors import InvalidRequest
@@ -39,7 +39,7 @@ class ReferenceEncoder:
     def __init__(self, codec: Codec, most_seconds: float, batch_seconds: float = 96.0) -> None:
         self._codec = codec
         self._most_seconds = most_seconds
-        self._batch_samples = batch_seconds * codec.sample_rate_hz
+        self._batch_samples = batch_seconds * SAMPLE_RATE_HZ
         # All three by the recording's hash.
         self._kept: OrderedDict[bytes, Codes] = OrderedDict()
         self._asked: dict[bytes, list[Future[Codes]]] = {}  # who waits for what is on its way
@@ -56,7 +56,7 @@ class ReferenceEncoder:
     def warm_up(self) -> None:
         """Encode silence of the sizes that are likely: each takes a GPU 60 ms more at first."""
         for seconds in WARM_SECONDS:
-            silence = torch.zeros(seconds * self._codec.sample_rate_hz)
+            silence = torch.zeros(seconds * SAMPLE_RATE_HZ)
             rows = self._rows(len(silence), MOST_ROWS)
             while rows:
                 self._codec.encode([silence] * rows)
@@ -97,7 +97,7 @@ class ReferenceEncoder:
             return
         try:
             samples = self._samples(recording)
-            if len(samples) < self._codec.shortest_samples:
+            if len(samples) < SHORTEST_SAMPLES:
                 raise UnspeakableError("The reference audio is shorter than two frames (80 ms).")
         except Exception as error:  # noqa: BLE001  (it is the future's)
             self._answer(key, error)
@@ -178,6 +178,6 @@ class ReferenceEncoder:
         if not len(decoded.samples):  # then there is no rate either
             return torch.zeros(0)
         pcm = np.rint(decoded.samples.clip(-1, 1) * (FULL_SCALE - 1)).astype("<i2").tobytes()
-        resampler = Resampler(self._codec.sample_rate_hz, decoded.sample_rate_hz)
+        resampler = Resampler(SAMPLE_RATE_HZ, decoded.sample_rate_hz)
         samples = as_samples(resampler.feed(pcm) + resampler.finish())
         return torch.from_numpy(samples.astype(np.float32) / FULL_SCALE)

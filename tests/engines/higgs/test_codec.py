@@ -15,8 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engines.higgs.codec import Codec, context_frames, random_codec_config
+from engines.higgs.codec import Codec, random_codec_config
 from engines.higgs.codec_semantic import resample
+from engines.higgs.codec_windows import CONTEXT_FRAMES, SIZES
 from engines.higgs.codec_worker import BatchDecoder, CodecWorker
 
 MODULE = "transformers.models.higgs_audio_v2_tokenizer"
@@ -89,7 +90,7 @@ def test_a_folder_without_a_weight_is_refused(reference: tuple[Any, Path], tmp_p
 
 def test_the_context_is_what_the_decoder_reaches() -> None:
     """Ten frames give exact joins; nine do not, on either side."""
-    assert context_frames([8, 5, 4, 2, 3]) == (10, 10)
+    assert CONTEXT_FRAMES == 10
     codec = Codec.random(tiny=True).double()
     codes = torch.randint(0, 1024, (1, 8, 60))
     with torch.inference_mode():
@@ -145,7 +146,7 @@ class Listener:
 def worker() -> Iterator[tuple[Codec, CodecWorker]]:
     """A running worker on the CPU, in double precision: rounding would hide a wrong join."""
     codec = Codec.random(tiny=True).double()
-    running = CodecWorker(codec, BatchDecoder(codec))
+    running = CodecWorker(BatchDecoder(codec))
     running.start()
     yield codec, running
     running.stop()
@@ -193,7 +194,7 @@ def test_graphs_give_what_plain_calls_give() -> None:
     codec = Codec.random(tiny=True).place(torch.device("cuda"), torch.device("cpu"))
     recorded, plain = BatchDecoder(codec), BatchDecoder(codec)
     recorded.capture()
-    for frames in (*recorded.sizes, 33):
+    for frames in (*SIZES, 33):
         for rows in (1, 3, 8):
             codes = np.stack([random_codes(frames).T for _ in range(rows)])
             error = np.abs(recorded.decode(codes).astype(int) - plain.decode(codes))
@@ -267,7 +268,7 @@ def test_a_codec_that_fails_says_so_to_all_and_for_good(
 def test_stopping_ends_what_is_open() -> None:
     """With an error, so that no client waits."""
     codec = Codec.random(tiny=True)
-    running = CodecWorker(codec, BatchDecoder(codec))
+    running = CodecWorker(BatchDecoder(codec))
     running.start()
     listener = Listener()
     running.open(generation(random_codes(20), ready=2), listener)

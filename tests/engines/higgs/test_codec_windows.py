@@ -8,17 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.higgs.codec_windows import (
+    CONTEXT_FRAMES,
     FIRST_FRAMES,
     FRAMES_PER_SECOND,
     MOST_FRAMES,
+    SIZES,
     Pace,
     frames_wanted,
     next_window,
-    window_sizes,
 )
-
-CONTEXT = 10
-SIZES = window_sizes(CONTEXT)
 
 
 @given(st.integers(1, 400), st.lists(st.integers(1, 60), min_size=1, max_size=400))
@@ -28,14 +26,12 @@ def test_windows_give_every_frame_once_with_its_context(total: int, arrivals: li
     lengths = set()
     for step in [*arrivals, total]:
         ready = min(total, ready + step)
-        while window := next_window(
-            sent, ready, finished=ready == total, context=CONTEXT, sizes=SIZES
-        ):
+        while window := next_window(sent, ready, finished=ready == total):
             assert window.sound_from == sent
-            assert 0 <= window.start <= max(0, sent - CONTEXT)
+            assert 0 <= window.start <= max(0, sent - CONTEXT_FRAMES)
             assert sent < window.sound_to <= ready >= window.stop
             right = window.stop - window.sound_to
-            assert right >= CONTEXT or (ready == total == window.stop)
+            assert right >= CONTEXT_FRAMES or (ready == total == window.stop)
             if window.frames not in SIZES:
                 assert ready == total < SIZES[-1], "only the end of a short stream is odd"
             lengths.add(window.frames)
@@ -47,10 +43,10 @@ def test_windows_give_every_frame_once_with_its_context(total: int, arrivals: li
 @given(st.integers(0, 300), st.integers(1, 80))
 def test_the_frames_wanted_are_just_enough(sent: int, new: int) -> None:
     """With one frame less the window has fewer new ones."""
-    wanted = frames_wanted(sent, new, context=CONTEXT, sizes=SIZES)
+    wanted = frames_wanted(sent, new)
 
     def gives(ready: int) -> int:
-        window = next_window(sent, ready, finished=False, context=CONTEXT, sizes=SIZES)
+        window = next_window(sent, ready, finished=False)
         return window.new_frames if window else 0
 
     enough = min(new, gives(10_000))
@@ -62,18 +58,16 @@ def test_the_frames_wanted_are_just_enough(sent: int, new: int) -> None:
 def test_a_player_that_starts_at_once_never_starves(frames_per_second: int) -> None:
     """From 1.4 times real time on; the clock is simulated."""
     pace = Pace()
-    wanted = frames_wanted(0, pace.wanted_frames(), context=CONTEXT, sizes=SIZES)
+    wanted = frames_wanted(0, pace.wanted_frames())
     chunks = []
     for now in np.arange(0, 20, 0.002):
         ready = int(now * frames_per_second)
         if ready >= wanted or now >= pace.due_seconds():
-            window = next_window(pace.sent, ready, finished=False, context=CONTEXT, sizes=SIZES)
+            window = next_window(pace.sent, ready, finished=False)
             if window is not None:
                 pace.advance(window.new_frames, float(now))
                 chunks.append(window.new_frames)
-                wanted = frames_wanted(
-                    pace.sent, pace.wanted_frames(), context=CONTEXT, sizes=SIZES
-                )
+                wanted = frames_wanted(pace.sent, pace.wanted_frames())
         if pace.began_seconds is not None:
             dry = pace.began_seconds + pace.sent / FRAMES_PER_SECOND
             assert dry >= now, "the player ran dry"

@@ -79,7 +79,7 @@ class Setup:
     def __init__(self) -> None:
         self.loop = ScriptedLoop()
         self.codec = Codec.random(tiny=True)
-        self.worker = CodecWorker(self.codec, BatchDecoder(self.codec))
+        self.worker = CodecWorker(BatchDecoder(self.codec))
         self.worker.start()
         builder = PromptBuilder(RandomTokenizer(), random_config(tiny=True))
         encoder = ReferenceEncoder(self.codec, 20)

@@ -94,11 +94,10 @@ class GenerationLoop:
         )
         sizes = batch_sizes(options.slots, fixed=options.deterministic)
         self._runner = StepRunner(decoder, self._state, self._cache, sizes)
-        self._prefixes = PrefixStore(options.prefix_positions)
         self._prefiller = Prefiller(
             decoder,
             self._cache,
-            self._prefixes,
+            PrefixStore(options.prefix_positions),
             chunk_positions=options.chunk_positions,
             coalesce=not options.deterministic,
         )
@@ -107,7 +106,6 @@ class GenerationLoop:
         self._free = list(range(options.slots))[::-1]
         self._running: dict[int, Generation] = {}
         self._rows: list[Generation | None] | None = None  # None: to be made of those that run
-        self._named: list[int] = []
         self._unread: deque[tuple[list[Generation | None], StepResult]] = deque()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -192,7 +190,8 @@ class GenerationLoop:
 
     def metrics(self) -> Iterator[Metric]:
         """Yield what the loop has done, in vLLM's names where they exist."""
-        hits, misses = self._prefixes.hits_total, self._prefixes.misses_total
+        prefixes = self._prefiller.prefixes
+        hits, misses = prefixes.hits_total, prefixes.misses_total
         yield Metric("vllm:prompt_tokens_total", "counter", self._prefiller.positions_total)
         yield Metric("vllm:gpu_prefix_cache_queries_total", "counter", hits + misses)
         yield Metric("vllm:gpu_prefix_cache_hits_total", "counter", hits)
@@ -293,11 +292,8 @@ class GenerationLoop:
             # The slot after the last is the scratch slot.
             slots = range(self.slots) if self._options.deterministic else list(self._running)
             self._rows = [self._running.get(slot) for slot in slots]
-            self._named = [
-                slot if row is not None else self.slots
-                for slot, row in zip(slots, self._rows, strict=True)
-            ]
-        self._unread.append((self._rows, self._runner.run(self._named)))
+            self._runner.choose([self.slots if row is None else row.slot for row in self._rows])
+        self._unread.append((self._rows, self._runner.run()))
         self._steps_total += 1
         self._owed_steps = max(0.0, self._owed_steps - 1)
         # Many rows are read several steps at once: that is what other threads of the process wait

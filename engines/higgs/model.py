@@ -10,14 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import HiggsAudioV2Config
 from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2RotaryEmbedding
 
 from engines.higgs.generation import CODEBOOKS
 from engines.higgs.kernels.attention import PREFILL_TILE, decode_attention, prefill_attention
-from engines.higgs.kernels.fused import add_rms_norm, embed_rows, rotate_and_store, silu_mul
+from engines.higgs.kernels.fused import (
+    add_rms_norm,
+    embed_rows,
+    rotate_and_store,
+    silu_mul,
+    sum_of_embeddings,
+)
 from engines.higgs.state import Field, SlotState
 
 
@@ -95,14 +103,14 @@ class Segment:
     Attributes:
         slot: Whose positions they are.
         start: Position of the first.
-        token_ids: [count], on the host.
-        audio_rows: [audio positions of the segment, 8], on the host.
+        token_ids: [count].
+        audio_rows: [audio positions of the segment, 8].
     """
 
     slot: int
     start: int
-    token_ids: Tensor
-    audio_rows: Tensor
+    token_ids: NDArray[np.int32]
+    audio_rows: NDArray[np.int16]
 
 
 class Decoder:
@@ -191,9 +199,7 @@ class Decoder:
     def _embed(self, batch: PrefillBatch) -> Tensor:
         """Return [rows, hidden]: embeddings of text, then sums of embeddings of codes."""
         text = to_device(self.weights.text_embedding[batch.text_ids], self.device)
-        offsets = torch.arange(batch.codes.shape[1], device=self.device) * self.config.codebook_size
-        audio = self.weights.audio_embedding[batch.codes + offsets].sum(dim=-2)
-        return torch.cat((text, audio))
+        return torch.cat((text, sum_of_embeddings(batch.codes, self.weights.audio_embedding)))
 
 
 # Rows of text and rows of audio are each filled up to one of these, so that the dense kernels see
@@ -230,21 +236,19 @@ class PrefillBatch:
         device: torch.device,
     ) -> None:
         counts = [len(segment.token_ids) for segment in segments]
-        token_ids = torch.cat([segment.token_ids for segment in segments]).long()
-        audio = (token_ids == config.audio_token_id) | (token_ids == config.audio_delay_token_id)
+        token_ids = np.concatenate([segment.token_ids for segment in segments])
+        audio = np.isin(token_ids, (config.audio_token_id, config.audio_delay_token_id))
         audios, texts = int(audio.sum()), int((~audio).sum())
         self.text_rows = _bucket(texts, device)
         rows = self.text_rows + _bucket(audios, device)
         self.text_ids = torch.zeros(self.text_rows, dtype=torch.long)
-        self.text_ids[:texts] = token_ids[~audio]
-        places = torch.where(audio, self.text_rows + audio.cumsum(0), (~audio).cumsum(0)) - 1
-        slots = torch.full((rows,), cache.keys.shape[1] - 1)
-        slots[places] = torch.tensor([s.slot for s in segments]).repeat_interleave(
-            torch.tensor(counts)
-        )
-        positions = torch.zeros(rows, dtype=torch.long)
-        positions[places] = torch.cat(
-            [torch.arange(s.start, s.start + n) for s, n in zip(segments, counts, strict=True)]
+        self.text_ids[:texts] = torch.from_numpy(token_ids[~audio])
+        places = np.where(audio, self.text_rows + audio.cumsum(), (~audio).cumsum()) - 1
+        slots = np.full(rows, cache.keys.shape[1] - 1)
+        slots[places] = np.repeat([segment.slot for segment in segments], counts)
+        positions = np.zeros(rows, np.int64)
+        positions[places] = np.concatenate(
+            [np.arange(s.start, s.start + n) for s, n in zip(segments, counts, strict=True)]
         )
         tiles = []
         first = 0
@@ -253,10 +257,10 @@ class PrefillBatch:
                 size = min(PREFILL_TILE, count - at)
                 tiles.append((first + at, size, segment.slot, segment.start + at))
             first += count
-        codes = torch.zeros(rows - self.text_rows, CODEBOOKS, dtype=torch.long)
-        codes[:audios] = torch.cat([segment.audio_rows for segment in segments])
-        parts = [slots, positions, places, torch.tensor(tiles).flatten(), codes.flatten()]
-        whole = to_device(torch.cat(parts).int(), device)
+        codes = np.zeros((rows - self.text_rows, CODEBOOKS), np.int64)
+        codes[:audios] = np.concatenate([segment.audio_rows for segment in segments])
+        parts = [slots, positions, places, np.ravel(tiles), np.ravel(codes)]
+        whole = to_device(torch.from_numpy(np.concatenate(parts).astype(np.int32)), device)
         self.slots, self.positions, self.places, flat_tiles, flat_codes = whole.split(
             [len(part) for part in parts]
         )

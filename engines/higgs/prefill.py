@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.higgs.generation import CODEBOOKS, Generation, Prompt
@@ -65,39 +65,27 @@ class PrefillJob:
     """A prompt on its way into its slot.
 
     Attributes:
+        audio_before: How many audio positions stand before each position, and before the end.
+        prefix_key: Hash of what stands in the shared positions.
         done: Positions in the cache.
-        prefix_key: Hash of the shared prefix, or None.
     """
 
     generation: Generation
     slot: int
-    token_ids: Tensor
-    audio_rows: Tensor
-    audio_before: Tensor
-    prefix_key: bytes | None
+    prompt: Prompt
+    audio_before: NDArray[np.int64]
+    prefix_key: bytes
     done: int = 0
-
-    @property
-    def prompt(self) -> Prompt:
-        """The request's prompt."""
-        return self.generation.request.prompt
 
     def segments(self, budget: int) -> Iterator[Segment]:
         """Yield the next positions, one segment to the end of the shared prefix and one behind."""
-        shared = self.prompt.shared_positions if self.prefix_key else 0
-        start, last = self.done, min(len(self.token_ids), self.done + budget)
+        prompt, shared = self.prompt, self.prompt.shared_positions
+        start, last = self.done, min(len(prompt.token_ids), self.done + budget)
         while start < last:
             end = min(shared, last) if start < shared else last
-            rows = self.audio_rows[self.audio_before[start] : self.audio_before[end]]
-            yield Segment(self.slot, start, self.token_ids[start:end], rows)
+            rows = prompt.audio_rows[self.audio_before[start] : self.audio_before[end]]
+            yield Segment(self.slot, start, prompt.token_ids[start:end], rows)
             start = end
-
-
-def prefix_key(prompt: Prompt, audio_positions: int) -> bytes:
-    """Return a hash of what stands in the shared positions."""
-    content = hashlib.blake2b(prompt.token_ids[: prompt.shared_positions].tobytes())
-    content.update(prompt.audio_rows[:audio_positions].tobytes())
-    return content.digest()
 
 
 class Prefiller:
@@ -122,7 +110,7 @@ class Prefiller:
     ) -> None:
         self._decoder = decoder
         self._cache = cache
-        self._prefixes = prefixes
+        self.prefixes = prefixes
         self._chunk_positions = chunk_positions
         self._coalesce = coalesce
         self.jobs: deque[PrefillJob] = deque()
@@ -130,24 +118,12 @@ class Prefiller:
 
     def add(self, generation: Generation, slot: int) -> None:
         """Queue a generation's prompt for a slot."""
-        prompt = generation.request.prompt
-        config = self._decoder.config
-        token_ids = np.ascontiguousarray(prompt.token_ids)
-        audio = np.isin(token_ids, (config.audio_token_id, config.audio_delay_token_id))
+        prompt, config = generation.request.prompt, self._decoder.config
+        audio = np.isin(prompt.token_ids, (config.audio_token_id, config.audio_delay_token_id))
         before = np.concatenate(([0], audio.cumsum()))
-        key = (
-            prefix_key(prompt, before[prompt.shared_positions]) if prompt.shared_positions else None
-        )
-        self.jobs.append(
-            PrefillJob(
-                generation,
-                slot,
-                torch.from_numpy(token_ids),
-                torch.from_numpy(np.ascontiguousarray(prompt.audio_rows)),
-                torch.from_numpy(before),
-                key,
-            )
-        )
+        content = hashlib.blake2b(prompt.token_ids[: prompt.shared_positions].tobytes())
+        content.update(prompt.audio_rows[: before[prompt.shared_positions]].tobytes())
+        self.jobs.append(PrefillJob(generation, slot, prompt, before, content.digest()))
 
     def warm_up(self) -> None:
         """Run every pair of buckets once in the scratch slot: each loads kernels at its first use.
@@ -159,9 +135,9 @@ class Prefiller:
             for audios in (0, *PREFILL_BUCKETS):
                 count = texts + audios
                 if 0 < count <= min(self._chunk_positions, self._cache.keys.shape[3]):
-                    ids = torch.zeros(count, dtype=torch.int32)
+                    ids = np.zeros(count, np.int32)
                     ids[texts:] = config.audio_token_id
-                    rows = torch.zeros(audios, CODEBOOKS, dtype=torch.int16)
+                    rows = np.zeros((audios, CODEBOOKS), np.int16)
                     self._decoder.prefill([Segment(scratch, 0, ids, rows)], self._cache)
 
     def run_chunk(self) -> list[PrefillJob]:
@@ -183,9 +159,9 @@ class Prefiller:
         for job, segment in chosen:
             job.done += len(segment.token_ids)
             self.positions_total += len(segment.token_ids)
-            if job.prefix_key and job.done == job.prompt.shared_positions:
-                self._prefixes.keep(job.prefix_key, self._cache, job.slot, job.done)
-        complete = [job for job in self.jobs if job.done == len(job.token_ids)]
+            if job.done == job.prompt.shared_positions:
+                self.prefixes.keep(job.prefix_key, self._cache, job.slot, job.done)
+        complete = [job for job in self.jobs if job.done == len(job.prompt.token_ids)]
         for job in complete:
             self.jobs.remove(job)
         return complete
@@ -193,12 +169,12 @@ class Prefiller:
     def _may_run(self, job: PrefillJob, computed: set[bytes]) -> bool:
         """Copy a stored prefix; False where a job before this one computes the same prefix."""
         shared = job.prompt.shared_positions
-        if not job.prefix_key or job.done >= shared:
+        if job.done >= shared:
             return True
         if job.prefix_key in computed:
             return False
         # Looked up until the job has begun to compute it itself.
-        if not job.done and self._prefixes.restore(job.prefix_key, self._cache, job.slot):
+        if not job.done and self.prefixes.restore(job.prefix_key, self._cache, job.slot):
             job.done = shared
         else:
             computed.add(job.prefix_key)

@@ -71,7 +71,7 @@ class StepRunner:
             size: torch.full((size,), self._scratch, dtype=torch.int32, device=device)
             for size in self._sizes
         }
-        self._named: dict[int, tuple[int, ...]] = {}
+        self._size = 0
         # The ring is longer than the steps that can be unread.
         self._ring = [
             torch.empty(self._sizes[-1], 10, dtype=torch.int32, pin_memory=self._graphed)
@@ -94,21 +94,21 @@ class StepRunner:
                 out = self._step(slots)
             self._graphs[size] = (graph, out)
 
-    def run(self, slots: Sequence[int]) -> StepResult:
-        """Start one step for these slots, row by row; returns at once on a GPU."""
-        size = next(size for size in self._sizes if size >= len(slots))
-        named = (*slots, *[self._scratch] * (size - len(slots)))
-        if self._named.get(size) != named:
-            self._slots[size].copy_(
-                to_device(torch.tensor(named, dtype=torch.int32), self._decoder.device)
-            )
-            self._named[size] = named
-        host = self._ring[self._turn % len(self._ring)][:size]
+    def choose(self, slots: Sequence[int]) -> None:
+        """Name the slots of the steps to come, row by row."""
+        self._size = next(size for size in self._sizes if size >= len(slots))
+        named = [*slots, *[self._scratch] * (self._size - len(slots))]
+        tensor = torch.tensor(named, dtype=torch.int32)
+        self._slots[self._size].copy_(to_device(tensor, self._decoder.device))
+
+    def run(self) -> StepResult:
+        """Start one step of the slots chosen; returns at once on a GPU."""
+        host = self._ring[self._turn % len(self._ring)][: self._size]
         self._turn += 1
         if not self._graphed:
-            host.copy_(self._step(self._slots[size]))
+            host.copy_(self._step(self._slots[self._size]))
             return StepResult(host, None)
-        graph, out = self._graphs[size]
+        graph, out = self._graphs[self._size]
         graph.replay()
         host.copy_(out, non_blocking=True)
         event = torch.cuda.Event(blocking=True)

@@ -171,7 +171,7 @@ class HiggsVoice(Voice):
             async for pcm in answer.pcm():
                 self.audio_tokens_total += len(pcm) // BYTES_PER_TOKEN
                 yield pcm
-            job.ending.finish_reason = self._reason(answer.generation, job)
+            job.ending.finish_reason = self._reason(answer.generation, job.max_tokens)
         except (asyncio.CancelledError, GeneratorExit):
             self.aborted_total += 1
             raise
@@ -207,11 +207,9 @@ class HiggsVoice(Voice):
         longest = estimate.likely_seconds if self._natural_length else estimate.longest_seconds
         return math.ceil(longest * TOKENS_PER_SECOND)
 
-    def _reason(self, generation: Generation, job: Job) -> str:
-        if generation.end is EndReason.STOP:
-            return "stop"
-        ended_naturally = self._natural_length and generation.ready < cut_frames(job.max_tokens)
-        return "stop" if ended_naturally else "length"
+    def _reason(self, generation: Generation, max_tokens: int) -> str:
+        ended = self._natural_length and generation.ready < cut_frames(max_tokens)
+        return "stop" if ended or generation.end is EndReason.STOP else "length"
 
 
 class _Answer:

@@ -67,17 +67,10 @@ def decode_attention(
 def decode_attention_twin(
     queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor, positions: Tensor
 ) -> Tensor:
-    """Plain PyTorch of `decode_attention`: row by row, so that no row sees another's length."""
-    batch, heads, head_dim = queries.shape
-    kv_heads = keys.shape[1]
-    shape = (batch, kv_heads, heads // kv_heads, head_dim)
-    out = torch.empty(shape, dtype=torch.float32, device=queries.device)
-    for row, (slot, position) in enumerate(zip(slots.tolist(), positions.tolist(), strict=True)):
-        query = queries[row].float().view(kv_heads, -1, head_dim)
-        seen = keys[slot, :, : position + 1].float()
-        scores = query @ seen.transpose(1, 2) * head_dim**-0.5
-        out[row] = scores.softmax(-1) @ values[slot, :, : position + 1].float()
-    return out.view(batch, heads * head_dim).to(queries.dtype)
+    """Plain PyTorch of `decode_attention`: tiles of one position, each of its own length."""
+    places = torch.arange(len(slots), device=slots.device)
+    tiles = torch.stack((places, torch.ones_like(places), slots, positions), 1)
+    return prefill_attention_twin(queries, keys, values, places, tiles)
 
 
 @triton.jit
@@ -174,10 +167,10 @@ def prefill_attention(
     Returns:
         [rows, heads * head_dim]; zeros in rows that no place names.
     """
-    rows, heads, head_dim = queries.shape
-    out = torch.zeros(rows, heads * head_dim, dtype=queries.dtype, device=queries.device)
     if not runs_kernels(queries):
-        return prefill_attention_twin(queries, keys, values, places, tiles, out)
+        return prefill_attention_twin(queries, keys, values, places, tiles)
+    heads, head_dim = queries.shape[1:]
+    out = torch.zeros_like(queries).flatten(1)
     _prefill[(tiles.shape[0], heads)](
         queries, keys, values, places, tiles, out, keys.stride(0), keys.stride(1), head_dim**-0.5,
         HEADS=heads, GROUP=heads // keys.shape[1], DIM=head_dim, TILE=PREFILL_TILE,
@@ -187,9 +180,10 @@ def prefill_attention(
 
 
 def prefill_attention_twin(
-    queries: Tensor, keys: Tensor, values: Tensor, places: Tensor, tiles: Tensor, out: Tensor
+    queries: Tensor, keys: Tensor, values: Tensor, places: Tensor, tiles: Tensor
 ) -> Tensor:
     """Plain PyTorch of `prefill_attention`, tile by tile."""
+    out = torch.zeros_like(queries).flatten(1)
     group, scale = queries.shape[1] // keys.shape[1], queries.shape[2] ** -0.5
     for first, count, slot, start in tiles.tolist():
         rows = places[first : first + count].long()

@@ -38,7 +38,11 @@ def embed_rows(rows: Tensor, slots: Tensor, last_row: Tensor, table: Tensor) -> 
 
 def embed_rows_twin(rows: Tensor, slots: Tensor, last_row: Tensor, table: Tensor) -> Tensor:
     """Plain PyTorch of `embed_rows`."""
-    codes = rows[slots.long(), last_row[slots.long()].long()].long()
+    return sum_of_embeddings(rows[slots.long(), last_row[slots.long()].long()].long(), table)
+
+
+def sum_of_embeddings(codes: Tensor, table: Tensor) -> Tensor:
+    """Return [rows, hidden] of codes int64 [rows, 8]: the sum of a row's eight embeddings."""
     offsets = torch.arange(8, device=codes.device) * (table.shape[0] // 8)
     return table[codes + offsets].sum(dim=-2)
 

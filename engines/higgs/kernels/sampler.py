@@ -272,30 +272,24 @@ def _advance(
 
 
 def advance_twin(row: Tensor, slots: Tensor, state: SlotState, *, stream_eos: int) -> Tensor:
-    """Plain PyTorch of `advance`."""
+    """Plain PyTorch of `advance`, slot by slot."""
     out = torch.empty(row.shape[0], CODEBOOKS + 2, dtype=torch.int32, device=row.device)
-    fields = state.integers[slots.long()]
-    next_row = fields[:, Field.LAST_ROW] + 1
-    out[:, :CODEBOOKS], out[:, CODEBOOKS], out[:, -1] = (
-        row,
-        next_row - FIRST_ROW,
-        fields[:, Field.STATUS],
-    )
-    runs = fields[:, Field.STATUS] == Status.RUNNING
-    broken = runs & (row.amin(-1) < 0)
-    state.integers[slots.long()[broken], Field.STATUS] = Status.NOT_A_NUMBER.value
-    out[broken, -1] = Status.NOT_A_NUMBER.value
-    runs &= ~broken
-    slot, fields, next_row, row = slots.long()[runs], fields[runs], next_row[runs], row[runs]
-    state.rows[slot, next_row.long()] = row
-    ends = (row == stream_eos).sum(-1)
-    started = (fields[:, Field.COUNTDOWN] >= 0) | (ends > 0)
-    status = torch.where(next_row >= fields[:, Field.END_ROW], Status.FULL, Status.RUNNING)
-    status = torch.where(ends == CODEBOOKS, Status.STOPPED, status).int()
-    fields[:, Field.POSITION] += 1
-    fields[:, Field.LAST_ROW] = next_row
-    fields[:, Field.STATUS] = status
-    fields[:, Field.COUNTDOWN] = torch.where(started, fields[:, Field.COUNTDOWN] + 1, -1)
-    state.integers[slot] = fields
-    out[runs, -1] = status
+    for place, (codes, slot) in enumerate(zip(row, slots.tolist(), strict=True)):
+        fields = state.integers[slot]  # a view, through which the slot moves on
+        next_row, countdown = int(fields[Field.LAST_ROW]) + 1, int(fields[Field.COUNTDOWN])
+        if fields[Field.STATUS] == Status.RUNNING and codes.amin() < 0:
+            fields[Field.STATUS] = Status.NOT_A_NUMBER.value
+        elif fields[Field.STATUS] == Status.RUNNING:
+            ends = int((codes == stream_eos).sum())
+            state.rows[slot, next_row] = codes
+            fields[Field.POSITION] += 1
+            fields[Field.LAST_ROW] = next_row
+            fields[Field.COUNTDOWN] = countdown + 1 if countdown >= 0 or ends else -1
+            if ends == CODEBOOKS:
+                fields[Field.STATUS] = Status.STOPPED.value
+            elif next_row >= fields[Field.END_ROW]:
+                fields[Field.STATUS] = Status.FULL.value
+        out[place, :CODEBOOKS] = codes
+        out[place, CODEBOOKS] = next_row - FIRST_ROW
+        out[place, CODEBOOKS + 1] = fields[Field.STATUS]
     return out

@@ -43,8 +43,7 @@ def model() -> Any:
 
 def whole(prompt: Prompt, slot: int = 0) -> Segment:
     """Return a whole prompt as one segment."""
-    rows = torch.from_numpy(prompt.audio_rows)
-    return Segment(slot, 0, torch.from_numpy(prompt.token_ids), rows)
+    return Segment(slot, 0, prompt.token_ids, prompt.audio_rows)
 
 
 @pytest.mark.parametrize("references", REFERENCES)
@@ -118,8 +117,7 @@ def test_a_prompt_in_chunks_beside_others_fills_the_cache_as_a_whole_one(model: 
                 is_audio = np.isin(prompt.token_ids, (128014, 128016))
                 first, last = is_audio[:start].sum(), is_audio[: start + 17].sum()
                 if len(ids):
-                    rows = torch.from_numpy(prompt.audio_rows[first:last])
-                    segments.append(Segment(slot, start, torch.from_numpy(ids), rows))
+                    segments.append(Segment(slot, start, ids, prompt.audio_rows[first:last]))
             decoder.prefill(segments, chunks)
     assert (wholes.keys - chunks.keys).abs().max() < 1e-5
     assert (wholes.values - chunks.values).abs().max() < 1e-5

@@ -32,7 +32,6 @@ LONG_FILES = frozenset(
     {
         "engines/container/docker_engine.py",
         "engines/container/fetch_weights.py",
-        "engines/higgs/kernels/sampler.py",
         "engines/higgs/loop.py",
         "engines/server/app.py",
         "engines/simulator/app.py",
@@ -56,7 +55,7 @@ BUDGETS = {
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,
-    "engines/higgs": 3127,
+    "engines/higgs": 3088,
     "engines/container": 1050,
     # 340 from gateway/, where it hid its imports; golden codes from higgs/; 4 for what is no engine
     "engines/doctor": 370,

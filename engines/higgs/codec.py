@@ -21,7 +21,13 @@ from transformers.audio_utils import conv1d_output_length
 from transformers.models.xcodec.modeling_xcodec import SemanticEncoder  # this codec's, too
 
 from engines.higgs import codec_dac
-from engines.higgs.codec_semantic import hubert_features, hubert_frames, resample, semantic_features
+from engines.higgs.codec_semantic import (
+    at_16_khz,
+    hubert_features,
+    hubert_frames,
+    samples_at_16_khz,
+    semantic_features,
+)
 from engines.higgs.generation import CODEBOOKS
 from engines.voice import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
 
@@ -91,9 +97,10 @@ class Codec(nn.Module):
         super().__init__()
         self.config = config
         acoustic = config.acoustic_model_config
-        frames = (config.sample_rate, config.num_quantizers, list(acoustic.upsampling_ratios))
-        if frames != (SAMPLE_RATE_HZ, CODEBOOKS, RATIOS) or set(config.strides) != {1}:
-            raise ValueError(f"a codec of {frames} and strides {config.strides} is unsupported")
+        rates_hz = (config.sample_rate, config.semantic_sample_rate)
+        shape = (config.num_quantizers, list(acoustic.upsampling_ratios), set(config.strides))
+        if rates_hz != (SAMPLE_RATE_HZ, 16_000) or shape != (CODEBOOKS, RATIOS, {1}):
+            raise ValueError(f"a codec of {rates_hz} Hz and {shape} is unsupported")
         dac = DacModel(acoustic)
         self.acoustic_encoder, self.acoustic_decoder = dac.encoder, dac.decoder
         self.encoder_semantic = SemanticEncoder(config)
@@ -204,12 +211,11 @@ class Codec(nn.Module):
             Codes, int64 [codebooks, frames] each.
         """
         config, hop, hubert = self.config, SAMPLES_PER_TOKEN, self.semantic_model.config
-        rate_hz = config.semantic_sample_rate
         counts = [len(samples) for samples in recordings]
-        at_16_khz = [math.ceil(n * rate_hz / SAMPLE_RATE_HZ) for n in counts]
+        low_counts = [samples_at_16_khz(count) for count in counts]
         frames = [
             math.ceil(hubert_frames(hubert, n) / config.semantic_downsample_factor)
-            for n in at_16_khz
+            for n in low_counts
         ]
         # Where the two encoders disagree about the frames, half of one is put on either side.
         margins = [
@@ -221,10 +227,10 @@ class Codec(nn.Module):
         for wave, samples, n in zip(waves, recordings, counts, strict=True):
             wave[:n] = samples
         waves = waves.to(self.fc.weight)
-        low = resample(waves[:, :size], SAMPLE_RATE_HZ, rate_hz)
-        for row, n in zip(low, at_16_khz, strict=True):
+        low = at_16_khz(waves[:, :size])
+        for row, n in zip(low, low_counts, strict=True):
             row[n:] = 0
-        features = hubert_features(self.semantic_model, low, at_16_khz)
+        features = hubert_features(self.semantic_model, low, low_counts)
         features = features[:, :: config.semantic_downsample_factor].transpose(1, 2)
         semantic = semantic_features(self.encoder_semantic, features, frames)
         waves = torch.stack(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 HUBERT_PADDING_SAMPLES = 160
+SOURCE, TARGET = 3, 2  # 24 kHz to 16 kHz
 RESAMPLER_ZERO_CROSSINGS = 6  # torchaudio.functional.resample's defaults, with which the model was
 RESAMPLER_ROLLOFF = 0.99  # trained
 
@@ -41,12 +42,8 @@ def hubert_features(model: Any, waves: Tensor, counts: Sequence[int]) -> Tensor:
     waves = functional.pad(waves, (padding, padding))[:, None]
     first, *layers = model.feature_extractor.conv_layers
     reached = (waves.shape[2] - first.conv.kernel_size[0]) // first.conv.stride[0] + 1
-    if min(counts) == max(counts):
-        rows = [first(waves[..., : counts[0] + 2 * padding])]
-    else:  # its norm runs over all of a recording
-        rows = [
-            first(row[None, :, : n + 2 * padding]) for row, n in zip(waves, counts, strict=True)
-        ]
+    # One by one: its norm runs over all of a recording.
+    rows = [first(row[None, :, : n + 2 * padding]) for row, n in zip(waves, counts, strict=True)]
     hidden = torch.cat([functional.pad(row, (0, reached - row.shape[2])) for row in rows])
     for layer in layers:
         hidden = layer(hidden)
@@ -90,33 +87,31 @@ def semantic_features(encoder: Any, hidden: Tensor, counts: Sequence[int]) -> Te
     return hidden
 
 
-def resample(waveform: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
+def at_16_khz(waves: Tensor) -> Tensor:
     """Resample by windowed sinc interpolation, as torchaudio.functional.resample does by default.
 
     Args:
-        waveform: Float [channels, samples].
-        rate_hz: Its sample rate.
-        wanted_hz: The rate of what is returned.
+        waves: Float [rows, samples] of 24 kHz.
     """
-    if rate_hz == wanted_hz:
-        return waveform
-    divisor = math.gcd(rate_hz, wanted_hz)
-    source, target = rate_hz // divisor, wanted_hz // divisor
-    kernel = _sinc_kernel(source, target).to(waveform)
-    reach = (kernel.shape[-1] - source) // 2
-    padded = functional.pad(waveform, (reach, reach + source))
-    filtered = functional.conv1d(padded[:, None], kernel, stride=source)
-    length = -(-target * waveform.shape[-1] // source)
-    return filtered.transpose(1, 2).flatten(1)[:, :length]
+    kernel = _sinc_kernel().to(waves)
+    reach = (kernel.shape[-1] - SOURCE) // 2
+    padded = functional.pad(waves, (reach, reach + SOURCE))
+    filtered = functional.conv1d(padded[:, None], kernel, stride=SOURCE)
+    return filtered.transpose(1, 2).flatten(1)[:, : samples_at_16_khz(waves.shape[1])]
 
 
-@lru_cache(maxsize=16)
-def _sinc_kernel(source: int, target: int) -> Tensor:
-    """Filters [target, 1, taps], one a phase."""
-    cutoff = min(source, target) * RESAMPLER_ROLLOFF
-    reach = math.ceil(RESAMPLER_ZERO_CROSSINGS * source / cutoff)
-    taps = torch.arange(-reach, reach + source, dtype=torch.float64)[None, None] / source
-    phases = torch.arange(0, -target, -1, dtype=torch.float64)[:, None, None] / target
+def samples_at_16_khz(samples: int) -> int:
+    """Samples that `at_16_khz` makes of so many."""
+    return math.ceil(samples * TARGET / SOURCE)
+
+
+@cache
+def _sinc_kernel() -> Tensor:
+    """Filters [2, 1, taps], one a phase."""
+    cutoff = TARGET * RESAMPLER_ROLLOFF
+    reach = math.ceil(RESAMPLER_ZERO_CROSSINGS * SOURCE / cutoff)
+    taps = torch.arange(-reach, reach + SOURCE, dtype=torch.float64)[None, None] / SOURCE
+    phases = torch.arange(0, -TARGET, -1, dtype=torch.float64)[:, None, None] / TARGET
     time = ((taps + phases) * cutoff).clamp(-RESAMPLER_ZERO_CROSSINGS, RESAMPLER_ZERO_CROSSINGS)
     window = torch.cos(time * math.pi / RESAMPLER_ZERO_CROSSINGS / 2) ** 2
-    return torch.sinc(time) * window * cutoff / source
+    return torch.sinc(time) * window * cutoff / SOURCE

@@ -190,7 +190,6 @@ class CodecWorker:
         stream = CodecStream(source, deliver)
         with self._lock:
             self._streams.append(stream)
-        self._want(stream)
         self._wake.set()
         return stream
 
@@ -231,20 +230,14 @@ class CodecWorker:
     def _step(self, streams: Iterable[CodecStream]) -> bool:
         """Decode one batch of the streams that are due; whether there was one."""
         now = time.monotonic()
-        windows: dict[int, list[tuple[CodecStream, Window]]] = {}
-        for stream in streams:
-            if stream.pace.began_seconds is None:
-                self._want(stream)  # the crowd may have grown
-            if not stream.closed and stream.due(now):
-                window = self._window(stream)
-                if window is not None:
-                    windows.setdefault(window.frames, []).append((stream, window))
-        if not windows:
+        due = [(stream, window) for stream in streams if (window := self._window(stream, now))]
+        if not due:
             return False
         # The streams nearest to silence first; those that have sent nothing before all others.
-        urgent = min((pair for pairs in windows.values() for pair in pairs), key=_urgency)
-        frames = urgent[1].frames
-        chosen = sorted(windows[frames], key=_urgency)[: self._decoder.most_rows(frames)]
+        due.sort(key=_urgency)
+        frames = due[0][1].frames
+        alike = [pair for pair in due if pair[1].frames == frames]
+        chosen = alike[: self._decoder.most_rows(frames)]
         codes = np.stack([s.source.codes[w.start : w.stop].T for s, w in chosen])
         pcm = self._decoder.decode(codes)
         hop, now = SAMPLES_PER_TOKEN, time.monotonic()
@@ -258,8 +251,12 @@ class CodecWorker:
                 stream.deliver(samples[begin * hop : end * hop].tobytes())
         return True
 
-    def _window(self, stream: CodecStream) -> Window | None:
-        """The stream's next window; at its end the stream is closed."""
+    def _window(self, stream: CodecStream, now: float) -> Window | None:
+        """The stream's next window, if it is due; at its end the stream is closed."""
+        if stream.pace.began_seconds is None:
+            self._want(stream)  # the crowd may have grown
+        if stream.closed or not stream.due(now):
+            return None
         finished = stream.source.end is not None  # read before `ready`, which it makes final
         window = next_window(stream.pace.sent, stream.source.ready, finished=finished)
         if window is None and finished:

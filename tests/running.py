@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from gateway.api.routes import Route
 from gateway.app import Application, Runtime
 from gateway.commands.serve import KEEP_ALIVE_SECONDS
-from gateway.server.connections import Crowd, bounds_of
+from gateway.server.connections import Crowd
 from gateway.server.http_protocol import bounded_protocol
 from gateway.settings import load_settings
 from gateway.telemetry.logging import log_config
@@ -54,7 +54,7 @@ class Gateway:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._app = Application(self._settings)
-        self.crowd = Crowd(bounds_of(self._settings))
+        self.crowd = Crowd(self._settings)
         config = uvicorn.Config(
             self._app,
             http=bounded_protocol(self.crowd),

@@ -10,7 +10,6 @@ import logging
 import logging.config
 import os
 import resource
-import signal
 import socket
 import sys
 import tempfile
@@ -21,11 +20,11 @@ from types import FrameType
 
 import uvicorn
 
-from gateway.server.connections import Crowd, bounds_of
+from gateway.server.connections import Crowd
 from gateway.server.engine_process import EngineSupervisor, Supervisor, command_supervisor
 from gateway.server.http_protocol import bounded_protocol
 from gateway.server.shutdown import Drain, DrainingServer
-from gateway.server.signals import stop_signals
+from gateway.server.signals import stop_signals_handled
 from gateway.settings import Settings, SettingsError, load_settings, old_names, variable_name
 from gateway.telemetry.logging import log_config
 
@@ -76,7 +75,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         )
         return STATUS_USAGE
     raise_descriptor_limit(settings)
-    with _ended_by_signals(), ExitStack() as scope:
+    with stop_signals_handled(_stop), ExitStack() as scope:
         scope.enter_context(listener)
         settings, engine = _start_engine(settings, scope)
         _serve(settings, listener, engine)
@@ -180,23 +179,10 @@ def _listen(settings: Settings) -> socket.socket:
         ) from None
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """End the block at SIGTERM or SIGINT where nothing inside handles them itself.
-
-    As process 1 of a container a signal without a handler would do nothing at all.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise SystemExit(0)
-
-    before = {number: signal.signal(number, stop) for number in stop_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End the process; as process 1 of a container it would not end without a handler at all."""
+    del number, frame
+    raise SystemExit(0)
 
 
 def greeting(settings: Settings, host: str, port: int) -> Iterator[str]:
@@ -234,7 +220,7 @@ def _serve(settings: Settings, listener: socket.socket, engine: Supervisor | Non
         factory=True,
         log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,
-        http=bounded_protocol(Crowd(bounds_of(settings))),
+        http=bounded_protocol(Crowd(settings)),
         ws="none",
         lifespan="on",
         server_header=False,

@@ -209,19 +209,15 @@ def command_supervisor(command: str, stop_seconds: float = COMMAND_STOP_SECONDS)
     """A supervisor of any command that starts an engine on an address of its own.
 
     Args:
-        command: As in a shell, without a shell's expansions.
+        command: As in a shell, without a shell's expansions; the settings have checked it.
         stop_seconds: Time between SIGTERM and SIGKILL.
-
-    Raises:
-        ValueError: It is empty, or a quotation has no end.
     """
-    words = shlex.split(command)
-    if not words:
-        raise ValueError("the engine's command is empty")
     keeper = [sys.executable, "-m", "gateway.server.subreaper", str(stop_seconds)]
     # The keeper kills after its own time; it must not be killed before.
     margin = KEEPER_MARGIN_SECONDS
-    return Supervisor([*keeper, *words], stop_seconds=stop_seconds + margin, relay=True)
+    return Supervisor(
+        [*keeper, *shlex.split(command)], stop_seconds=stop_seconds + margin, relay=True
+    )
 
 
 def relay_output(pipe: IO[bytes]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from types import FrameType
 
 import uvicorn
 
-from gateway.server.signals import stop_signals
+from gateway.server.signals import stop_signals_handled
 
 LOOK_EVERY_SECONDS = 0.05
 CUT_SECONDS = 1.0  # for what was cut off to give its engine and its client notice
@@ -89,12 +88,8 @@ class DrainingServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals inside of the block; they end the server, not the process."""
-        before = {number: signal.signal(number, self.handle_exit) for number in stop_signals()}
-        try:
+        with stop_signals_handled(self.handle_exit):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain; at the second signal, end it."""

@@ -5,14 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 ORPHAN_GRACE_SECONDS = 3.0
 
 
-def stop_signals() -> list[signal.Signals]:
-    """The signals that ask for the end; a hang-up does not where `nohup` wants it ignored."""
+@contextmanager
+def stop_signals_handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have the signals that ask for the end handled so inside of the block.
+
+    A hang-up does not ask for it where `nohup` wants it ignored.
+    """
     hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
+    numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def stop_at_end_of_stdin() -> None:

@@ -7,19 +7,26 @@ import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, TypeVar
 
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from gateway import __version__
 from gateway.access.control import AccessControl
+from gateway.access.policy import HEALTH
 from gateway.api.admin import AdminSurface
-from gateway.api.chatterbox.routes import chatterbox_routes
+from gateway.api.chatterbox.devnen.tts import DevnenSpeech
+from gateway.api.chatterbox.devnen.web_ui import DevnenServer
+from gateway.api.chatterbox.travisvn.about import TravisvnAbout
+from gateway.api.chatterbox.travisvn.long_text import TravisvnLong
+from gateway.api.chatterbox.travisvn.memory import memory_routes
+from gateway.api.chatterbox.travisvn.paths import named_routes
+from gateway.api.chatterbox.travisvn.paths import routes as other_names
 from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
+from gateway.api.chatterbox.travisvn.status import TravisvnStatus
+from gateway.api.chatterbox.travisvn.voices import TravisvnVoices
 from gateway.api.dispatcher import Dispatcher
 from gateway.api.endpoint import BodyReader
+from gateway.api.error_bodies import DEVNEN, OPENAI, OPERATIONS
 from gateway.api.generate import GenerateSurface
 from gateway.api.jobs import JobsSurface
 from gateway.api.modelless import AsChatterbox
@@ -27,7 +34,7 @@ from gateway.api.openai import OpenAISurface
 from gateway.api.openai_voices import CustomVoices
 from gateway.api.openapi import description_routes
 from gateway.api.operations import OperationsSurface
-from gateway.api.routes import Route, RouteTable
+from gateway.api.routes import Route, RouteTable, declared_routes
 from gateway.api.web_page import WebPage
 from gateway.audio.transcoder import BitRates
 from gateway.server.engine_process import Supervisor, restart_when_stuck
@@ -54,9 +61,6 @@ CODEC_THREADS = max(2, os.cpu_count() or 2)
 PROBE_CONNECTIONS = 4  # beside the slots, for each upstream
 
 
-Result = TypeVar("Result")
-
-
 class Runtime:
     """The objects that live as long as the process: client, pool, probes, threads."""
 
@@ -75,13 +79,12 @@ class Runtime:
             metrics=self.metrics,
         )
         self.pool = Pool(settings.upstreams, settings.probe_speech)
-        self.library = VoiceLibrary(settings.voices_folder)
         self.admission = Admission(
             settings.slots,
             settings.queue_places,
             settings.queue_timeout_seconds,
         )
-        drain.at_begin(self.admission.close)
+        drain.at_begin = self.admission.close
         self.executor = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec")
         key = settings.upstream_api_key
         connections = settings.slots + PROBE_CONNECTIONS * len(settings.upstreams)
@@ -113,7 +116,7 @@ class Runtime:
             default=settings.default_voice,
             aliases=settings.voice_aliases,
             everywhere=self.pool.knows_everywhere,
-            library=self.library,
+            library=VoiceLibrary(settings.voices_folder, lambda: self.pool.voices),
             threads=self.executor,
         )
         self.service = SpeechService(
@@ -147,7 +150,7 @@ class Runtime:
         settings = self.settings
         return Runner(
             store,
-            self._in_thread,
+            self.executor,
             self.service.make_segment,
             self.service.prepare,
             self.admission,
@@ -156,9 +159,6 @@ class Runtime:
             most_segments=settings.job_slots,
             lease_seconds=settings.job_lease_seconds,
         )
-
-    async def _in_thread(self, work: Callable[[], Result], /) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self.executor, work)
 
     async def run_background(self) -> None:
         """Probe every upstream and work on jobs until cancelled."""
@@ -174,7 +174,7 @@ class Runtime:
                         self.settings.engine_restart_seconds,
                     )
                 )
-            group.create_task(self.catalogue.keeper.run())
+            group.create_task(self.catalogue.run())
 
     async def aclose(self) -> None:
         """Give everything back."""
@@ -196,9 +196,11 @@ def routes_of(runtime: Runtime) -> list[Route]:
         # Clients of the earlier proxy alone know another word.
         well="ok" if chosen == ("generate",) else "healthy",
     )
-    routes = [*operations.routes(), *AdminSurface(pool, bodies).routes()]
+    admin = AdminSurface(pool, bodies)
+    routes = [*declared_routes(operations, OPERATIONS), *declared_routes(admin, OPERATIONS)]
     if "page" in chosen:
-        routes = [*WebPage(operations.index, partial(_facts, runtime)).routes(), *routes]
+        page = WebPage(operations.index, settings, pool)
+        routes = [*declared_routes(page, OPERATIONS), *routes]
     routes += description_routes(routes)
     travisvn = TravisvnSpeech(*parts)
     if "openai" in chosen:
@@ -212,34 +214,24 @@ def routes_of(runtime: Runtime) -> list[Route]:
         )
         jobs = JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
         voices = CustomVoices(catalogue, bodies)
-        routes += [*openai.routes(), *jobs.routes(), *voices.routes()]
+        routes += openai.routes()
+        routes += [*declared_routes(jobs, OPENAI), *declared_routes(voices, OPENAI)]
     if "generate" in chosen:
         routes += GenerateSurface(*parts).routes()
     if "chatterbox" in chosen:
-        routes += chatterbox_routes(
-            travisvn,
-            pool,
-            runtime.jobs,
-            runtime.activity,
-            operations.health,
-            model_aliases=settings.model_aliases,
-            show_texts=settings.show_texts,
-        )
+        aliases = settings.model_aliases
+        routes += [
+            *DevnenSpeech(*parts, travisvn).routes(),  # `/tts` of both servers stands first
+            *travisvn.routes(),
+            *named_routes(TravisvnLong(runtime.jobs, travisvn, settings.show_texts)),
+            *named_routes(TravisvnVoices(catalogue, bodies)),
+            *named_routes(TravisvnStatus(runtime.activity)),
+            *named_routes(TravisvnAbout(pool, catalogue.default, aliases, routes)),
+            *declared_routes(DevnenServer(catalogue, pool, bodies), DEVNEN),
+            *memory_routes(runtime.activity),
+            *other_names("GET", "/health", operations.health, HEALTH, "Whether it lives"),
+        ]
     return routes
-
-
-def _facts(runtime: Runtime) -> dict[str, Any]:
-    """The facts that the page reads; they are public."""
-    settings = runtime.settings
-    return {
-        "version": __version__,
-        "keys": settings.guarded,
-        "default_voice": settings.default_voice,
-        "openai": "openai" in settings.surfaces,
-        "chatterbox": "chatterbox" in settings.surfaces,
-        "seed": any(each.capabilities.seed for each in runtime.pool.upstreams),
-        "grafana_url": settings.grafana_url,
-    }
 
 
 class Application:

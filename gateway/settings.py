@@ -309,15 +309,11 @@ class Settings(BaseSettings):
     """Show the first 200 characters of each text in the log; off, no text is there."""
 
     @model_validator(mode="after")
-    def _check_replicas(self) -> Settings:
+    def _check(self) -> Settings:
         if self.replicas > self.max_in_flight:
             raise ValueError(
                 "GATEWAY_REPLICAS is above GATEWAY_MAX_IN_FLIGHT: a replica would have no slot"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_access(self) -> Settings:
         try:
             self.key_ring()
         except ValueError as error:

@@ -168,7 +168,7 @@ class ReferenceEncoder:
         if plain is not None and seconds_of(len(plain)) <= self._most_seconds:
             return torch.from_numpy(as_samples(plain).astype(np.float32) / FULL_SCALE)
         try:
-            decoded = decode(recording, param="messages", max_seconds=self._most_seconds)
+            decoded = decode(recording, max_seconds=self._most_seconds)
         except InvalidRequest as error:
             raise UnspeakableError(str(error)) from error
         if decoded.cut:

@@ -12,12 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, StringConstraints
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import ADMIN
 from gateway.api.endpoint import BodyReader, require_json
-from gateway.api.error_bodies import OPERATIONS
-from gateway.api.routes import JSON, Route
+from gateway.api.routes import JSON, Json, get, post
 from gateway.api.schemas import parse_fields, parse_json
 from gateway.errors import InvalidRequest
 from gateway.upstream.pool import Pool, Upstream
@@ -29,6 +27,9 @@ class _Named(BaseModel):
     """Which upstream is meant."""
 
     upstream: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+
+
+_changes = partial(post, group=ADMIN, bodies={JSON: _Named})
 
 
 def describe(upstream: Upstream) -> dict[str, Any]:
@@ -54,30 +55,22 @@ class AdminSurface:
     pool: Pool
     bodies: BodyReader
 
-    def routes(self) -> list[Route]:
-        """What this surface answers."""
-        change = partial(Route, "POST", surface=OPERATIONS, group=ADMIN, bodies={JSON: _Named})
-        return [
-            Route(
-                "GET", "/admin/upstreams", self.upstreams, OPERATIONS, ADMIN, "Show the upstreams"
-            ),
-            change("/admin/upstreams/drain", self.drain, summary="Keep new work off an upstream"),
-            change("/admin/upstreams/resume", self.resume, summary="Let an upstream take part"),
-        ]
-
-    async def upstreams(self, _: Request) -> Response:
+    @get("/admin/upstreams", ADMIN, "Show the upstreams")
+    async def upstreams(self, _: Request) -> Json:
         """`GET /admin/upstreams`: the state of each, in the order of the settings."""
-        return JSONResponse({"upstreams": [describe(u) for u in self.pool.upstreams]})
+        return {"upstreams": [describe(u) for u in self.pool.upstreams]}
 
-    async def drain(self, request: Request) -> Response:
+    @_changes("/admin/upstreams/drain", summary="Keep new work off an upstream")
+    async def drain(self, request: Request) -> Json:
         """`POST /admin/upstreams/drain`: nothing new begins there; what runs goes on to its end."""
         return await self._set(request, drain=True)
 
-    async def resume(self, request: Request) -> Response:
+    @_changes("/admin/upstreams/resume", summary="Let an upstream take part")
+    async def resume(self, request: Request) -> Json:
         """`POST /admin/upstreams/resume`: it takes part again."""
         return await self._set(request, drain=False)
 
-    async def _set(self, request: Request, *, drain: bool) -> Response:
+    async def _set(self, request: Request, *, drain: bool) -> Json:
         require_json(request.scope)
         body = await self.bodies.read(request.scope, request.receive, LONGEST_BODY_BYTES)
         named = parse_fields(_Named, parse_json(body))
@@ -87,4 +80,4 @@ class AdminSurface:
             message = f"There is no such upstream. Upstreams: {known}."
             raise InvalidRequest(message, param="upstream")
         self.pool.drain(upstream, drain=drain)
-        return JSONResponse(describe(upstream))
+        return describe(upstream)

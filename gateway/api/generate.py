@@ -6,21 +6,28 @@ notice nothing but speed.
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from pydantic import AliasChoices, Field
-from starlette.types import Scope
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.access.policy import SPEECH
+from gateway.access.rate_limits import charge_more_requests
 from gateway.api.endpoint import SpeechSurface, Spoken, require_json
-from gateway.api.error_bodies import GENERATE
-from gateway.api.generate_batch import MOST_BATCH_ITEMS, BatchEndpoint
+from gateway.api.error_bodies import GENERATE, UnprocessableRequest
 from gateway.api.routes import AUDIO_TYPES, JSON, Route
 from gateway.api.schemas import TextOptions, check_fields, parse_json
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.audio.encoders import ResponseFormat
-from gateway.errors import InvalidRequest
+from gateway.errors import GatewayError, InvalidRequest, outcome_of
+from gateway.server.disconnect import Disconnect
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Totals
 from gateway.text.prompt import system_prompt_for
@@ -29,6 +36,8 @@ from gateway.voices.references import make_reference
 
 LEAST_TOP_P = 0.001  # the proxy took 0, which the engine refuses: one token is left by either
 DEFAULT_REFERENCE_TEXT = "Please speak naturally."
+MOST_BATCH_ITEMS = 64  # each answer is held in memory until the last one is there
+BATCH_CONCURRENCY = 8
 
 
 class GenerateBody(TextOptions):
@@ -84,7 +93,6 @@ class GenerateSurface(SpeechSurface):
     def routes(self) -> list[Route]:
         """What this surface answers."""
         speak = partial(Route, "POST", surface=GENERATE, group=SPEECH)
-        batch = BatchEndpoint(self.service, self.outcomes, self.bodies, self.understand)
         return [
             speak(
                 "/generate",
@@ -95,7 +103,7 @@ class GenerateSurface(SpeechSurface):
             ),
             speak(
                 "/generate/batch",
-                batch,
+                self.batch,
                 summary="Speak many texts (legacy proxy)",
                 bodies={JSON: _BATCH},
             ),
@@ -162,3 +170,78 @@ class GenerateSurface(SpeechSurface):
             param="reference_audio_base64",
         )
         return await self.in_thread(prepare)
+
+    async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /generate/batch`: many texts at once, answered together and in order.
+
+        A client that leaves stops all of it.
+
+        Raises:
+            GatewayError: It is no batch.
+            ClientGone: The client left.
+        """
+        try:
+            items = await self._read_batch(scope, receive)
+        except GatewayError as error:
+            self.outcomes.count(GENERATE.name, outcome_of(error))
+            raise
+        charge_more_requests(len(items) - 1)  # one is charged already
+        async with Disconnect(receive) as watch:
+            results, waits = zip(*await self._run(items), strict=True)
+            watch.stop()
+            await _batch_answer(results, max(waits))(scope, receive, send)
+
+    async def _read_batch(self, scope: Scope, receive: Receive) -> list[Any]:
+        require_json(scope)
+        items = parse_json(await self.bodies.read(scope, receive))
+        if not isinstance(items, list):
+            raise InvalidRequest("The request's body must be a JSON list.")
+        if not 0 < len(items) <= MOST_BATCH_ITEMS:
+            raise InvalidRequest(f"A batch holds 1 to {MOST_BATCH_ITEMS} items.")
+        return items
+
+    async def _run(self, items: list[Any]) -> list[tuple[dict[str, Any], float]]:
+        limit = asyncio.Semaphore(BATCH_CONCURRENCY)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._one(index, item, limit)) for index, item in enumerate(items)
+            ]
+        return [task.result() for task in tasks]
+
+    async def _one(
+        self, index: int, item: Any, limit: asyncio.Semaphore
+    ) -> tuple[dict[str, Any], float]:
+        """An item's result, and the seconds that it waited for its slot."""
+        async with limit:
+            arrived = time.monotonic()
+            try:
+                with self.outcomes.counted(GENERATE.name) as held:
+                    spoken = await self.understand(item)
+                    held.answer = answer = await self.service.open(spoken.speech, arrived)
+                    audio = await answer.read_all()
+                    answer.count_delivered(len(audio))
+            except GatewayError as error:
+                message = error.message
+                if isinstance(error, UnprocessableRequest):
+                    message = json.dumps(error.details)
+                return {"index": index, "success": False, "error": message}, 0.0
+        result = {
+            "index": index,
+            "success": True,
+            "audio_base64": base64.b64encode(audio).decode(),
+            "generation_time": round(time.monotonic() - arrived, 3),
+        }
+        return result, answer.queue_wait_seconds
+
+
+def _batch_answer(results: Sequence[dict[str, Any]], longest_wait: float) -> Response:
+    successful = sum(result["success"] for result in results)
+    return JSONResponse(
+        {
+            "results": results,
+            "total": len(results),
+            "successful": successful,
+            "failed": len(results) - successful,
+        },
+        headers={"X-Queue-Wait-Seconds": f"{longest_wait:.3f}"},
+    )

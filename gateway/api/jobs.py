@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,7 +12,6 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 
 from gateway.access.policy import JOBS
 from gateway.api.endpoint import BodyReader
-from gateway.api.error_bodies import OPENAI
 from gateway.api.events import event, event_stream
 from gateway.api.field_rules import LenientFields
 from gateway.api.multipart import (
@@ -24,7 +22,7 @@ from gateway.api.multipart import (
     require_json_or_form,
 )
 from gateway.api.openai import OpenAISurface
-from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Json, delete, get, post
 from gateway.api.schemas import Name, SpeechBody, parse_fields, read_query
 from gateway.audio.encoders import ENCODERS, ResponseFormat
 from gateway.audio.join import MOST_PAUSE_SECONDS, PAUSES_SECONDS
@@ -35,9 +33,9 @@ from gateway.speech.jobs.jobs import MOST_CHARACTERS, Jobs
 from gateway.text.boundary import Boundary
 
 BASE = "/v1/audio/jobs"
+ONE = f"{BASE}/{{job_id}}"
 LISTED, MOST_LISTED = 20, 100
 TEXT_FILE = "file"  # the part of a form that holds a text file instead of `input`
-Action = Callable[[Jobs, Job], Awaitable[Job]]
 PING_EVERY = 15  # looks, about seconds: proxies close a stream that is silent for long
 
 
@@ -87,35 +85,7 @@ class JobsSurface:
     bodies: BodyReader
     show_texts: bool
 
-    def routes(self) -> list[Route]:
-        """What this surface answers."""
-        one = f"{BASE}/{{job_id}}"
-        show = partial(Route, "GET", surface=OPENAI, group=JOBS)
-        bodies = form_bodies(JobBody, TEXT_FILE)
-
-        def steer(path: str, action: Action, summary: str) -> Route:
-            endpoint = partial(self.steer, action)
-            return Route("POST", path, endpoint, OPENAI, JOBS, summary)
-
-        return [
-            Route("POST", BASE, self.submit, OPENAI, JOBS, "Begin a job", bodies=bodies),
-            show(BASE, self.list_jobs, summary="List the jobs", query=JobsQuery),
-            show(one, self.show, summary="Show a job"),
-            Route("DELETE", one, self.delete, OPENAI, JOBS, "Delete a job and its audio"),
-            show(f"{one}/events", self.events, summary="Watch a job", produces=(EVENTS_TYPE,)),
-            show(
-                f"{one}/download",
-                self.download,
-                summary="Fetch a job's audio",
-                query=DownloadQuery,
-                produces=AUDIO_TYPES,
-            ),
-            steer(f"{one}/pause", Jobs.pause, "Pause a job; what it made stays"),
-            steer(f"{one}/resume", Jobs.resume, "Go on with a paused job"),
-            steer(f"{one}/cancel", Jobs.cancel, "End a job"),
-            steer(f"{one}/retry", Jobs.retry, "Go on with a job that failed"),
-        ]
-
+    @post(BASE, JOBS, "Begin a job", bodies=form_bodies(JobBody, TEXT_FILE))
     async def submit(self, request: Request) -> Response:
         """`POST`: a new job, 202; as JSON, or as a form whose part `file` is the text."""
         require_json_or_form(request.scope)
@@ -133,38 +103,56 @@ class JobsSurface:
         )
         return JSONResponse(self._shown(job), 202, {"Location": f"{BASE}/{job.id}"})
 
-    async def list_jobs(self, request: Request) -> Response:
+    @get(BASE, JOBS, "List the jobs", query=JobsQuery)
+    async def list_jobs(self, request: Request) -> Json:
         """`GET`: the newest first; `limit`, `after` (an id) and `state` choose."""
         query = read_query(request, JobsQuery)
         jobs = [job for job in await self.jobs.owned() if query.state in {None, job.state}]
         if query.after is not None:
             ids = [job.id for job in jobs]
             jobs = jobs[ids.index(query.after) + 1 :] if query.after in ids else []
-        return JSONResponse(
-            {
-                "object": "list",
-                "data": [self._shown(job) for job in jobs[: query.limit]],
-                "has_more": len(jobs) > query.limit,
-            }
-        )
+        return {
+            "object": "list",
+            "data": [self._shown(job) for job in jobs[: query.limit]],
+            "has_more": len(jobs) > query.limit,
+        }
 
     async def _job(self, request: Request) -> Job:
         return await self.jobs.get(request.path_params["job_id"])
 
-    async def show(self, request: Request) -> Response:
+    @get(ONE, JOBS, "Show a job")
+    async def show(self, request: Request) -> Json:
         """`GET /{id}`."""
-        return JSONResponse(self._shown(await self._job(request)))
+        return self._shown(await self._job(request))
 
-    async def delete(self, request: Request) -> Response:
+    @delete(ONE, JOBS, "Delete a job and its audio")
+    async def delete(self, request: Request) -> Json:
         """`DELETE /{id}`: removes the job and its audio, in any state."""
         job = await self._job(request)
         await self.jobs.delete(job)
-        return JSONResponse({"id": job.id, "object": "audio.job.deleted", "deleted": True})
+        return {"id": job.id, "object": "audio.job.deleted", "deleted": True}
 
-    async def steer(self, action: Action, request: Request) -> Response:
-        """`POST /{id}/pause`, `…/resume`, `…/cancel` and `…/retry`: see `Jobs`."""
-        return JSONResponse(self._shown(await action(self.jobs, await self._job(request))))
+    @post(f"{ONE}/pause", JOBS, "Pause a job; what it made stays")
+    async def pause(self, request: Request) -> Json:
+        """`POST /{id}/pause`."""
+        return self._shown(await self.jobs.pause(await self._job(request)))
 
+    @post(f"{ONE}/resume", JOBS, "Go on with a paused job")
+    async def resume(self, request: Request) -> Json:
+        """`POST /{id}/resume`."""
+        return self._shown(await self.jobs.resume(await self._job(request)))
+
+    @post(f"{ONE}/cancel", JOBS, "End a job")
+    async def cancel(self, request: Request) -> Json:
+        """`POST /{id}/cancel`."""
+        return self._shown(await self.jobs.cancel(await self._job(request)))
+
+    @post(f"{ONE}/retry", JOBS, "Go on with a job that failed")
+    async def retry(self, request: Request) -> Json:
+        """`POST /{id}/retry`."""
+        return self._shown(await self.jobs.retry(await self._job(request)))
+
+    @get(f"{ONE}/download", JOBS, "Fetch a job's audio", query=DownloadQuery, produces=AUDIO_TYPES)
     async def download(self, request: Request) -> Response:
         """`GET /{id}/download`: the file, or ranges of it; 409 before the job is complete.
 
@@ -180,6 +168,7 @@ class JobsSurface:
         pieces = await self.jobs.encoded(job, wanted)
         return StreamingResponse(pieces, media_type=ENCODERS[wanted].content_type)
 
+    @get(f"{ONE}/events", JOBS, "Watch a job", produces=(EVENTS_TYPE,))
     async def events(self, request: Request) -> Response:
         """`GET /{id}/events`: server-sent events `progress` until one names the job's end."""
         return event_stream(self._events(await self._job(request)))

@@ -43,17 +43,7 @@ class FormFile:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A form's content.
-
-    Attributes:
-        fields: Text fields by name, JSON where they hold it.
-        files: In order.
-    """
-
-    fields: dict[str, Any]
-    files: tuple[FormFile, ...] = ()
+Form = tuple[dict[str, Any], tuple[FormFile, ...]]  # fields, JSON where they hold it; files
 
 
 def file_of(files: Sequence[FormFile], field: str) -> FormFile | None:
@@ -145,7 +135,7 @@ async def parse_form(body: bytes, scope: Scope) -> Form:
             pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
         except ValueError:
             raise InvalidRequest("The request's body is not a form.") from None
-        return Form({name: _value(name, text) for name, text in pairs})
+        return {name: _value(name, text) for name, text in pairs}, ()
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -171,7 +161,7 @@ async def parse_form(body: bytes, scope: Scope) -> Form:
                 fields[name] = _value(name, value)
     finally:
         await form.close()
-    return Form(fields, tuple(files))
+    return fields, tuple(files)
 
 
 async def parse_fields_and_files(body: bytes, scope: Scope) -> tuple[Any, tuple[FormFile, ...]]:
@@ -180,10 +170,7 @@ async def parse_fields_and_files(body: bytes, scope: Scope) -> tuple[Any, tuple[
     Raises:
         GatewayError: It cannot be read.
     """
-    if not is_form(scope):
-        return parse_json(body), ()
-    form = await parse_form(body, scope)
-    return form.fields, form.files
+    return await parse_form(body, scope) if is_form(scope) else (parse_json(body), ())
 
 
 async def read_upload(bodies: BodyReader, request: Request, limit_bytes: int) -> Form:

@@ -9,17 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import VOICE_CHANGES, VOICES
 from gateway.api.endpoint import BodyReader
-from gateway.api.error_bodies import OPENAI
 from gateway.api.field_rules import LenientFields
-from gateway.api.multipart import MULTIPART, Form, file_of, read_upload
-from gateway.api.routes import Route
-from gateway.api.schemas import read_query
+from gateway.api.multipart import MULTIPART, file_of, form_schema, read_upload
+from gateway.api.routes import Json, delete, get, post
+from gateway.api.schemas import parse_fields, read_query
 from gateway.errors import InvalidRequest
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.config_entry import LibraryVoice
@@ -29,23 +27,25 @@ from gateway.voices.samples.loudness import UPLOAD_LIMITS
 FORM_OVERHEAD_BYTES = 64 * 1024  # the form's other fields and its boundaries
 MOST_LISTED = 1000
 SAMPLE = "audio_sample"
+VOICES_PATH = "/v1/audio/voices"
 
-_VOICE_FORM = {
-    "type": "object",
-    "required": ["name", SAMPLE],
-    "properties": {
-        "name": {"type": "string", "description": "Letters, digits, spaces and . _ -"},
-        SAMPLE: {
-            "type": "string",
-            "format": "binary",
-            "description": "1 to 30 seconds as WAV, FLAC, MP3, OGG, M4A, AAC or WebM; at most "
-            "10 MiB.",
-        },
-        "transcript": {"type": "string", "description": "What the recording says."},
-        "language": {"type": "string", "default": "en", "description": "Its language tag."},
-        "consent": {"type": "string", "description": "Stored with the voice, and not judged."},
-    },
-}
+
+class VoiceForm(LenientFields):
+    """The form of a new voice."""
+
+    name: str
+    """Letters, digits, spaces and . _ -"""
+    transcript: str | None = Field(None, validation_alias=AliasChoices("transcript", "ref_text"))
+    """What the recording says; also as ref_text."""
+    language: str = "en"
+    """Its language tag."""
+    consent: str | None = None
+    """Stored with the voice, and not judged."""
+    type: str = SAMPLE
+
+
+def _voice_form() -> dict[str, Any]:
+    return {**form_schema(VoiceForm, SAMPLE), "required": ["name", SAMPLE]}
 
 
 class VoicesQuery(LenientFields):
@@ -72,40 +72,14 @@ class CustomVoices:
     catalogue: VoiceCatalogue
     bodies: BodyReader
 
-    def routes(self) -> list[Route]:
-        """What this part of the surface answers."""
-        voices, one = "/v1/audio/voices", "/v1/audio/voices/{voice_id}"
-        return [
-            Route(
-                "GET",
-                voices,
-                self.list_voices,
-                OPENAI,
-                VOICES,
-                "List the voices",
-                query=VoicesQuery,
-            ),
-            Route(
-                "POST",
-                voices,
-                self.create,
-                OPENAI,
-                VOICE_CHANGES,
-                "Make a voice from a recording",
-                bodies={MULTIPART: _VOICE_FORM},
-                description="Its id or its name may stand as `voice` in every request. Needs the "
-                "setting GATEWAY_VOICES_DIR.",
-            ),
-            Route("DELETE", one, self.delete, OPENAI, VOICE_CHANGES, "Take a voice out"),
-        ]
-
-    async def list_voices(self, request: Request) -> Response:
+    @get(VOICES_PATH, VOICES, "List the voices", query=VoicesQuery)
+    async def list_voices(self, request: Request) -> Json:
         """`GET /v1/audio/voices`: objects, or strings with `?legacy=true` or `?model=`."""
         names = self.catalogue.names
         query = read_query(request, VoicesQuery)
         # llama-swap and KoboldCpp name a model, and read devnen's list.
         if (query.legacy or "").lower() in {"true", "1"} or query.model:
-            return JSONResponse({"status": "ok", "voices": names})
+            return {"status": "ok", "voices": names}
         own = {voice.name: voice for voice in self.catalogue.snapshot.voices}
         voices = [
             _described(own[name])
@@ -122,9 +96,17 @@ class CustomVoices:
         # Front ends that read `voices` show and store the id; OpenAI's own reads `data`.
         shown = [{**voice, "id": voice["name"]} for voice in page]
         has_more = len(page) < len(voices)
-        return JSONResponse({"voices": shown, "object": "list", "data": page, "has_more": has_more})
+        return {"voices": shown, "object": "list", "data": page, "has_more": has_more}
 
-    async def create(self, request: Request) -> Response:
+    @post(
+        VOICES_PATH,
+        VOICE_CHANGES,
+        "Make a voice from a recording",
+        bodies={MULTIPART: _voice_form},
+        description="The recording has 1 to 30 seconds as WAV, FLAC, MP3, OGG, M4A, AAC or WebM, "
+        "at most 10 MiB. The voice's id or name may stand as `voice` everywhere.",
+    )
+    async def create(self, request: Request) -> Json:
         """`POST /v1/audio/voices`: a voice from a sample.
 
         Raises:
@@ -132,38 +114,33 @@ class CustomVoices:
                 LibraryUnusable.
         """
         limit_bytes = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
-        form = await read_upload(self.bodies, request, limit_bytes)
-        if form.fields.get("type", SAMPLE) != SAMPLE:
+        given, files = await read_upload(self.bodies, request, limit_bytes)
+        fields = parse_fields(VoiceForm, given)
+        if fields.type != SAMPLE:
             raise InvalidRequest("Voices are made from an audio_sample only.", param="type")
-        sample = file_of(form.files, SAMPLE)
+        sample = file_of(files, SAMPLE)
         if sample is None:
             raise InvalidRequest(f"Missing required parameter: '{SAMPLE}' (a file).", param=SAMPLE)
-        transcript = _text(form, "transcript") or _text(form, "ref_text")
         voice = await self.catalogue.change(
             VoiceLibrary.add,
-            _text(form, "name") or "",
+            fields.name,
             sample.data,
-            transcript=transcript,
-            language=_text(form, "language") or "en",
-            consent=_text(form, "consent"),
-            reserved=self.catalogue.presets,
+            transcript=fields.transcript,
+            language=fields.language,
+            consent=fields.consent,
             audio_param=SAMPLE,
         )
-        return JSONResponse(_described(voice))
+        return _described(voice)
 
-    async def delete(self, request: Request) -> Response:
+    @delete(f"{VOICES_PATH}/{{voice_id}}", VOICE_CHANGES, "Take a voice out")
+    async def delete(self, request: Request) -> Json:
         """`DELETE /v1/audio/voices/{id}`: by id or name; a second time it is not there.
 
         Raises:
             VoiceNotFound, QueueFull, LibraryUnusable.
         """
         voice = await self.catalogue.change(VoiceLibrary.remove, request.path_params["voice_id"])
-        return JSONResponse({"id": voice.id, "deleted": True, "object": "audio.voice.deleted"})
-
-
-def _text(form: Form, name: str) -> str | None:
-    value = form.fields.get(name)
-    return value if isinstance(value, str) else None
+        return {"id": voice.id, "deleted": True, "object": "audio.voice.deleted"}
 
 
 def _described(voice: LibraryVoice) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from gateway import __version__
 from gateway.access.policy import DOCS
 from gateway.api.docs_page import docs_page
 from gateway.api.error_bodies import OPERATIONS
 from gateway.api.multipart import form_schema
-from gateway.api.routes import EVENTS_TYPE, JSON, REFERENCE, BodySchema, Route
+from gateway.api.routes import EVENTS_TYPE, JSON, REFERENCE, BodySchema, Json, Route
 
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
@@ -33,8 +33,8 @@ def description_routes(routes: Sequence[Route]) -> list[Route]:
     """
     document = cache(partial(openapi_document, routes))
 
-    async def openapi(_: Request) -> Response:
-        return JSONResponse(document())
+    async def openapi(_: Request) -> Json:
+        return document()
 
     async def docs(_: Request) -> Response:
         return HTMLResponse(docs_page(document()))

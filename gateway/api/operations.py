@@ -5,10 +5,7 @@ None of them touches an upstream: they answer from what the probes found last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -18,9 +15,9 @@ from gateway import __version__
 from gateway.access.policy import HEALTH, METRICS, STATS
 from gateway.api.chatterbox.travisvn.about import health_fields
 from gateway.api.chatterbox.travisvn.status import chatterbox_statistics
-from gateway.api.error_bodies import GENERATE, OPERATIONS
+from gateway.api.error_bodies import GENERATE
 from gateway.api.generate import statistics
-from gateway.api.routes import Route
+from gateway.api.routes import Json, get
 from gateway.server.shutdown import Drain
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.process_memory import memory_info
@@ -45,30 +42,9 @@ class OperationsSurface:
     default_voice: str
     well: str
 
-    def routes(self) -> list[Route]:
-        """What this surface answers."""
-        probe = partial(Route, "GET", surface=OPERATIONS, group=HEALTH)
-        return [
-            probe("/", self.index, summary="What this is"),
-            probe(
-                "/health",
-                self.health,
-                summary="Whether the process lives, and how its upstreams are",
-            ),
-            probe("/ready", self.ready, summary="Whether speech can be made now"),
-            Route("GET", "/stats", self.stats, GENERATE, STATS, "Counters under clients' names"),
-            Route(
-                "GET",
-                "/metrics",
-                self.scrape,
-                OPERATIONS,
-                METRICS,
-                "Prometheus metrics",
-                produces=("text/plain",),
-            ),
-        ]
-
-    def _state(self) -> Mapping[str, Any]:
+    @get("/health", HEALTH, "Whether the process lives, and how its upstreams are")
+    async def health(self, _: Request) -> Json:
+        """`GET /health`: 200 while the process lives."""
         ready, models = self.pool.ready, self.pool.models
         return {
             "status": self.well if ready else "degraded",
@@ -92,31 +68,31 @@ class OperationsSurface:
             "memory_info": memory_info(),
         }
 
-    async def index(self, _: Request) -> Response:
+    @get("/", HEALTH, "What this is")
+    async def index(self, _: Request) -> Json:
         """`GET /`: what this is; clients also use it to open a connection early."""
-        return JSONResponse({"name": "speech-gateway", "version": __version__, "docs": "/docs"})
+        return {"name": "speech-gateway", "version": __version__, "docs": "/docs"}
 
-    async def health(self, _: Request) -> Response:
-        """`GET /health`: 200 while the process lives."""
-        return JSONResponse(self._state())
-
-    async def stats(self, _: Request) -> Response:
+    @get("/stats", STATS, "Counters under clients' names", surface=GENERATE)
+    async def stats(self, _: Request) -> Json:
         """`GET /stats`: the counters of `/metrics`, under the names of every client family."""
         totals = self.metrics.totals()
-        return JSONResponse({**chatterbox_statistics(totals), **statistics(totals)})
+        return {**chatterbox_statistics(totals), **statistics(totals)}
 
-    async def ready(self, _: Request) -> Response:
+    @get("/ready", HEALTH, "Whether speech can be made now")
+    async def ready(self, _: Request) -> Response | Json:
         """`GET /ready`: 200 once an upstream has produced audio and is still well, else 503.
 
         It is 503 from the moment at which the gateway is asked to stop, too. `faults` says why no
         upstream is ready, without addresses.
         """
         if self.pool.ready and not self.drain.begun:
-            return JSONResponse({"ready": True})
+            return {"ready": True}
         return JSONResponse(
             {"ready": False, "faults": list(self.pool.faults)}, 503, {"Retry-After": "1"}
         )
 
+    @get("/metrics", METRICS, "Prometheus metrics", produces=("text/plain",))
     async def scrape(self, _: Request) -> Response:
         """`GET /metrics`: Prometheus' text format."""
         return Response(self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""What a path is, declared once: a `Route` beside the code that answers it.
+"""What a path is, declared once: a `Route`, or `get` and the like, beside the code that answers it.
 
 The dispatcher, the access check, the log and the OpenAPI document all read this one declaration.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +26,8 @@ from gateway.errors import GatewayError, MethodNotAllowed, RouteNotFound
 SHOWN_PATH_CHARACTERS = 256
 _SLASHES = re.compile("//+")
 BodySchema = type[BaseModel] | Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-Handler = Callable[[Request], Awaitable[Response]]
+Json = Mapping[str, Any] | Sequence[Any]  # the body of an answer
+Handler = Callable[[Request], Awaitable[Response | Json]]
 JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"  # to a schema of the OpenAPI document
 EVENTS_TYPE = "text/event-stream"
@@ -39,7 +41,8 @@ class Route:
     Attributes:
         method: GET (which answers HEAD, too), POST and so on.
         path: With parameters in braces, as Starlette writes them.
-        endpoint: A coroutine function from request to response, or an ASGI application.
+        endpoint: A coroutine function from request to response, or to the JSON of a good one; or
+            an ASGI application.
         surface: Whose errors it speaks.
         group: What a client must be allowed to do; see `gateway.access.policy`.
         summary: For the OpenAPI document.
@@ -62,15 +65,56 @@ class Route:
 
     def application(self) -> ASGIApp:
         """The endpoint as an ASGI application."""
-        if len(inspect.signature(self.endpoint).parameters) > 1:
+        if "scope" in inspect.signature(self.endpoint).parameters:
             return cast("ASGIApp", self.endpoint)
         handler = cast("Handler", self.endpoint)
 
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await handler(Request(scope, receive, send))
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            answer = await handler(Request(scope, receive, send))
+            response = answer if isinstance(answer, Response) else JSONResponse(answer)
             await response(scope, receive, send)
 
-        return answer
+        return respond
+
+
+Method = TypeVar("Method", bound=Callable[..., object])
+
+
+def declare(
+    method: str, path: str, group: str, summary: str, **more: Any
+) -> Callable[[Method], Method]:
+    """Declares a surface's method as what answers a path; arguments as those of `Route`."""
+
+    def declared(handler: Method) -> Method:
+        fields = {"method": method, "group": group, "summary": summary, **more}
+        vars(handler).setdefault("declared", []).append((path, fields))
+        return handler
+
+    return declared
+
+
+get, post = partial(declare, "GET"), partial(declare, "POST")
+put, patch, delete = partial(declare, "PUT"), partial(declare, "PATCH"), partial(declare, "DELETE")
+
+
+def declared_routes(
+    owner: object,
+    surface: Surface,
+    paths_of: Callable[[str], Iterable[str]] = lambda path: (path,),
+) -> list[Route]:
+    """The routes that the methods of an object are declared for.
+
+    Args:
+        owner: Its methods are the endpoints.
+        surface: Whose errors they speak, where the declaration does not say otherwise.
+        paths_of: All names of a declared path.
+    """
+    return [
+        Route(**{"path": path, "endpoint": getattr(owner, name), "surface": surface, **fields})
+        for name, handler in vars(type(owner)).items()
+        for declared, fields in getattr(handler, "declared", ())
+        for path in paths_of(declared)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

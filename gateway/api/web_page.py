@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway import __version__
 from gateway.access.policy import HEALTH
-from gateway.api.error_bodies import OPERATIONS
-from gateway.api.routes import Route
+from gateway.api.routes import Handler, Json, get
 from gateway.errors import RouteNotFound
+from gateway.settings import Settings
+from gateway.upstream.pool import Pool
 
 TYPES = {
     "html": "text/html; charset=utf-8",
@@ -39,13 +39,15 @@ class WebPage:
 
     Args:
         program_index: What `/` answers to programs.
-        facts: What the page must know of the gateway; no secret of it.
+        settings: What the page must know of them is public.
+        pool: The engines.
     """
 
     def __init__(
         self,
-        program_index: Callable[[Request], Awaitable[Response]],
-        facts: Callable[[], Mapping[str, Any]],
+        program_index: Handler,
+        settings: Settings,
+        pool: Pool,
     ) -> None:
         folder = files("gateway.api") / "page"
         self._files = {
@@ -57,29 +59,32 @@ class WebPage:
             name: f'"{hashlib.sha256(data).hexdigest()[:16]}"' for name, data in self._files.items()
         }
         self._program_index = program_index
-        self._facts = facts
+        self._settings = settings
+        self._pool = pool
 
-    def routes(self) -> list[Route]:
-        """What the page needs."""
-        file = Route("GET", "/page/{name}", self.file, OPERATIONS, HEALTH, "A file of the page")
-        facts = Route(
-            "GET", "/page/facts.json", self.facts, OPERATIONS, HEALTH, "What the page must know"
-        )
-        index = Route(
-            "GET", "/", self.index, OPERATIONS, HEALTH, "The page to browsers, JSON to programs"
-        )
-        return [index, facts, file]
-
-    async def index(self, request: Request) -> Response:
+    @get("/", HEALTH, "The page to browsers, JSON to programs")
+    async def index(self, request: Request) -> Response | Json:
         """`GET /`: the page where a browser asks."""
         if "text/html" not in request.headers.get("accept", ""):
             return await self._program_index(request)
         return self._answer(request, "index.html")
 
+    @get("/page/facts.json", HEALTH, "What the page must know")
     async def facts(self, _: Request) -> Response:
         """`GET /page/facts.json`."""
-        return JSONResponse(self._facts(), headers={"Cache-Control": "no-store"})
+        settings = self._settings
+        facts = {
+            "version": __version__,
+            "keys": settings.guarded,
+            "default_voice": settings.default_voice,
+            "openai": "openai" in settings.surfaces,
+            "chatterbox": "chatterbox" in settings.surfaces,
+            "seed": any(each.capabilities.seed for each in self._pool.upstreams),
+            "grafana_url": settings.grafana_url,
+        }
+        return JSONResponse(facts, headers={"Cache-Control": "no-store"})
 
+    @get("/page/{name}", HEALTH, "A file of the page")
     async def file(self, request: Request) -> Response:
         """`GET /page/{name}`: one of the files that were there at the start."""
         name = request.path_params["name"]

@@ -34,22 +34,18 @@ class Drain:
     Attributes:
         begun: No new request is taken.
         over: What still runs is being cut off.
+        at_begin: Called in the event loop when the drain begins.
     """
 
     def __init__(self) -> None:
         self.begun = False
         self.over = False
-        self._at_begin: list[Callable[[], None]] = []
-
-    def at_begin(self, call: Callable[[], None]) -> None:
-        """Have something called in the event loop when the drain begins."""
-        self._at_begin.append(call)
+        self.at_begin: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
         """Take no new request, and tell those that wait in line."""
         self.begun = True
-        while self._at_begin:
-            self._at_begin.pop()()
+        self.at_begin()
 
 
 class DrainingServer(uvicorn.Server):

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, field, replace
 
 from gateway.audio.encoders.wav import wav_file
 from gateway.audio.join import Joiner
@@ -19,7 +19,6 @@ from gateway.errors import GatewayError, UpstreamError
 from gateway.speech.admission import Admission
 from gateway.speech.generation import WatchedGeneration, plan_again
 from gateway.speech.prepare import Context, GenerationPlan, PreparedSpeech
-from gateway.telemetry.metrics import Metrics
 from gateway.text.boundary import Boundary
 from gateway.text.split import Segment
 from gateway.upstream.dialect import Reference
@@ -35,55 +34,56 @@ StartGeneration = Callable[[GenerationPlan], Awaitable[WatchedGeneration]]
 MayRepeat = Callable[[GatewayError], bool]
 
 
+@dataclass(eq=False)
 class SegmentAudio:
     """One segment: a task fills its buffer, the source drains it.
 
     Attributes:
         text: What it says.
+        plan: Of its next try.
+        start: Brings a generation to its first audio.
+        release: Gives its slot back.
+        may_repeat: Whether one that broke off may be made again.
+        keep: Its audio is needed as a reference.
+        whole: It is passed on when it is complete.
         received_bytes: PCM received for it, all tries together.
         finished: Its generation is over.
     """
 
-    def __init__(
-        self,
-        text: str,
-        plan: GenerationPlan,
-        start: StartGeneration,
-        release: Callable[[], None],
-        *,
-        may_repeat: MayRepeat,
-        keep: bool,
-        whole: bool,
-    ) -> None:
-        self._may_repeat = may_repeat
-        self.text = text
-        self.received_bytes = 0
-        self.finished = False
-        self._kept: list[bytes] | None = [] if keep else None
-        self._plan = plan
-        self._start = start
-        self._whole = whole
-        self._buffer: deque[bytes] = deque()
-        self._passed_on = False
-        self._error: BaseException | None = None
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = asyncio.create_task(self._run())
+    text: str
+    plan: GenerationPlan
+    start: StartGeneration
+    release: InitVar[Callable[[], None]]  # not kept: it leads to who keeps the segment
+    may_repeat: MayRepeat
+    keep: bool
+    whole: bool
+    received_bytes: int = 0
+    finished: bool = False
+    _kept: list[bytes] = field(default_factory=list)
+    _buffer: deque[bytes] = field(default_factory=deque)
+    _passed_on: bool = False
+    _error: BaseException | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _task: asyncio.Task[None] | None = None
+
+    def __post_init__(self, release: Callable[[], None]) -> None:
+        """Begin at once."""
+        self._task = asyncio.create_task(self._run())
         # Not in the task's own `finally`: a task that is cancelled before its first step has none.
         self._task.add_done_callback(lambda task: self._finish(task, release))
 
     async def _run(self) -> None:
         for number in range(1, MOST_TRIES + 1):
             self._buffer.clear()
-            if self._kept:
-                self._kept.clear()
+            self._kept.clear()
             try:
                 await self._fill()
             except UpstreamError as error:
                 if self._passed_on or not error.retryable or number == MOST_TRIES:
                     raise
-                if not self._may_repeat(error):
+                if not self.may_repeat(error):
                     raise
-                self._plan = plan_again(self._plan, error)
+                self.plan = plan_again(self.plan, error)
             else:
                 break
 
@@ -102,12 +102,12 @@ class SegmentAudio:
         return self.finished and self._error is None
 
     async def _fill(self) -> None:
-        generation = await self._start(self._plan)
+        generation = await self.start(self.plan)
         try:
             while pcm := await generation.read():
                 self.received_bytes += len(pcm)
                 self._buffer.append(pcm)
-                if self._kept is not None:
+                if self.keep:
                     self._kept.append(pcm)
                 self._changed.set()
         finally:
@@ -115,8 +115,7 @@ class SegmentAudio:
 
     def as_reference(self) -> Reference:
         """Its audio and text, for the prompt of a later segment."""
-        pcm = b"".join(self._kept or [])
-        return Reference(wav_file(pcm), self.text)
+        return Reference(wav_file(b"".join(self._kept)), self.text)
 
     async def read(self) -> bytes:
         """The next PCM; empty only at the end.
@@ -124,10 +123,10 @@ class SegmentAudio:
         Raises:
             GatewayError: It failed for good.
         """
-        while not self.finished and (self._whole or not self._buffer):
+        while not self.finished and (self.whole or not self._buffer):
             self._changed.clear()
             await self._changed.wait()
-        if self._error and (self._whole or not self._buffer):
+        if self._error and (self.whole or not self._buffer):
             raise self._error
         if not self._buffer:
             return b""
@@ -160,58 +159,48 @@ class LookAhead:
         self.segments -= segments
 
 
+@dataclass(slots=True, eq=False)
 class SegmentedSource:
     """The joined audio of many segments.
 
-    Args:
+    Attributes:
         prepared: The request; it plans each segment, and says what later ones are given of earlier.
         segments: The text's segments, taken as they are needed.
         start: Brings a segment to its first audio.
         may_repeat: Whether one that broke off may be made again: the retry budget.
         admission: Further slots, only while nobody waits for one.
         joiner: Trims and joins.
-        metrics: Where the further slots are counted.
         look_ahead: What is made ahead, shared with the other requests of the process.
 
     A buffered answer is sent when all of it is there: a segment is passed on when it is complete,
     so that one that breaks off can always be made again.
     """
 
-    def __init__(
-        self,
-        prepared: PreparedSpeech,
-        segments: Iterator[Segment],
-        start: StartGeneration,
-        may_repeat: MayRepeat,
-        admission: Admission,
-        joiner: Joiner,
-        metrics: Metrics,
-        look_ahead: LookAhead,
-    ) -> None:
-        self._waiting = deque(itertools.islice(segments, 1))
-        self._rest = segments
-        self._prepared = prepared
-        self._context = prepared.context
-        self._anchor: SegmentAudio | None = None
-        self._latest: SegmentAudio | None = None
-        self._start = start
-        self._may_repeat = may_repeat
-        self._admission = admission
-        self._joiner = joiner
-        self._metrics = metrics
-        self._look_ahead = look_ahead
-        self._whole = prepared.request.buffered
-        self._own_slot_free = True
-        self._segments: deque[tuple[SegmentAudio, Boundary]] = deque()
-        self._received_bytes = 0
-        self._first = b""
-        self._begun = False  # the head segment has been given to the joiner
-        self._ended = False
+    prepared: PreparedSpeech
+    segments: Iterator[Segment]
+    start: StartGeneration
+    may_repeat: MayRepeat
+    admission: Admission
+    joiner: Joiner
+    look_ahead: LookAhead
+    _waiting: deque[Segment] = field(default_factory=deque)  # the next one, if there is one
+    _begun_segments: int = 0
+    _kept: dict[int, SegmentAudio] = field(default_factory=dict)  # the first one and the latest
+    _own_slot_free: bool = True
+    _running: deque[tuple[SegmentAudio, Boundary]] = field(default_factory=deque)
+    _received_bytes: int = 0
+    _first: bytes = b""
+    _begun: bool = False  # the head segment has been given to the joiner
+    _ended: bool = False
+
+    def __post_init__(self) -> None:
+        """Look at the first segment."""
+        self._waiting.extend(itertools.islice(self.segments, 1))
 
     @property
     def received_bytes(self) -> int:
         """PCM received from the upstreams so far."""
-        return self._received_bytes + sum(s.received_bytes for s, _ in self._segments)
+        return self._received_bytes + sum(s.received_bytes for s, _ in self._running)
 
     async def open(self) -> None:
         """Wait for the first audio: a failure before it can still be answered with a status."""
@@ -228,20 +217,20 @@ class SegmentedSource:
             return first
         while not self._ended:
             self._make_ahead()
-            if not self._segments:
+            if not self._running:
                 self._ended = True
-                return self._joiner.finish()
-            head, before = self._segments[0]
+                return self.joiner.finish()
+            head, before = self._running[0]
             if not self._begun:
                 self._begun = True
-                self._joiner.start_segment(before)
+                self.joiner.start_segment(before)
             pcm = await head.read()
             if pcm:
-                joined = self._joiner.feed(pcm)
+                joined = self.joiner.feed(pcm)
             else:
-                joined = self._joiner.end_segment()
-                self._segments.popleft()
-                self._look_ahead.give_back(min(1, len(self._segments)))  # the next one is heard
+                joined = self.joiner.end_segment()
+                self._running.popleft()
+                self.look_ahead.give_back(min(1, len(self._running)))  # the next one is heard
                 self._received_bytes += head.received_bytes
                 self._begun = False
             if joined:
@@ -250,56 +239,53 @@ class SegmentedSource:
 
     def _make_ahead(self) -> None:
         """Start segments while there are slots for them and their context is there."""
-        while self._waiting and len(self._segments) <= LOOK_AHEAD and self._context_is_there():
-            ahead = bool(self._segments)
-            if ahead and not self._look_ahead.take():
+        while self._waiting and len(self._running) <= LOOK_AHEAD:
+            if not all(segment.complete for segment in self._earlier()):
+                return
+            ahead = bool(self._running)
+            if ahead and not self.look_ahead.take():
                 return
             release = self._take_slot()
             if release is None:
-                self._look_ahead.give_back(int(ahead))
+                self.look_ahead.give_back(int(ahead))
                 return
             segment = self._waiting.popleft()
-            self._waiting.extend(itertools.islice(self._rest, 1))
+            self._waiting.extend(itertools.islice(self.segments, 1))
             made = SegmentAudio(
                 segment.text,
                 self._plan_next(segment.text),
-                self._start,
+                self.start,
                 release,
-                may_repeat=self._may_repeat,
-                keep=self._context is not Context.NONE,
-                whole=self._whole,
+                may_repeat=self.may_repeat,
+                keep=self.prepared.context is not Context.NONE,
+                whole=self.prepared.request.buffered,
             )
-            self._anchor = self._anchor or made
-            self._latest = made
-            self._segments.append((made, segment.before))
+            self._keep(made)
+            self._running.append((made, segment.before))
 
     def _plan_next(self, text: str) -> GenerationPlan:
-        plan = self._prepared.plan(text, self._references())
-        if self._anchor is None:
+        earlier = tuple(segment.as_reference() for segment in self._earlier())
+        plan = self.prepared.plan(text, earlier)
+        if not self._begun_segments:
             return plan
         return replace(plan, generation=replace(plan.generation, goes_on=True))
 
-    def _context_is_there(self) -> bool:
-        """Whether the segments that the next one needs have been made."""
-        if self._context is Context.NONE or self._anchor is None or self._latest is None:
-            return True
-        needed = self._latest if self._context is Context.DIALOGUE else self._anchor
-        return needed.complete
+    def _keep(self, made: SegmentAudio) -> None:
+        first = self._kept.get(0, made)
+        self._kept = {0: first, self._begun_segments: made}
+        self._begun_segments += 1
 
-    def _references(self) -> tuple[Reference, ...]:
-        if self._context is Context.NONE or self._anchor is None or self._latest is None:
-            return ()
-        if self._context is Context.FIRST or self._latest is self._anchor:
-            return (self._anchor.as_reference(),)
-        return (self._anchor.as_reference(), self._latest.as_reference())
+    def _earlier(self) -> list[SegmentAudio]:
+        """The segments whose audio goes along with the next one."""
+        return [self._kept[number] for number in self.prepared.context.needed(self._begun_segments)]
 
     def _take_slot(self) -> Callable[[], None] | None:
         """The request's own slot, or a further one that nobody waits for."""
         if self._own_slot_free:
             self._own_slot_free = False
             return self._free_own_slot
-        if self._admission.try_acquire():
-            return self._admission.release
+        if self.admission.try_acquire():
+            return self.admission.release
         return None
 
     def _free_own_slot(self) -> None:
@@ -308,8 +294,8 @@ class SegmentedSource:
     def close(self) -> None:
         """Stop every segment; their slots come back as their tasks end."""
         self._waiting.clear()
-        self._look_ahead.give_back(max(0, len(self._segments) - 1))
-        while self._segments:
-            segment, _ = self._segments.popleft()
+        self.look_ahead.give_back(max(0, len(self._running) - 1))
+        while self._running:
+            segment, _ = self._running.popleft()
             self._received_bytes += segment.received_bytes  # it was made, though nobody hears it
             segment.close()

@@ -75,6 +75,14 @@ class Context(Enum):
     FIRST = "first"  # the first segment's audio fixes the voice of all others
     DIALOGUE = "dialogue"  # the first fixes the voices, the one before carries the conversation
 
+    def needed(self, number: int) -> tuple[int, ...]:
+        """Numbers of the segments whose audio goes along with one; 0 is the first."""
+        if self is Context.NONE or number == 0:
+            return ()
+        if self is Context.FIRST or number == 1:
+            return (0,)
+        return (0, number - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationPlan:

@@ -260,7 +260,6 @@ class SpeechService:
             self._attempts.may_repeat,
             self._admission,
             Joiner({Boundary.TURN: self._settings.turn_pause_seconds}),
-            self._metrics,
             self.look_ahead,
         )
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ, Aligner
+from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.resample import Resampler
 from gateway.errors import GatewayError, UpstreamProtocolError
 from gateway.upstream.parsers import MOST_LINE_BYTES, base64_audio, event_data
@@ -224,7 +224,6 @@ class AudioParser:
         self._type = ""
         self._held = b""
         self._reader: _Reader | None = None
-        self._aligner = Aligner()
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Take note of the answer's headers."""
@@ -245,7 +244,7 @@ class AudioParser:
                 return b""
             data, self._held = self._held, b""
             self._reader = self._reader_of(data)
-        return self._aligner.feed(self._reader.feed(data))
+        return self._reader.feed(data)
 
     def finish(self) -> bytes:
         """What is left.
@@ -259,7 +258,7 @@ class AudioParser:
                 return b""
             self._reader = self._reader_of(self._held)
             pcm = self._reader.feed(self._held)
-        return self._aligner.feed(pcm + self._reader.finish())
+        return pcm + self._reader.finish()
 
     def _reader_of(self, start: bytes) -> _Reader:
         if start.startswith(b"RIFF") and start[8:12] == b"WAVE":

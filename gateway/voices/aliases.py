@@ -1,6 +1,6 @@
 """From a client's word for a voice to a preset that an upstream lists.
 
-Letter case and a trailing `.wav` never matter (Chatterbox clients send file names); nothing is
+Letter case and a sound file's ending never matter (Chatterbox clients send file names); nothing is
 guessed: the container answers an unknown voice with its first preset and says nothing
 (docs/contract.md section 2).
 """
@@ -34,10 +34,21 @@ DEFAULT = "default"  # what wyoming-openai and RealtimeTTS send where nothing is
 ITS_DEFAULT_NAMES = frozenset({"alloy", "echo", "fable", "onyx", "nova", "shimmer"})
 
 
+SOUND_ENDINGS = (".wav", ".mp3", ".flac", ".ogg", ".m4a")
+
+
+def without_ending(name: str) -> str:
+    """A voice's name without the ending of the file that it is called after."""
+    for ending in SOUND_ENDINGS:
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)].rstrip()
+    return name
+
+
 @lru_cache(maxsize=1024)  # every request compares its voice with some twenty names
 def fold(name: str) -> str:
     """What two names have in common when they mean the same voice."""
-    return name.strip().casefold().removesuffix(".wav")
+    return without_ending(name.strip().casefold())
 
 
 def resolve_voice(

@@ -1,4 +1,8 @@
-"""Every voice that a request may name, with its recording: what surfaces ask and change."""
+"""Every voice that a request may name, with its recording: what surfaces ask and change.
+
+The library's changes run one at a time, in a thread of their own: a change decodes a stranger's
+file and may wait for another process; streams that need the codecs' threads must not wait with it.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gateway.errors import VoiceNotFound
+from gateway.errors import LibraryUnusable, QueueFull, VoiceNotFound
 from gateway.text.sanitise import sanitise_text
 from gateway.upstream.dialect import Reference
 from gateway.voices.aliases import fold
-from gateway.voices.library.background import VoiceKeeper
 from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.config_file import Snapshot
 from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.resolve import ChosenVoice, choose_voice, names_of_voices
 
 logger = logging.getLogger("gateway.voices")
+
+MOST_CHANGES = 16  # that run or wait; each holds an upload of at most 10 MiB
+RETRY_AFTER_SECONDS = 2.0
+PURGE_INTERVAL_SECONDS = 600.0
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -39,7 +46,6 @@ class VoiceCatalogue:
         everywhere: Whether all engines have a preset.
         library: The voice library.
         threads: Where recordings are read.
-        keeper: Runs the library's changes.
     """
 
     listed: Callable[[], Sequence[str]]
@@ -48,22 +54,14 @@ class VoiceCatalogue:
     everywhere: Callable[[str], bool]
     library: VoiceLibrary
     threads: Executor
-    keeper: VoiceKeeper = field(init=False)
     _told: bool = False
-
-    def __post_init__(self) -> None:
-        """Let nothing but the keeper change the library."""
-        self.keeper = VoiceKeeper(self.library)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _changes: int = 0
 
     @property
     def snapshot(self) -> Snapshot:
         """The library's voices as they are now."""
         return self.library.snapshot
-
-    @property
-    def presets(self) -> list[str]:
-        """Presets of the engines that the library does not have."""
-        return self.snapshot.outside(self.listed())
 
     @property
     def names(self) -> list[str]:
@@ -76,13 +74,32 @@ class VoiceCatalogue:
         *arguments: Parameters.args,
         **named: Parameters.kwargs,
     ) -> Result:
-        """Run one of the library's methods that change it.
+        """Run one of the library's methods that block.
 
         Raises:
             QueueFull: Too many changes wait.
             GatewayError: What the method raises.
         """
-        return await self.keeper.change(partial(work, self.library, *arguments, **named))
+        if self._changes >= MOST_CHANGES:
+            raise QueueFull(
+                "Too many voices are being changed.", retry_after_seconds=RETRY_AFTER_SECONDS
+            )
+        self._changes += 1
+        try:
+            async with self._one_at_a_time:
+                return await asyncio.to_thread(work, self.library, *arguments, **named)
+        finally:
+            self._changes -= 1
+
+    async def run(self, interval_seconds: float = PURGE_INTERVAL_SECONDS) -> None:
+        """Delete the library's files that are past their grace, now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(interval_seconds)
+            if self.snapshot.removed:
+                try:
+                    await asyncio.to_thread(self.library.purge)
+                except LibraryUnusable as error:
+                    logger.warning("voice library: %s", error.message)
 
     def choose(self, name: str | None) -> ChosenVoice:
         """What a client's word for a voice means; None is the default voice.

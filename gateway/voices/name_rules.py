@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from gateway.errors import InvalidRequest
 from gateway.text.sanitise import check_text, sanitise_text
 from gateway.text.writing_systems import name_of_script
-from gateway.voices.aliases import fold
+from gateway.voices.aliases import fold, without_ending
 
 MOST_NAME_CHARACTERS = 100
 LONGEST_LOOKED_UP = 256
@@ -23,7 +23,6 @@ MOST_LANGUAGE_CHARACTERS = 35  # the longest language tag that RFC 5646 asks pro
 ALPHABET = "letters, digits, spaces and . _ -"
 _PUNCTUATION = frozenset(" ._-")
 _APOSTROPHES = frozenset("'`\u2018\u2019")
-_ENDINGS = (".wav", ".mp3", ".flac", ".ogg", ".m4a")  # people upload files and call them so
 # Alphabets whose letters pass for each other's. Others (kana and kanji) are honestly mixed.
 _ALIKE = frozenset({"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "COPTIC"})
 # Small letters of Cyrillic, Greek and Armenian that are drawn like Latin ones.
@@ -42,10 +41,7 @@ def clean_name(name: str, *, param: str) -> str:
     """
     if len(name) > MOST_NAME_CHARACTERS + 10:  # before any work on it
         raise _too_long(param)
-    cleaned = " ".join(unicodedata.normalize("NFKC", name).split(" ")).strip()
-    for ending in _ENDINGS:
-        if cleaned.lower().endswith(ending):
-            cleaned = cleaned[: -len(ending)].rstrip()
+    cleaned = without_ending(" ".join(unicodedata.normalize("NFKC", name).split(" ")).strip())
     if len(cleaned) > MOST_NAME_CHARACTERS:
         raise _too_long(param)
     letters = [letter for letter in cleaned if letter.isalnum()]
@@ -81,9 +77,7 @@ def name_of_file(filename: str, data: bytes) -> str:
         for character in last
         if character not in _APOSTROPHES
     )
-    for ending in _ENDINGS:
-        words = words[: -len(ending)] if words.lower().endswith(ending) else words
-    name = " ".join(words.split()).lstrip(" ._-")[:MOST_NAME_CHARACTERS]
+    name = " ".join(without_ending(words).split()).lstrip(" ._-")[:MOST_NAME_CHARACTERS]
     try:
         return clean_name(name, param="filename")
     except InvalidRequest:
@@ -106,7 +100,7 @@ def _too_long(param: str) -> InvalidRequest:
 
 
 def lookup_key(name: str) -> str:
-    """What a name is looked up by: letter case and a trailing .wav never matter."""
+    """What a name is looked up by: letter case and a sound file's ending never matter."""
     return fold(unicodedata.normalize("NFKC", name[:LONGEST_LOOKED_UP]))
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from engines.simulator.waveform import expected_pcm
-from gateway.api.generate_batch import BATCH_CONCURRENCY, MOST_BATCH_ITEMS
+from gateway.api.generate import BATCH_CONCURRENCY, MOST_BATCH_ITEMS
 from loadtest.processes import engine_state
 from tests.listen import decode
 from tests.running import Gateway, running_engine, running_gateway, wait_until

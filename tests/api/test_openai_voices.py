@@ -50,7 +50,7 @@ def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 @pytest.fixture(autouse=True)
 def _no_voices(gateway: Gateway) -> None:
     """Each test begins with none."""
-    library = gateway.runtime.library
+    library = gateway.runtime.catalogue.library
     assert library is not None
     for voice in library.snapshot.voices:
         library.remove(voice.id)
@@ -85,7 +85,7 @@ def test_a_voice_is_made_as_openai_makes_it(gateway: Gateway) -> None:
     )
     assert isinstance(voice["created_at"], int)
     assert (voice["language"], voice["transcript"]) == ("de", "Hello there.")
-    library = gateway.runtime.library
+    library = gateway.runtime.catalogue.library
     assert library is not None
     assert library.snapshot.get("anna").consent == "cons_1"
 
@@ -250,7 +250,7 @@ def test_wrong_forms_are_told_what_is_wrong(gateway: Gateway) -> None:
 
 def test_the_librarys_default_speaks_where_no_voice_is_named(gateway: Gateway) -> None:
     """It stands before the setting's."""
-    library = gateway.runtime.library
+    library = gateway.runtime.catalogue.library
     assert library is not None
     create(gateway, "Anna")
     library.set_default("anna")

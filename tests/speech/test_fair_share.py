@@ -15,7 +15,6 @@ from gateway.speech.generation import WatchedGeneration
 from gateway.speech.long_text import LookAhead, SegmentedSource
 from gateway.speech.prepare import Context, GenerationPlan, prepare
 from gateway.speech.request import SpeechRequest
-from gateway.telemetry.metrics import Metrics
 from gateway.text.boundary import Boundary
 from gateway.text.split import Segment
 from gateway.text.spoken_text import read_text
@@ -110,7 +109,6 @@ class Long:
             lambda _: False,
             admission,
             Joiner(),
-            Metrics(),
             LookAhead(),
         )
         self._admission = admission

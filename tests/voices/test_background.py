@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import QueueFull
-from gateway.voices.library.background import MOST_CHANGES, VoiceKeeper
+from gateway.voices.catalogue import MOST_CHANGES, VoiceCatalogue
 from gateway.voices.library.library import VoiceLibrary
 from tests.voices.recordings import tone, wav
 
@@ -18,39 +19,47 @@ pytestmark = pytest.mark.anyio
 SAMPLE = wav(tone(1.5, 24_000))
 
 
+def catalogue_of(library: VoiceLibrary) -> VoiceCatalogue:
+    """A catalogue of a library alone."""
+    threads = ThreadPoolExecutor(1)
+    return VoiceCatalogue(tuple, "alloy", {}, lambda _: True, library, threads)
+
+
 async def test_changes_wait_for_each_other_and_too_many_are_refused(tmp_path: Path) -> None:
     """Uploads are held in memory: the seventeenth hears 429 with a time to come back."""
-    keeper = VoiceKeeper(VoiceLibrary(tmp_path))
+    catalogue = catalogue_of(VoiceLibrary(tmp_path))
     end, running, most = threading.Event(), [], []
 
-    def work() -> None:
+    def work(_: VoiceLibrary) -> None:
         running.append(1)
         most.append(len(running))
         assert end.wait(120)
         running.pop()
 
-    changes = [asyncio.create_task(keeper.change(work)) for _ in range(MOST_CHANGES)]
+    changes = [asyncio.create_task(catalogue.change(work)) for _ in range(MOST_CHANGES)]
     await asyncio.sleep(0)
     with pytest.raises(QueueFull) as refusal:
-        await keeper.change(work)
+        await catalogue.change(work)
     assert refusal.value.retry_after_seconds
     end.set()
     await asyncio.gather(*changes)
     assert most == [1] * MOST_CHANGES
-    assert await keeper.change(lambda: "again") == "again"
+    assert await catalogue.change(lambda _: "again") == "again"
 
 
 async def test_a_cancelled_change_gives_its_place_back(tmp_path: Path) -> None:
     """A client that leaves while it waits keeps nobody out."""
-    keeper = VoiceKeeper(VoiceLibrary(tmp_path))
+    catalogue = catalogue_of(VoiceLibrary(tmp_path))
     end = threading.Event()
-    changes = [asyncio.create_task(keeper.change(end.wait)) for _ in range(MOST_CHANGES)]
+    changes = [
+        asyncio.create_task(catalogue.change(lambda _: end.wait())) for _ in range(MOST_CHANGES)
+    ]
     await asyncio.sleep(0)
     for change in changes:
         change.cancel()
     end.set()
     await asyncio.gather(*changes, return_exceptions=True)
-    assert await keeper.change(lambda: 1) == 1
+    assert await catalogue.change(lambda _: 1) == 1
 
 
 async def test_a_removed_recording_goes_without_any_further_change(tmp_path: Path) -> None:
@@ -61,7 +70,7 @@ async def test_a_removed_recording_goes_without_any_further_change(tmp_path: Pat
     held = VoiceLibrary(tmp_path)  # its grace is longer: the removal alone deletes nothing
     held.remove("ben")
     assert (tmp_path / voice.audio_file).exists()
-    task = asyncio.create_task(VoiceKeeper(library).run(0.01))
+    task = asyncio.create_task(catalogue_of(library).run(0.01))
     await until(lambda: not (tmp_path / voice.audio_file).exists())
     task.cancel()
 
@@ -76,7 +85,7 @@ async def test_a_damaged_folder_does_not_end_the_upkeep(
     good = (tmp_path / "config.json").read_bytes()
     assert library.snapshot.removed
     (tmp_path / "config.json").write_text("{")
-    task = asyncio.create_task(VoiceKeeper(library).run(0.01))
+    task = asyncio.create_task(catalogue_of(library).run(0.01))
     await until(lambda: "damaged" in caplog.text)
     (tmp_path / "config.json").write_bytes(good)
     held.add("Ben", SAMPLE)

@@ -112,9 +112,9 @@ def test_hours_of_silence_in_a_few_kilobytes_cost_thirty_seconds(
     counted = []
     original = decoding._mono
 
-    def counting(frame: av.AudioFrame, param: str) -> decoding.Floats:
+    def counting(frame: av.AudioFrame) -> decoding.Floats:
         counted.append(frame.samples)
-        return original(frame, param)
+        return original(frame)
 
     monkeypatch.setattr(decoding, "_mono", counting)
     with pytest.raises(InvalidRequest, match="longer than 30 s"):
@@ -174,7 +174,7 @@ def test_a_file_that_uses_up_its_reads_is_refused(monkeypatch: pytest.MonkeyPatc
     """The count of reads ends the decoding with a clear refusal."""
     monkeypatch.setattr(decoding, "MAX_READS_OF_A_BYTE", 0)
     with pytest.raises(InvalidRequest, match="damaged or not complete") as caught:
-        decode(good_files()["opus"], param="p", max_seconds=30)
+        decode(good_files()["opus"], max_seconds=30)
     assert str(caught.value.__cause__) == "the file is read over and over"
 
 
@@ -185,7 +185,7 @@ def test_packets_and_processor_time_are_bounded(
     """A file of countless tiny packets is given up."""
     monkeypatch.setattr(decoding, bound, value)
     with pytest.raises(InvalidRequest, match="too long to decode"):
-        decode(good_files()["opus"], param="p", max_seconds=30)
+        decode(good_files()["opus"], max_seconds=30)
 
 
 def test_a_file_damaged_all_over_is_refused() -> None:

@@ -133,7 +133,7 @@ def test_a_short_word_in_long_silence_is_refused(library: VoiceLibrary) -> None:
         library.add("x", wav(np.concatenate([silence, tone(0.6, 24_000), silence])))
 
 
-def test_a_name_is_given_once(library: VoiceLibrary) -> None:
+def test_a_name_is_given_once(library: VoiceLibrary, tmp_path: Path) -> None:
     """Neither as a name nor as an alias, in no other case, and no alphabet that looks the same."""
     library.add("Anna", sample(), aliases=["Nan"])
     for taken in (
@@ -148,7 +148,7 @@ def test_a_name_is_given_once(library: VoiceLibrary) -> None:
     with pytest.raises(VoiceExists):
         library.add("сор", sample())  # noqa: RUF001 (Cyrillic)
     with pytest.raises(VoiceExists):
-        library.add("belinda", sample(), reserved=["Belinda"])
+        VoiceLibrary(tmp_path, lambda: ["Belinda"]).add("belinda", sample())
     with pytest.raises(VoiceExists):
         library.add_alias("Anna", "COP")
 

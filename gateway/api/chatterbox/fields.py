@@ -12,8 +12,14 @@ from starlette.types import Scope
 
 from gateway.api.endpoint import JSON_TYPES, BodyReader, media_type
 from gateway.api.error_bodies import UnprocessableRequest
-from gateway.api.multipart import MULTIPART, URLENCODED, FormFile, is_form, parse_form
-from gateway.api.schemas import Model, check_fields, parse_json
+from gateway.api.multipart import (
+    MULTIPART,
+    URLENCODED,
+    FormFile,
+    is_form,
+    parse_fields_and_files,
+)
+from gateway.api.schemas import Model, check_fields
 from gateway.errors import InvalidRequest
 
 
@@ -36,12 +42,11 @@ async def parse_fields(body: bytes, scope: Scope) -> tuple[Any, tuple[FormFile, 
         UnprocessableRequest: It is not JSON.
         InvalidRequest: It is not the form that it says.
     """
-    if is_form(scope):
-        form = await parse_form(body, scope)
-        return form.fields, form.files
     try:
-        return parse_json(body), ()
+        return await parse_fields_and_files(body, scope)
     except InvalidRequest as error:
+        if is_form(scope):
+            raise
         detail = {"type": "json_invalid", "loc": ["body"], "msg": error.message}
         raise UnprocessableRequest([detail]) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.audio.encoders.wav import HEADER_BYTES, header
@@ -12,7 +12,7 @@ from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.transcoder import BitRates, Transcoder
 from gateway.errors import SegmentLost
 from gateway.speech.jobs.files import whole_file
-from gateway.speech.jobs.job import Chapter, SegmentRecord
+from gateway.speech.jobs.job import SegmentRecord
 from gateway.speech.request import SpeechRequest
 from gateway.text.boundary import Boundary
 
@@ -103,11 +103,3 @@ class Output:
                 file.seek(0)
                 file.write(header(transcoder.sample_rate_hz, size))
         return transcoder.output_seconds, starts_seconds
-
-
-def timed(chapters: Sequence[Chapter], starts_seconds: Mapping[int, float]) -> list[Chapter]:
-    """Chapters with their places in the audio, to the millisecond."""
-    return [
-        replace(chapter, start_seconds=round(starts_seconds[chapter.segment], 3))
-        for chapter in chapters
-    ]

@@ -14,9 +14,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from gateway.audio.encoders.wav import wav_file
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
@@ -33,10 +34,10 @@ from gateway.errors import (
 )
 from gateway.speech.admission import Admission
 from gateway.speech.jobs.job import ACTIVE, Job, SegmentRecord, State
-from gateway.speech.jobs.output import Output, timed
+from gateway.speech.jobs.output import Output
 from gateway.speech.jobs.store import LeaseLost, Store
 from gateway.speech.jobs.store_thread import StoreThread
-from gateway.speech.prepare import Context, PreparedSpeech
+from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.text.boundary import Boundary
@@ -53,20 +54,13 @@ Result = TypeVar("Result")
 MakeSegment = Callable[[PreparedSpeech, str, tuple[Reference, ...]], Awaitable[bytes]]
 
 
-class InThread(Protocol):
-    """Runs blocking work in a thread."""
-
-    async def __call__(self, work: Callable[[], Result], /) -> Result:
-        """What the work returns."""
-
-
 @dataclass(slots=True, eq=False)
 class Runner:
     """Works on the jobs of a store, those of dead processes included.
 
     Attributes:
         store: The jobs.
-        in_thread: Runs a function in a codec's thread.
+        threads: Of the codecs.
         make: Makes the PCM of one segment, whole.
         prepare: Decides how a request is made.
         admission: The slots.
@@ -78,7 +72,7 @@ class Runner:
     """
 
     store: StoreThread
-    in_thread: InThread
+    threads: Executor
     make: MakeSegment
     prepare: Callable[[SpeechRequest], PreparedSpeech]
     admission: Admission
@@ -207,7 +201,7 @@ class Runner:
         try:
             while waiting or running:
                 while waiting and len(running) < self.most_segments:
-                    needed = _needed(context, waiting[0].number)
+                    needed = context.needed(waiting[0].number)
                     if not all(number in made for number in needed):
                         break
                     segment = waiting.popleft()
@@ -264,6 +258,9 @@ class Runner:
         self.metrics.job_segments.labels("made").inc()
         return replace(segment, file=name, samples=len(pcm) // 2)
 
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
     async def _patiently(self, write: Callable[[Store], Result]) -> Result:
         """Write what took long to make; a store that is busy for a while loses nothing."""
         for _ in range(MOST_TRIES):
@@ -293,8 +290,11 @@ class Runner:
         segments = await self.store(Store.segments, job.id)
         output = self._output(job, request, segments)
         path = output.folder / f"audio-{self.holder}.{request.response_format}"
-        seconds, starts_seconds = await self.in_thread(partial(output.write, path))
-        chapters = timed(job.chapters, starts_seconds)
+        seconds, starts_seconds = await self._in_thread(partial(output.write, path))
+        chapters = [
+            replace(chapter, start_seconds=round(starts_seconds[chapter.segment], 3))
+            for chapter in job.chapters
+        ]
         await self._patiently(
             lambda store: store.finish(
                 job.id, self.holder, path, seconds=seconds, chapters=chapters
@@ -321,20 +321,11 @@ class Runner:
         output = self._output(job, request, segments)
         pieces = output.pieces(output.transcoder(), {})
         try:
-            while (data := await self.in_thread(partial(next, pieces, None))) is not None:
+            while (data := await self._in_thread(partial(next, pieces, None))) is not None:
                 if data:
                     yield data
         finally:
-            await self.in_thread(pieces.close)
-
-
-def _needed(context: Context, number: int) -> tuple[int, ...]:
-    """Numbers of the segments whose audio goes along with one."""
-    if context is Context.NONE or number == 0:
-        return ()
-    if context is Context.FIRST or number == 1:
-        return (0,)
-    return (0, number - 1)
+            await self._in_thread(pieces.close)
 
 
 def _read_references(

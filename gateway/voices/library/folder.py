@@ -1,7 +1,7 @@
 """The library's folder on disk: one lock, files that appear whole or not at all, no way out of it.
 
-Every access goes by a plain name relative to the opened folder and follows no symbolic link, so
-neither a name in config.json nor a link in the folder leads anywhere else.
+Every access goes by a plain name in the folder and follows no symbolic link, so neither a name in
+config.json nor a link in the folder leads anywhere else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -53,14 +53,6 @@ class Folder:
     path: Path
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other process and thread from changing the folder.
 
@@ -69,9 +61,8 @@ class Folder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with self._opened() as folder:
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                lock = os.open(LOCK, flags, 0o666, dir_fd=folder)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            lock = os.open(self.path / LOCK, flags, 0o666)
         except OSError as error:
             raise unusable(error) from error
         try:
@@ -95,8 +86,7 @@ class Folder:
             OSError: Missing, a link, no plain file, or larger than `max_bytes`.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with self._opened() as folder:
-            descriptor = os.open(name, flags, dir_fd=folder)
+        descriptor = os.open(self.path / name, flags)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -120,22 +110,19 @@ class Folder:
         Raises:
             LibraryUnusable: No room, no permission.
         """
-        temporary = f".{secrets.token_hex(8)}.tmp"
+        temporary = self.path / f".{secrets.token_hex(8)}.tmp"
         try:
-            with self._opened() as folder:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(temporary, flags, 0o644, dir_fd=folder)
-                try:
-                    with os.fdopen(descriptor, "wb") as file:
-                        file.write(data)
-                        file.flush()
-                        os.fsync(descriptor)
-                    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-                except OSError:
-                    os.unlink(temporary, dir_fd=folder)
-                    raise
-                os.fsync(folder)
+            with temporary.open("xb") as file:  # a new file, never what a link leads to
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / name)
+            folder = os.open(self.path, os.O_RDONLY)
+            os.fsync(folder)  # of the name; the content is on the disk
+            os.close(folder)
         except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
             raise unusable(error) from error
 
     def names(self) -> list[str]:
@@ -145,8 +132,7 @@ class Folder:
     def delete(self, name: str) -> bool:
         """Delete a file, if it is there; a link goes, what it points to stays."""
         try:
-            with self._opened() as folder:
-                os.unlink(name, dir_fd=folder)
+            (self.path / name).unlink()
         except FileNotFoundError:
             return False
         except OSError as error:

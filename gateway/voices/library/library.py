@@ -48,11 +48,12 @@ class VoiceLibrary:
     """The voices of one folder; any number of processes may share it.
 
     Every method blocks (files, a lock, for `add` up to a second of CPU time): call the ones that
-    change something with `VoiceKeeper.change`, `read_audio` in a worker thread. `snapshot` costs
+    change something with `VoiceCatalogue.change`, `read_audio` in a worker thread. `snapshot` costs
     one stat while nothing changed.
 
     Args:
         folder: Made when the first voice comes.
+        listed: Tells the presets that the engines list.
         grace_seconds: How long a removed voice's entry and file stay for requests that run.
         now: Unix time in seconds.
     """
@@ -60,11 +61,13 @@ class VoiceLibrary:
     def __init__(
         self,
         folder: Path,
+        listed: Callable[[], Iterable[str]] = tuple,
         *,
         grace_seconds: float = GRACE_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = Folder(folder)
+        self._listed = listed
         self._config = ConfigFile(self._folder, grace_seconds, now)
         self._recording = lru_cache(KEPT_RECORDINGS)(self._read_recording)
         self._now = now
@@ -73,6 +76,11 @@ class VoiceLibrary:
     def snapshot(self) -> Snapshot:
         """The library as it is now, in one piece."""
         return self._config.current()
+
+    @property
+    def presets(self) -> list[str]:
+        """Presets of the engines that the library does not have; their names are taken."""
+        return self.snapshot.outside(self._listed())
 
     def check(self) -> None:
         """Raise if config.json is damaged; `snapshot` keeps the last good state.
@@ -114,7 +122,6 @@ class VoiceLibrary:
         aliases: Sequence[str] = (),
         consent: str | None = None,
         original_name: str | None = None,
-        reserved: Iterable[str] = (),
         audio_param: str = "audio",
     ) -> LibraryVoice:
         """Decode, normalise and store a voice.
@@ -127,7 +134,6 @@ class VoiceLibrary:
             aliases: Further names.
             consent: Stored as given.
             original_name: The uploaded file's name, for show.
-            reserved: Names that are taken outside the library (an engine's own presets).
             audio_param: The request field of the recording, for errors.
 
         Raises:
@@ -142,11 +148,11 @@ class VoiceLibrary:
         transcript = clean_text(transcript, "transcript")
         consent = clean_text(consent, "consent")
         language = clean_language(language)
-        self.snapshot.require_free((name, *aliases), reserved)  # before a second of decoding
+        self.snapshot.require_free((name, *aliases), self.presets)  # before a second of decoding
         recording = normalise_recording(audio, param=audio_param)
         number = secrets.token_hex(12)
         with self._config.changing() as (config, snapshot):
-            snapshot.require_free((name, *aliases), reserved)
+            snapshot.require_free((name, *aliases), self.presets)
             if len(snapshot.voices) >= MOST_VOICES:
                 raise InvalidRequest(f"The library is full: it has {MOST_VOICES} voices.")
             now = self._now()
@@ -169,7 +175,7 @@ class VoiceLibrary:
             config[voice.preset] = entry_of(voice)
         return voice
 
-    def rename(self, name: str, new_name: str, *, reserved: Iterable[str] = ()) -> LibraryVoice:
+    def rename(self, name: str, new_name: str) -> LibraryVoice:
         """Give a voice another name; its id, aliases and recording stay.
 
         The engine knows the old name for the grace.
@@ -180,7 +186,7 @@ class VoiceLibrary:
         new_name = clean_name(new_name, param="new_name")
         with self._config.changing() as (config, snapshot):
             voice = snapshot.get(name)
-            snapshot.require_free([new_name], reserved, but=voice)
+            snapshot.require_free([new_name], self.presets, but=voice)
             if new_name == voice.name:
                 return voice
             now = self._now()
@@ -217,7 +223,7 @@ class VoiceLibrary:
                     amend(config, voice, default=default)
         return None if chosen is None else replace(chosen, is_default=True)
 
-    def add_alias(self, name: str, alias: str, *, reserved: Iterable[str] = ()) -> LibraryVoice:
+    def add_alias(self, name: str, alias: str) -> LibraryVoice:
         """Give a voice a further name.
 
         Raises:
@@ -226,7 +232,7 @@ class VoiceLibrary:
         alias = clean_name(alias, param="alias")
         with self._config.changing() as (config, snapshot):
             voice = snapshot.get(name)
-            snapshot.require_free([alias], reserved)
+            snapshot.require_free([alias], self.presets)
             if len(voice.aliases) >= MOST_ALIASES:
                 raise InvalidRequest(f"A voice has at most {MOST_ALIASES} aliases.", param="alias")
             aliases = (*voice.aliases, alias)

@@ -112,7 +112,7 @@ def _open_nothing(*_: object) -> io.BytesIO:
     raise OSError("a reference names no other file")
 
 
-def decode(data: bytes, *, param: str, max_seconds: float) -> Decoded:
+def decode(data: bytes, *, max_seconds: float) -> Decoded:
     """The first `max_seconds` of the first sound in a file, mixed to mono.
 
     Damage that the decoder survives is passed over: a file with its end missing gives what came
@@ -120,7 +120,6 @@ def decode(data: bytes, *, param: str, max_seconds: float) -> Decoded:
 
     Args:
         data: A whole file in one of the readable formats.
-        param: The request field, for errors.
         max_seconds: Where decoding stops.
 
     Raises:
@@ -130,18 +129,16 @@ def decode(data: bytes, *, param: str, max_seconds: float) -> Decoded:
     demuxer = demuxer_of(data)
     if demuxer is None or (demuxer == "mov" and not _TABLES_BOUNDED):
         raise InvalidRequest(
-            f"The reference audio is in none of the formats that can be read: {READABLE}.",
-            param=param,
+            f"The reference audio is in none of the formats that can be read: {READABLE}."
         )
     try:
         # Closing the source frees the file now; PyAV's circles would keep it for the collector.
         with _Source(data) as source, _opened(source, demuxer) as container:
-            return _decode(container, param, max_seconds)
+            return _decode(container, max_seconds)
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise InvalidRequest(
             f"The reference audio cannot be decoded: it began like {label_of(demuxer)}, "
-            "but is damaged or not complete.",
-            param=param,
+            "but is damaged or not complete."
         ) from error
 
 
@@ -151,7 +148,7 @@ def decode_pcm(data: bytes) -> tuple[bytes, int]:
     Raises:
         InvalidRequest: As `decode`.
     """
-    found = decode(data, param="", max_seconds=LONGEST_PCM_SECONDS)
+    found = decode(data, max_seconds=LONGEST_PCM_SECONDS)
     samples = np.clip(np.rint(found.samples * 32_767), -32_768, 32_767)
     return samples.astype("<i2").tobytes(), found.sample_rate_hz
 
@@ -179,23 +176,21 @@ def _names_of(demuxer: str) -> str:
     return av.ContainerFormat(demuxer, "r").name
 
 
-def _decode(container: InputContainer, param: str, max_seconds: float) -> Decoded:
+def _decode(container: InputContainer, max_seconds: float) -> Decoded:
     if not container.streams.audio:
-        raise InvalidRequest("The reference file holds no sound.", param=param)
+        raise InvalidRequest("The reference file holds no sound.")
     stream = container.streams.audio[0]
-    _check_stream(stream, param)
+    _check_stream(stream)
     parts: list[Floats] = []
     count = rate_hz = wanted = 0
-    for frame in _frames(container, stream, param):
+    for frame in _frames(container, stream):
         if not parts:
             rate_hz = frame.sample_rate
-            _check_form(rate_hz, frame.layout.nb_channels, param)
+            _check_form(rate_hz, frame.layout.nb_channels)
             wanted = round(max_seconds * rate_hz)
         elif frame.sample_rate != rate_hz:
-            raise InvalidRequest(
-                "The reference audio changes its sample rate on the way.", param=param
-            )
-        parts.append(_mono(frame, param))
+            raise InvalidRequest("The reference audio changes its sample rate on the way.")
+        parts.append(_mono(frame))
         count += frame.samples
         if count > wanted:
             break
@@ -203,47 +198,45 @@ def _decode(container: InputContainer, param: str, max_seconds: float) -> Decode
     return Decoded(samples, rate_hz, cut=count > wanted)
 
 
-def _check_stream(stream: AudioStream, param: str) -> None:
+def _check_stream(stream: AudioStream) -> None:
     codec = stream.codec_context
     if codec is None or codec.name not in CODECS:
         name = codec.name if codec is not None else "unknown"
-        raise InvalidRequest(f"The reference's codec ({name}) cannot be read.", param=param)
-    _check_form(codec.sample_rate, codec.layout.nb_channels, param)
+        raise InvalidRequest(f"The reference's codec ({name}) cannot be read.")
+    _check_form(codec.sample_rate, codec.layout.nb_channels)
     codec.thread_count = 1
     if codec.name == "flac":  # its frames carry checksums, which FFmpeg computes only when asked
         codec.options = {"err_detect": "crccheck+explode"}
 
 
-def _check_form(rate_hz: int, channels: int, param: str) -> None:
+def _check_form(rate_hz: int, channels: int) -> None:
     lowest, highest = READABLE_RATES_HZ
     if not lowest <= rate_hz <= highest:
         raise InvalidRequest(
-            f"The reference audio has {rate_hz} samples a second; {lowest} to {highest} are read.",
-            param=param,
+            f"The reference audio has {rate_hz} samples a second; {lowest} to {highest} are read."
         )
     if not 1 <= channels <= MAX_CHANNELS:
         raise InvalidRequest(
-            f"The reference audio has {channels} channels; 1 to {MAX_CHANNELS} are read.",
-            param=param,
+            f"The reference audio has {channels} channels; 1 to {MAX_CHANNELS} are read."
         )
 
 
-def _frames(container: InputContainer, stream: AudioStream, param: str) -> Iterator[av.AudioFrame]:
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
     """Frames as they decode; what cannot be decoded is passed over, up to a bound."""
     damaged = 0
     give_up_at = time.thread_time() + MAX_CPU_SECONDS
     for number, packet in enumerate(container.demux(stream)):
         if number >= MAX_PACKETS or time.thread_time() > give_up_at:
-            raise InvalidRequest("The reference audio takes too long to decode.", param=param)
+            raise InvalidRequest("The reference audio takes too long to decode.")
         try:
             yield from packet.decode()
         except av.FFmpegError as error:
             damaged += 1
             if damaged > MAX_DAMAGED_PACKETS:
-                raise InvalidRequest("The reference audio is damaged.", param=param) from error
+                raise InvalidRequest("The reference audio is damaged.") from error
 
 
-def _mono(frame: av.AudioFrame, param: str) -> Floats:
+def _mono(frame: av.AudioFrame) -> Floats:
     """The mean of a frame's channels, dtype float32, shape (samples,)."""
     raw = frame.to_ndarray()
     channels = frame.layout.nb_channels
@@ -256,6 +249,6 @@ def _mono(frame: av.AudioFrame, param: str) -> Floats:
         mono: Floats = mixed.astype(np.float32)
     if not np.isfinite(mono).all():
         raise InvalidRequest(
-            "The reference audio holds samples that are not numbers (NaN or infinity).", param=param
+            "The reference audio holds samples that are not numbers (NaN or infinity)."
         )
     return mono

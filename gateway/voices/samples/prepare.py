@@ -132,9 +132,17 @@ def prepare_reference(
     """
     if len(data) > limits.max_bytes:
         raise _too_large(limits.max_bytes, param)
+    try:
+        return _prepared(data, limits)
+    except InvalidRequest as error:
+        error.param = param
+        raise
+
+
+def _prepared(data: bytes, limits: ReferenceLimits) -> PreparedReference:
     longest_seconds = limits.max_seconds + limits.spare_seconds
-    decoded = decode(data, param=param, max_seconds=longest_seconds + CODEC_PADDING_SECONDS)
-    _check_length(decoded, limits, param)
+    decoded = decode(data, max_seconds=longest_seconds + CODEC_PADDING_SECONDS)
+    _check_length(decoded, limits)
     peak = float(np.abs(decoded.samples).max())
     gain = _gain_of(peak)
     pcm = _at_engine_rate(decoded, gain)[: samples_in(longest_seconds) * 2]
@@ -142,8 +150,7 @@ def prepare_reference(
     if sound_seconds < limits.min_sound_seconds:
         raise InvalidRequest(
             f"The reference audio is silent: it holds {sound_seconds:.2f} s of sound, at least "
-            f"{limits.min_sound_seconds:g} s are needed (peak {_dbfs(peak):.0f} dBFS).",
-            param=param,
+            f"{limits.min_sound_seconds:g} s are needed (peak {_dbfs(peak):.0f} dBFS)."
         )
     return PreparedReference(wav_file(pcm), seconds_of(len(pcm)))
 
@@ -172,19 +179,17 @@ def _too_large(limit_bytes: int, param: str) -> RequestTooLarge:
     )
 
 
-def _check_length(decoded: Decoded, limits: ReferenceLimits, param: str) -> None:
+def _check_length(decoded: Decoded, limits: ReferenceLimits) -> None:
     seconds = decoded.samples.size / decoded.sample_rate_hz if decoded.sample_rate_hz else 0.0
     if decoded.cut:
         raise InvalidRequest(
             f"The reference audio is longer than {limits.max_seconds:g} s: decoding stopped at "
-            f"{seconds:.1f} s. Cut it to a part that is spoken clearly.",
-            param=param,
+            f"{seconds:.1f} s. Cut it to a part that is spoken clearly."
         )
     if seconds < limits.min_seconds:
         raise InvalidRequest(
             f"The reference audio is {seconds:.2f} s long; at least {limits.min_seconds:g} s "
-            "are needed.",
-            param=param,
+            "are needed."
         )
 
 

@@ -8,6 +8,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ class Gateway:
     def _runner(self, store: StoreThread) -> Runner:
         return Runner(
             store,
-            asyncio.to_thread,
+            ThreadPoolExecutor(1),
             self._make,
             self.prepare,
             self.admission,

@@ -26,14 +26,12 @@ from gateway.api.multipart import form_bodies
 from gateway.api.routes import AUDIO_TYPES, Route
 from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
-from gateway.errors import InvalidRequest, VoiceNotFound
+from gateway.errors import InvalidRequest
 from gateway.speech.request import SpeechRequest
 from gateway.text.expression import expression_of
 from gateway.upstream.dialect import Sampling
 
 LARGEST_SEED = 2**63 - 1
-# Endings that its clients put behind a voice's name.
-ENDINGS = (".wav", ".mp3")
 
 
 class DevnenBody(TextOptions):
@@ -130,11 +128,10 @@ class DevnenSpeech(SpeechSurface):
         return Spoken(self.service.prepare(request), headers)
 
     def _voice(self, fields: DevnenBody) -> str:
-        """The voice that a mode's field names, without its file's ending.
+        """The voice that a mode's field names.
 
         Raises:
             InvalidRequest: The mode's field is missing.
-            VoiceNotFound: There is no such voice.
         """
         field = "predefined_voice_id"
         if fields.voice_mode == "clone":
@@ -142,20 +139,4 @@ class DevnenSpeech(SpeechSurface):
         named: str | None = getattr(fields, field)
         if not named:
             raise InvalidRequest(f"Missing '{field}' for '{fields.voice_mode}' voice mode.")
-        try:
-            self.catalogue.choose(named)
-        except VoiceNotFound:
-            bare = without_ending(named)
-            if bare == named:
-                raise
-            self.catalogue.choose(bare)
-            return bare
         return named
-
-
-def without_ending(filename: str) -> str:
-    """A file's name as a voice's."""
-    for ending in ENDINGS:
-        if filename.lower().endswith(ending):
-            return filename[: -len(ending)]
-    return filename

@@ -6,7 +6,6 @@ so the routes that change them answer with success and change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,23 +14,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import SPEECH, VOICE_CHANGES, VOICES
-from gateway.api.chatterbox.devnen.tts import ENDINGS, without_ending
 from gateway.api.chatterbox.fields import wrong
 from gateway.api.chatterbox.travisvn.about import DEVICE, LANGUAGES, NEUTRAL
 from gateway.api.endpoint import BodyReader
-from gateway.api.error_bodies import DEVNEN
 from gateway.api.multipart import MULTIPART, read_upload
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
-from gateway.api.routes import Route
+from gateway.api.routes import Handler, Json, get, post
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import GatewayError, UnsupportedContentType, VoiceExists
 from gateway.text.normalise import EVENT_TAGS
 from gateway.upstream.pool import Pool
+from gateway.voices.aliases import without_ending
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.library import VoiceLibrary
 from gateway.voices.name_rules import name_of_content, name_of_file, printable
 from gateway.voices.samples.loudness import LONGEST_SECONDS, UPLOAD_LIMITS
 
+ENDINGS = (".wav", ".mp3")  # of what may be uploaded
 MOST_FILES = 3  # in one upload: each is decoded at once, and may be 10 MiB
 FILES = "files"
 BAD_REQUEST = 400
@@ -42,6 +41,9 @@ _UPLOAD_FORM = {
         FILES: {"type": "array", "items": {"type": "string", "format": "binary"}},
     },
 }
+_uploads = partial(
+    post, group=VOICE_CHANGES, summary="Make voices", bodies={MULTIPART: _UPLOAD_FORM}
+)
 UNCHANGED = "The operator's settings stand; nothing was changed."
 
 
@@ -59,65 +61,36 @@ class DevnenServer:
     pool: Pool
     bodies: BodyReader
 
-    def routes(self) -> list[Route]:
-        """What its user interface and SillyTavern ask for."""
-        lists = partial(Route, "GET", surface=DEVNEN, group=VOICES)
-        shows = partial(Route, "GET", surface=DEVNEN, group=SPEECH)
-        upload = partial(
-            Route,
-            "POST",
-            surface=DEVNEN,
-            group=VOICE_CHANGES,
-            summary="Make voices",
-            bodies={MULTIPART: _UPLOAD_FORM},
-        )
-        references = partial(self.upload, "all_reference_files", self._references)
-        predefined = partial(self.upload, "all_predefined_voices", self._predefined)
-        return [
-            lists(
-                "/get_predefined_voices", self.predefined_voices, summary="List presets and voices"
-            ),
-            lists("/get_reference_files", self.reference_files, summary="List the voice library"),
-            lists("/v1/audio/voices", self.names, summary="List voices' names"),
-            upload("/upload_reference", references),
-            upload("/upload_predefined_voice", predefined),
-            shows(
-                "/api/ui/initial-data",
-                self.initial_data,
-                summary="What a user interface begins with",
-            ),
-            shows("/api/model-info", self.model_info, summary="Show the model"),
-            *(
-                Route("POST", path, self.unchanged, DEVNEN, SPEECH, "Changes nothing")
-                for path in ("/save_settings", "/reset_settings", "/restart_server", "/api/unload")
-            ),
-        ]
-
-    def _references(self) -> list[str]:
-        return sorted(f"{voice.name}.wav" for voice in self.catalogue.snapshot.voices)
-
-    def _predefined(self) -> list[dict[str, str]]:
+    @get("/get_predefined_voices", VOICES, "List presets and voices")
+    async def predefined_voices(self, _: Request) -> list[dict[str, str]]:
+        """`GET /get_predefined_voices`: the engines' presets and the library's voices."""
         own = [voice.name for voice in self.catalogue.snapshot.voices]
-        presets = self.catalogue.presets
+        presets = self.catalogue.library.presets
         names = sorted({*own, *presets}, key=str.lower)
         return [{"display_name": _shown(name), "filename": f"{name}.wav"} for name in names]
 
-    async def predefined_voices(self, _: Request) -> Response:
-        """`GET /get_predefined_voices`: the engines' presets and the library's voices."""
-        return JSONResponse(self._predefined())
-
-    async def names(self, _: Request) -> Response:
+    @get("/v1/audio/voices", VOICES, "List voices' names")
+    async def names(self, request: Request) -> Json:
         """`GET /v1/audio/voices`, where OpenAI's surface does not answer it: for llama-swap."""
-        return JSONResponse({"status": "ok", "voices": [v["filename"] for v in self._predefined()]})
+        voices = await self.predefined_voices(request)
+        return {"status": "ok", "voices": [voice["filename"] for voice in voices]}
 
-    async def reference_files(self, _: Request) -> Response:
+    @get("/get_reference_files", VOICES, "List the voice library")
+    async def reference_files(self, _: Request) -> list[str]:
         """`GET /get_reference_files`: the library's voices."""
-        return JSONResponse(self._references())
+        return sorted(f"{voice.name}.wav" for voice in self.catalogue.snapshot.voices)
 
-    async def upload(
-        self, key: str, listed: Callable[[], Sequence[Any]], request: Request
-    ) -> Response:
-        """`POST /upload_reference` and `POST /upload_predefined_voice`."""
+    @_uploads("/upload_reference")
+    async def upload_references(self, request: Request) -> Response:
+        """`POST /upload_reference`."""
+        return await self._answer("all_reference_files", self.reference_files, request)
+
+    @_uploads("/upload_predefined_voice")
+    async def upload_voices(self, request: Request) -> Response:
+        """`POST /upload_predefined_voice`."""
+        return await self._answer("all_predefined_voices", self.predefined_voices, request)
+
+    async def _answer(self, key: str, listed: Handler, request: Request) -> Response:
         uploaded, errors = await self._upload(request)
         message = f"Processed {len(uploaded) + len(errors)} file(s)."
         if not uploaded:  # its page shows nothing else then
@@ -125,7 +98,7 @@ class DevnenServer:
         body = {
             "message": message,
             "uploaded_files": uploaded,
-            key: listed(),
+            key: await listed(request),
             "errors": errors,
         }
         return JSONResponse(body, 200 if uploaded else BAD_REQUEST)
@@ -137,8 +110,8 @@ class DevnenServer:
             GatewayError: Nothing of it can be read, or there is no library.
         """
         limit_bytes = MOST_FILES * (UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES)
-        form = await read_upload(self.bodies, request, limit_bytes)
-        files = [file for file in form.files if file.field == FILES]
+        _, given = await read_upload(self.bodies, request, limit_bytes)
+        files = [file for file in given if file.field == FILES]
         if not files:
             raise wrong("body", FILES, "A file is required")
         uploaded, errors = [], []
@@ -169,7 +142,6 @@ class DevnenServer:
                 name,
                 data,
                 original_name=filename,
-                reserved=self.catalogue.presets,
             )
         except VoiceExists:
             found = self.catalogue.snapshot.find(name)
@@ -181,7 +153,9 @@ class DevnenServer:
             return f"{found.name}.wav"
         return f"{voice.name}.wav"
 
-    def _model_info(self) -> dict[str, Any]:
+    @get("/api/model-info", SPEECH, "Show the model")
+    async def model_info(self, _: Request) -> Json:
+        """`GET /api/model-info`."""
         pool = self.pool
         return {
             "loaded": pool.ready,
@@ -195,29 +169,24 @@ class DevnenServer:
             "supported_languages": LANGUAGES,
         }
 
-    async def model_info(self, _: Request) -> Response:
-        """`GET /api/model-info`."""
-        return JSONResponse(self._model_info())
-
-    async def initial_data(self, request: Request) -> Response:
+    @get("/api/ui/initial-data", SPEECH, "What a user interface begins with")
+    async def initial_data(self, request: Request) -> Json:
         """`GET /api/ui/initial-data`: SillyTavern's question whether there is a server."""
-        return JSONResponse(
-            {
-                "config": self._config(request),
-                "reference_files": self._references(),
-                "predefined_voices": self._predefined(),
-                "presets": [],
-                "initial_gen_result": {
-                    "outputUrl": None,
-                    "filename": None,
-                    "genTime": None,
-                    "submittedVoiceMode": None,
-                    "submittedPredefinedVoice": None,
-                    "submittedCloneFile": None,
-                },
-                "model_info": self._model_info(),
-            }
-        )
+        return {
+            "config": self._config(request),
+            "reference_files": await self.reference_files(request),
+            "predefined_voices": await self.predefined_voices(request),
+            "presets": [],
+            "initial_gen_result": {
+                "outputUrl": None,
+                "filename": None,
+                "genTime": None,
+                "submittedVoiceMode": None,
+                "submittedPredefinedVoice": None,
+                "submittedCloneFile": None,
+            },
+            "model_info": await self.model_info(request),
+        }
 
     def _config(self, request: Request) -> dict[str, Any]:
         # Pages choose it in their list of voices, where an alias would be nothing.
@@ -244,9 +213,13 @@ class DevnenServer:
             },
         }
 
-    async def unchanged(self, _: Request) -> Response:
+    @post("/save_settings", SPEECH, "Changes nothing")
+    @post("/reset_settings", SPEECH, "Changes nothing")
+    @post("/restart_server", SPEECH, "Changes nothing")
+    @post("/api/unload", SPEECH, "Changes nothing")
+    async def unchanged(self, _: Request) -> Json:
         """`POST /save_settings` and the like: nothing happens, and nothing that is sent is read."""
-        return JSONResponse({"message": UNCHANGED, "restart_needed": False})
+        return {"message": UNCHANGED, "restart_needed": False}
 
 
 def _shown(name: str) -> str:

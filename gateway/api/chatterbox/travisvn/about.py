@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from gateway import __version__
 from gateway.access.policy import HEALTH, SPEECH, VOICES
 from gateway.api.chatterbox.travisvn.memory import CONFIG as MEMORY_CONFIG
-from gateway.api.chatterbox.travisvn.paths import paths_of, routes
+from gateway.api.chatterbox.travisvn.paths import paths_of
 from gateway.api.chatterbox.travisvn.speech import MOST_CHARACTERS
 from gateway.api.chatterbox.travisvn.status import API_NAME
 from gateway.api.error_bodies import TRAVISVN
 from gateway.api.models import list_models_of
-from gateway.api.routes import Route
+from gateway.api.routes import Json, Route, get
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.upstream.pool import Pool
 
@@ -52,7 +51,7 @@ class TravisvnAbout:
         pool: Lists the models.
         default_voice: From the settings.
         model_aliases: Likewise.
-        mounted: All routes of Chatterbox's servers, when the first request comes.
+        mounted: All routes, when the first request comes.
     """
 
     pool: Pool
@@ -60,59 +59,50 @@ class TravisvnAbout:
     model_aliases: Sequence[str]
     mounted: Sequence[Route]
 
-    def routes(self) -> list[Route]:
-        """Under all their names."""
-        return [
-            *routes("GET", "/languages", self.languages, VOICES, "List the languages"),
-            *routes("GET", "/ping", self.ping, HEALTH, "Whether the process lives"),
-            *routes("GET", "/models", self.models, VOICES, "List the models"),
-            *routes("GET", "/config", self.config, SPEECH, "Show the settings"),
-            *routes("GET", "/endpoints", self.endpoints, SPEECH, "List the paths"),
-        ]
-
-    async def languages(self, _: Request) -> Response:
+    @get("/languages", VOICES, "List the languages")
+    async def languages(self, _: Request) -> Json:
         """`GET /languages`."""
         languages = [{"code": code, "name": name} for code, name in LANGUAGES.items()]
-        return JSONResponse(
-            {"languages": languages, "count": len(languages), "model_type": "multilingual"}
-        )
+        return {"languages": languages, "count": len(languages), "model_type": "multilingual"}
 
-    async def ping(self, _: Request) -> Response:
+    @get("/ping", HEALTH, "Whether the process lives")
+    async def ping(self, _: Request) -> Json:
         """`GET /ping`."""
-        return JSONResponse({"status": "ok", "message": "Server is running"})
+        return {"status": "ok", "message": "Server is running"}
 
-    async def models(self, _: Request) -> Response:
+    @get("/models", VOICES, "List the models")
+    async def models(self, _: Request) -> Json:
         """`GET /models`: the same list as `/v1/models`."""
-        return JSONResponse(list_models_of(self.pool.models, self.model_aliases))
+        return list_models_of(self.pool.models, self.model_aliases)
 
-    async def config(self, request: Request) -> Response:
+    @get("/config", SPEECH, "Show the settings")
+    async def config(self, request: Request) -> Json:
         """`GET /config`: what their clients show; nothing of the inner network."""
-        return JSONResponse(
-            {
-                "api_info": {
-                    "name": API_NAME,
-                    "version": __version__,
-                    "api_version": __version__,
-                    "description": "Speech gateway with Chatterbox's API",
-                },
-                # As this client sees it, which need not be where the process listens.
-                "server": {"host": request.url.hostname, "port": request.url.port},
-                "model": {
-                    "device": DEVICE,
-                    "sample_rate": ENGINE_SAMPLE_RATE_HZ,
-                    "voice_sample_path": self.default_voice,
-                    "model_cache_dir": None,
-                },
-                "defaults": {
-                    **NEUTRAL,
-                    "max_chunk_length": MOST_CHARACTERS,
-                    "max_total_length": MOST_CHARACTERS,
-                },
-                "memory_management": MEMORY_CONFIG,
-            }
-        )
+        return {
+            "api_info": {
+                "name": API_NAME,
+                "version": __version__,
+                "api_version": __version__,
+                "description": "Speech gateway with Chatterbox's API",
+            },
+            # As this client sees it, which need not be where the process listens.
+            "server": {"host": request.url.hostname, "port": request.url.port},
+            "model": {
+                "device": DEVICE,
+                "sample_rate": ENGINE_SAMPLE_RATE_HZ,
+                "voice_sample_path": self.default_voice,
+                "model_cache_dir": None,
+            },
+            "defaults": {
+                **NEUTRAL,
+                "max_chunk_length": MOST_CHARACTERS,
+                "max_total_length": MOST_CHARACTERS,
+            },
+            "memory_management": MEMORY_CONFIG,
+        }
 
-    async def endpoints(self, _: Request) -> Response:
+    @get("/endpoints", SPEECH, "List the paths")
+    async def endpoints(self, _: Request) -> Json:
         """`GET /endpoints`: every path of this surface and its other names."""
         aliases: dict[str, list[str]] = {}
         named: set[str] = set()
@@ -124,11 +114,9 @@ class TravisvnAbout:
             path: {"primary": path, "aliases": others, "total_paths": 1 + len(others)}
             for path, others in aliases.items()
         }
-        return JSONResponse(
-            {
-                "total_endpoints": len(mappings),
-                "total_aliases": sum(map(len, aliases.values())),
-                "mappings": mappings,
-                "description": "Every path of a row is answered alike.",
-            }
-        )
+        return {
+            "total_endpoints": len(mappings),
+            "total_aliases": sum(map(len, aliases.values())),
+            "mappings": mappings,
+            "description": "Every path of a row is answered alike.",
+        }

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 
 from gateway.access.policy import JOBS
 from gateway.api.chatterbox.fields import read_form, read_query
@@ -27,11 +26,10 @@ from gateway.api.chatterbox.travisvn.long_text_schemas import (
     statistics_of,
     status_of,
 )
-from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.chatterbox.travisvn.speech import TravisvnSpeech
 from gateway.api.events import event, event_stream
 from gateway.api.multipart import form_bodies
-from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Json, delete, get, patch, post, put
 from gateway.audio.encoders import ENCODERS, RESPONSE_FORMATS
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound
 from gateway.speech.jobs.chapters import split_chapters
@@ -39,7 +37,8 @@ from gateway.speech.jobs.job import ACTIVE, FINAL, Job, Notes, State
 from gateway.speech.jobs.jobs import Jobs
 
 LARGEST_BODY_BYTES = 1024 * 1024  # 100,000 characters, each escaped
-JOB = "/audio/speech/long/{job_id}"
+LONG, HISTORY = "/audio/speech/long", "/audio/speech/long-history"
+JOB = f"{LONG}/{{job_id}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +55,11 @@ class TravisvnLong:
     speech: TravisvnSpeech
     show_texts: bool
 
-    def routes(self) -> list[Route]:
-        """Under all their names."""
-        long, history = "/audio/speech/long", "/audio/speech/long-history"
-        show, change = partial(routes, "GET", group=JOBS), partial(routes, group=JOBS)
-        new, some, noted = form_bodies(LongBody), form_bodies(Bulk), form_bodies(Update)
-        return [
-            *change("POST", long, self.create, summary="Begin a job", bodies=new),
-            *show(long, self.list_jobs, summary="List the jobs", query=ListQuery),
-            *change("POST", f"{long}/bulk", self.bulk, summary="Change jobs", bodies=some),
-            *show(history, self.history, summary="List the jobs that are over", query=HistoryQuery),
-            *show(f"{history}/stats", self.history_stats, summary="How jobs ended"),
-            *show(JOB, self.status, summary="Show a job"),
-            *change("PATCH", JOB, self.update, summary="Note on a job", bodies=noted),
-            *change("DELETE", JOB, self.end, summary="Cancel or delete a job", query=EndQuery),
-            *show(
-                f"{JOB}/download",
-                self.download,
-                summary="Fetch a job's audio",
-                produces=AUDIO_TYPES,
-            ),
-            *show(f"{JOB}/sse", self.events, summary="Watch a job", produces=(EVENTS_TYPE,)),
-            *show(f"{JOB}/details", self.details, summary="Show all of a job"),
-            *change("PUT", f"{JOB}/pause", self.pause, summary="Pause a job"),
-            *change("PUT", f"{JOB}/resume", self.resume, summary="Resume a job"),
-            *change("POST", f"{JOB}/retry", self.retry, summary="Repeat a job"),
-        ]
-
     async def _job(self, request: Request) -> Job:
         return await self.jobs.get(request.path_params["job_id"])
 
-    async def create(self, request: Request) -> Response:
+    @post(LONG, JOBS, "Begin a job", bodies=form_bodies(LongBody))
+    async def create(self, request: Request) -> Json:
         """`POST …/long`."""
         body, _ = await read_form(self.speech.bodies, request, LongBody, LARGEST_BODY_BYTES)
         understood, _ = await self.speech.understand(body)
@@ -97,15 +70,17 @@ class TravisvnLong:
             split_chapters(body.input, markdown=False),
             Notes(voice_name=body.voice, session_id=body.session_id),
         )
-        return JSONResponse(created_of(job))
+        return created_of(job)
 
-    async def list_jobs(self, request: Request) -> Response:
+    @get(LONG, JOBS, "List the jobs", query=ListQuery)
+    async def list_jobs(self, request: Request) -> Json:
         """`GET …/long`: the newest first; `session_id`, `status` and `limit` choose."""
         query = read_query(request, ListQuery)
         jobs = [job for job in await self.jobs.owned() if query.chooses(job)]
         return self._listed(jobs, jobs[: query.limit])
 
-    async def history(self, request: Request) -> Response:
+    @get(HISTORY, JOBS, "List the jobs that are over", query=HistoryQuery)
+    async def history(self, request: Request) -> Json:
         """`GET …/long-history`: filtered and sorted as that server does."""
         query = read_query(request, HistoryQuery)
         found = await self.jobs.search(query.search) if query.search else None
@@ -117,38 +92,38 @@ class TravisvnLong:
         jobs.sort(key=query.sort_key, reverse=query.descending)
         return self._listed(jobs, jobs[query.offset : query.offset + query.limit])
 
-    def _listed(self, jobs: list[Job], page: list[Job]) -> Response:
-        return JSONResponse(
-            {
-                "jobs": [item_of(job, show_texts=self.show_texts) for job in page],
-                "total_jobs": len(jobs),
-                "active_jobs": sum(job.state in ACTIVE for job in jobs),
-                "completed_jobs": sum(job.state is State.COMPLETED for job in jobs),
-            }
-        )
+    def _listed(self, jobs: list[Job], page: list[Job]) -> Json:
+        return {
+            "jobs": [item_of(job, show_texts=self.show_texts) for job in page],
+            "total_jobs": len(jobs),
+            "active_jobs": sum(job.state in ACTIVE for job in jobs),
+            "completed_jobs": sum(job.state is State.COMPLETED for job in jobs),
+        }
 
-    async def history_stats(self, _: Request) -> Response:
+    @get(f"{HISTORY}/stats", JOBS, "How jobs ended")
+    async def history_stats(self, _: Request) -> Json:
         """`GET …/long-history/stats`."""
-        return JSONResponse(statistics_of(await self.jobs.owned()))
+        return statistics_of(await self.jobs.owned())
 
-    async def status(self, request: Request) -> Response:
+    @get(JOB, JOBS, "Show a job")
+    async def status(self, request: Request) -> Json:
         """`GET …/{id}`."""
-        return JSONResponse(status_of(await self._job(request)))
+        return status_of(await self._job(request))
 
-    async def details(self, request: Request) -> Response:
+    @get(f"{JOB}/details", JOBS, "Show all of a job")
+    async def details(self, request: Request) -> Json:
         """`GET …/{id}/details`; the text only where texts are shown."""
         job = await self._job(request)
-        return JSONResponse(
-            {
-                "metadata": metadata_of(job),
-                "chunks": [],
-                "input_text": await self.jobs.text(job) if self.show_texts else "[hidden]",
-                "error_log": [job.error] if job.error else [],
-                "performance_metrics": {"audio_seconds": round(job.made_seconds, 3)},
-            }
-        )
+        return {
+            "metadata": metadata_of(job),
+            "chunks": [],
+            "input_text": await self.jobs.text(job) if self.show_texts else "[hidden]",
+            "error_log": [job.error] if job.error else [],
+            "performance_metrics": {"audio_seconds": round(job.made_seconds, 3)},
+        }
 
-    async def update(self, request: Request) -> Response:
+    @patch(JOB, JOBS, "Note on a job", bodies=form_bodies(Update))
+    async def update(self, request: Request) -> Json:
         """`PATCH …/{id}`: its name, tags, and whether it is archived."""
         job = await self._job(request)
         fields, _ = await read_form(self.speech.bodies, request, Update, LARGEST_BODY_BYTES)
@@ -160,32 +135,37 @@ class TravisvnLong:
         if fields.tags is not None:
             notes = replace(notes, tags=tuple(fields.tags))
         job = await self.jobs.annotate(job, notes)
-        return JSONResponse(done(job, "Job metadata updated successfully"))
+        return done(job, "Job metadata updated successfully")
 
-    async def end(self, request: Request) -> Response:
+    @delete(JOB, JOBS, "Cancel or delete a job", query=EndQuery)
+    async def end(self, request: Request) -> Json:
         """`DELETE …/{id}`: `action=cancel` (or nothing) ends it, `action=delete` forgets it."""
         job = await self._job(request)
         if read_query(request, EndQuery).action == "cancel":
             job = await self.jobs.cancel(job)
-            return JSONResponse(done(job, f"Job {job.id} cancelled successfully"))
+            return done(job, f"Job {job.id} cancelled successfully")
         await self.jobs.delete(job)
-        return JSONResponse(done(job, f"Job {job.id} deleted successfully"))
+        return done(job, f"Job {job.id} deleted successfully")
 
-    async def pause(self, request: Request) -> Response:
+    @put(f"{JOB}/pause", JOBS, "Pause a job")
+    async def pause(self, request: Request) -> Json:
         """`PUT …/{id}/pause`: what it made stays."""
         job = await self.jobs.pause(await self._job(request))
-        return JSONResponse(done(job, f"Job {job.id} paused successfully"))
+        return done(job, f"Job {job.id} paused successfully")
 
-    async def resume(self, request: Request) -> Response:
+    @put(f"{JOB}/resume", JOBS, "Resume a job")
+    async def resume(self, request: Request) -> Json:
         """`PUT …/{id}/resume`: go on with it."""
         job = await self.jobs.resume(await self._job(request))
-        return JSONResponse(done(job, f"Job {job.id} resumed successfully"))
+        return done(job, f"Job {job.id} resumed successfully")
 
-    async def retry(self, request: Request) -> Response:
+    @post(f"{JOB}/retry", JOBS, "Repeat a job")
+    async def retry(self, request: Request) -> Json:
         """`POST …/{id}/retry`: the same as a new job."""
-        return JSONResponse(created_of(await self.jobs.repeat(await self._job(request))))
+        return created_of(await self.jobs.repeat(await self._job(request)))
 
-    async def bulk(self, request: Request) -> Response:
+    @post(f"{LONG}/bulk", JOBS, "Change jobs", bodies=form_bodies(Bulk))
+    async def bulk(self, request: Request) -> Json:
         """`POST …/bulk`: one action on many jobs; those that fail are named."""
         fields, _ = await read_form(self.speech.bodies, request, Bulk, LARGEST_BODY_BYTES)
         if not fields.confirm:
@@ -197,15 +177,13 @@ class TravisvnLong:
             except GatewayError:
                 failed.append(job_id)
         count = len(fields.job_ids)
-        return JSONResponse(
-            {
-                "success_count": count - len(failed),
-                "failed_count": len(failed),
-                "total_count": count,
-                "failed_jobs": failed,
-                "message": f"{count - len(failed)} of {count} jobs: {fields.action}",
-            }
-        )
+        return {
+            "success_count": count - len(failed),
+            "failed_count": len(failed),
+            "total_count": count,
+            "failed_jobs": failed,
+            "message": f"{count - len(failed)} of {count} jobs: {fields.action}",
+        }
 
     async def _act(self, action: str, job: Job) -> None:
         if action == "delete":
@@ -215,6 +193,7 @@ class TravisvnLong:
         else:
             await self.jobs.annotate(job, replace(job.notes, archived=action == "archive"))
 
+    @get(f"{JOB}/download", JOBS, "Fetch a job's audio", produces=AUDIO_TYPES)
     async def download(self, request: Request) -> Response:
         """`GET …/{id}/download`: the whole file or ranges of it, 409 before it is complete."""
         job = await self._job(request)
@@ -224,6 +203,7 @@ class TravisvnLong:
             filename=f"long_text_{job.id}.{job.response_format}",
         )
 
+    @get(f"{JOB}/sse", JOBS, "Watch a job", produces=(EVENTS_TYPE,))
     async def events(self, request: Request) -> Response:
         """`GET …/{id}/sse`: `progress` until the job is `completed`, or an `error` says why not."""
         return event_stream(self._events(await self._job(request)))

@@ -120,11 +120,6 @@ def time_of(seconds: float | None) -> str | None:
     return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
 
 
-def preview_of(job: Job, *, show_texts: bool) -> str:
-    """The beginning of a job's text, or a mask."""
-    return job.preview[:PREVIEW_CHARACTERS] if show_texts else HIDDEN
-
-
 def remaining_seconds(job: Job) -> int | None:
     """Estimates the seconds until a job ends; None without an estimate."""
     if job.state is not State.PROCESSING or job.started is None or not job.made_seconds:
@@ -190,20 +185,31 @@ def progress_of(job: Job) -> dict[str, Any]:
     }
 
 
+def _facts_of(job: Job) -> dict[str, Any]:
+    """What a line of a list and the metadata tell alike."""
+    return {
+        "job_id": job.id,
+        "status": job.state,
+        "text_length": job.text_characters,
+        "created_at": time_of(job.created),
+        "voice": job.notes.voice_name,
+        "retry_count": job.notes.retries,
+        "is_archived": job.notes.archived,
+        "display_name": job.notes.display_name,
+        "tags": list(job.notes.tags),
+    }
+
+
 def metadata_of(job: Job) -> dict[str, Any]:
     """All that is known of it."""
     running = job.started is not None and job.ended is not None
     milliseconds = round(1000 * ((job.ended or 0) - (job.started or 0))) if running else 0
     return {
-        "job_id": job.id,
-        "created_at": time_of(job.created),
+        **_facts_of(job),
         "updated_at": time_of(job.updated),
-        "status": job.state,
-        "text_length": job.text_characters,
         "total_chunks": job.segments,
         "completed_chunks": job.segments_made,
         "failed_chunks": [],
-        "voice": job.notes.voice_name,
         "parameters": {"temperature": job.fields["sampling"]["temperature"]},
         "processing_started_at": time_of(job.started),
         "processing_completed_at": time_of(job.ended),
@@ -213,11 +219,7 @@ def metadata_of(job: Job) -> dict[str, Any]:
         "output_duration_seconds": round(job.made_seconds, 3) or None,
         "error": job.error,
         "user_session_id": job.notes.session_id,
-        "retry_count": job.notes.retries,
         "original_job_id": job.notes.original_id,
-        "is_archived": job.notes.archived,
-        "display_name": job.notes.display_name,
-        "tags": list(job.notes.tags),
     }
 
 
@@ -241,21 +243,13 @@ def item_of(job: Job, *, show_texts: bool) -> dict[str, Any]:
     """A line of a list."""
     done = job.state is State.COMPLETED
     return {
-        "job_id": job.id,
-        "status": job.state,
-        "text_preview": preview_of(job, show_texts=show_texts),
-        "text_length": job.text_characters,
+        **_facts_of(job),
+        "text_preview": job.preview[:PREVIEW_CHARACTERS] if show_texts else HIDDEN,
         "progress_percentage": round(100 * job.share, 1),
-        "created_at": time_of(job.created),
         "completed_at": time_of(job.ended) if done else None,
         "download_url": download_url(job),
         "can_resume": job.state is State.PAUSED,
-        "voice": job.notes.voice_name,
         "estimated_remaining_seconds": remaining_seconds(job),
         "total_duration_seconds": round(job.made_seconds, 3) if done else None,
         "audio_file_size": job.stored_bytes if done else None,
-        "retry_count": job.notes.retries,
-        "is_archived": job.notes.archived,
-        "display_name": job.notes.display_name,
-        "tags": list(job.notes.tags),
     }

@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.travisvn.paths import routes
-from gateway.api.routes import Route
+from gateway.api.routes import Json, Route
 from gateway.speech.activity import Activity
 from gateway.telemetry.process_memory import memory_info
 
@@ -29,10 +28,10 @@ _ANSWERS: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-async def _answer(answer: dict[str, Any], activity: Activity, request: Request) -> Response:
+async def _answer(answer: dict[str, Any], activity: Activity, request: Request) -> Json:
     del request
     told = {"memory_info": memory_info(), "request_counter": activity.total, "message": MESSAGE}
-    return JSONResponse({**answer, **told})
+    return {**answer, **told}
 
 
 def memory_routes(activity: Activity) -> list[Route]:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from gateway.api.error_bodies import TRAVISVN
-from gateway.api.routes import Handler, Route
+from gateway.api.routes import Handler, Route, declared_routes
 
 # Beside the same path under /v1, which every route has. Its own server has `/status` twice; it
 # answers there as `/health`. The paths that other surfaces have, too, are answered for all of
@@ -33,6 +33,11 @@ def paths_of(primary: str) -> tuple[str, ...]:
     """All paths of a route, the primary first."""
     under_v1 = () if primary.startswith("/v1/") else (f"/v1{primary}",)
     return (primary, *under_v1, *ALIASES.get(primary, ()))
+
+
+def named_routes(owner: object) -> list[Route]:
+    """The routes of an object's declared methods, under all their paths."""
+    return declared_routes(owner, TRAVISVN, paths_of)
 
 
 def routes(

@@ -6,6 +6,8 @@ a header of the answer says so.
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,17 +18,20 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import parse_fields, require_fields
-from gateway.api.chatterbox.travisvn.framing import PcmEvents, WavStream
 from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import SpeechSurface, Spoken
-from gateway.api.error_bodies import TRAVISVN
+from gateway.api.error_bodies import TRAVISVN, travisvn_error
 from gateway.api.multipart import MULTIPART, FormFile, file_of, form_bodies, form_schema
+from gateway.api.openai import EventFraming
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
 from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.audio.encoders import RESPONSE_FORMATS
+from gateway.audio.encoders.wav import header
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.tempo import SPEED_RANGE
-from gateway.errors import VoiceNotFound
+from gateway.errors import GatewayError, VoiceNotFound
+from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.request import SpeechRequest
 from gateway.text.expression import Expression, chosen_temperature, expression_of
 from gateway.upstream.dialect import Reference, Sampling
@@ -38,6 +43,8 @@ MOST_CHARACTERS = 3000
 HIGHEST_TEMPERATURE = 1.5
 VOICE_FILE = "voice_file"
 FALLBACK_HEADER = "X-Voice-Fallback"
+# travisvn's own header of a stream: players take the largest signed size for "until the end".
+STREAM_RIFF_BYTES = 0x7FFFFFFF - 36
 
 VoiceName = Annotated[str, StringConstraints(max_length=256)]
 
@@ -66,6 +73,58 @@ class TravisvnBody(TravisvnFields):
     streaming_strategy: Literal["sentence", "paragraph", "fixed", "word"] | None = None
     streaming_buffer_size: int | None = Field(None, ge=1, le=10)
     streaming_quality: Literal["fast", "balanced", "high"] | None = None
+
+
+class WavStream:
+    """PCM behind one header."""
+
+    content_type = "audio/wav"
+
+    def __init__(self) -> None:
+        unknown = header(ENGINE_SAMPLE_RATE_HZ, None)
+        self._header = unknown[:4] + struct.pack("<I", STREAM_RIFF_BYTES) + unknown[8:]
+
+    def chunk(self, data: bytes) -> bytes:
+        """The samples, the header before the first."""
+        front, self._header = self._header, b""
+        return front + data
+
+    def end(self, answer: EncodedStream) -> bytes:
+        """Nothing, or a header that no sample has followed."""
+        del answer
+        return self._header
+
+    def failure(self, error: GatewayError) -> bytes:
+        """Nothing: the connection breaks off."""
+        del error
+        return b""
+
+
+class PcmEvents(EventFraming):
+    """Server-sent events: what the PCM is, then the PCM, then its usage."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        info = {
+            "type": "speech.audio.info",
+            "sample_rate": ENGINE_SAMPLE_RATE_HZ,
+            "channels": 1,
+            "bits_per_sample": 8 * BYTES_PER_SAMPLE,
+        }
+        self._info = f"data: {json.dumps(info)}\n\n".encode()
+
+    def chunk(self, data: bytes) -> bytes:
+        """A `speech.audio.delta` event, `speech.audio.info` before the first."""
+        front, self._info = self._info, b""
+        return front + super().chunk(data)
+
+    def end(self, answer: EncodedStream) -> bytes:
+        """`speech.audio.done`."""
+        return self._info + super().end(answer)
+
+    def failure(self, error: GatewayError) -> bytes:
+        """An `error` event; the connection is aborted behind it."""
+        return b"data: " + json.dumps({"type": "error", **travisvn_error(error)}).encode() + b"\n\n"
 
 
 class TravisvnSpeech(SpeechSurface):

@@ -6,19 +6,16 @@ The activity of every surface is shown, as one engine speaks for them all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from gateway import __version__
 from gateway.access.policy import SPEECH, VOICE_CHANGES
 from gateway.api.chatterbox.fields import read_query
-from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.field_rules import LenientFields
-from gateway.api.routes import Route
+from gateway.api.routes import Json, get, post
 from gateway.speech.activity import Activity, RequestProgress, Step
 from gateway.telemetry.metrics import Totals
 from gateway.telemetry.process_memory import memory_info
@@ -102,11 +99,6 @@ def record_of(entry: RequestProgress) -> dict[str, Any]:
     }
 
 
-def past_of(entry: RequestProgress) -> dict[str, Any]:
-    """A request of the history."""
-    return {**record_of(entry), "end_time": round(entry.started + entry.seconds, 3)}
-
-
 def status_of(activity: Activity) -> dict[str, Any]:
     """The latest request that runs, or that none does."""
     running = activity.running
@@ -160,27 +152,8 @@ class TravisvnStatus:
 
     activity: Activity
 
-    def routes(self) -> list[Route]:
-        """Under all their names."""
-        show = partial(routes, "GET", group=SPEECH)
-        forget = partial(routes, "POST", group=VOICE_CHANGES, query=ClearQuery)
-        return [
-            *show(
-                "/v1/status", self.status, summary="The latest request that runs", query=StatusQuery
-            ),
-            *show("/status/progress", self.progress, summary="How far it is"),
-            *show("/status/history", self.history, summary="The latest ones", query=PastQuery),
-            *show(
-                "/status/statistics",
-                self.statistics,
-                summary="How they ended",
-                query=StatisticsQuery,
-            ),
-            *forget("/status/history/clear", self.clear, summary="Forget the history"),
-            *show("/info", self.info, summary="All of the status in one answer"),
-        ]
-
-    async def status(self, request: Request) -> Response:
+    @get("/v1/status", SPEECH, "The latest request that runs", query=StatusQuery)
+    async def status(self, request: Request) -> Json:
         """`GET /v1/status`, with what `include_memory` and the like ask for."""
         query = read_query(request, StatusQuery)
         body = status_of(self.activity)
@@ -190,70 +163,68 @@ class TravisvnStatus:
             body["request_history"] = self._history(query.history_limit)
         if query.include_stats:
             body["statistics"] = statistics_of(self.activity)
-        return JSONResponse(body)
+        return body
 
-    async def progress(self, _: Request) -> Response:
+    @get("/status/progress", SPEECH, "How far it is")
+    async def progress(self, _: Request) -> Json:
         """`GET /status/progress`: a short answer, for clients that poll every second."""
         running = self.activity.running
         if not running:
-            return JSONResponse(
-                {"is_processing": False, "status": "idle", "message": "No active TTS requests"}
-            )
+            return {"is_processing": False, "status": "idle", "message": "No active TTS requests"}
         record = record_of(running[-1])
         kept = ("status", "duration_seconds", "text_preview")
-        return JSONResponse(
-            {
-                "is_processing": True,
-                **record["progress"],
-                **{name: record[name] for name in kept},
-            }
-        )
+        return {
+            "is_processing": True,
+            **record["progress"],
+            **{name: record[name] for name in kept},
+        }
 
-    async def history(self, request: Request) -> Response:
+    @get("/status/history", SPEECH, "The latest ones", query=PastQuery)
+    async def history(self, request: Request) -> Json:
         """`GET /status/history`: the latest first."""
         limit = read_query(request, PastQuery).limit
         records = self._history(limit)
-        return JSONResponse(
-            {"request_history": records, "total_records": len(records), "limit": limit}
-        )
+        return {"request_history": records, "total_records": len(records), "limit": limit}
 
     def _history(self, limit: int) -> list[dict[str, Any]]:
-        return [past_of(entry) for entry in self.activity.over[:limit]]
+        return [
+            {**record_of(entry), "end_time": round(entry.started + entry.seconds, 3)}
+            for entry in self.activity.over[:limit]
+        ]
 
-    async def statistics(self, request: Request) -> Response:
+    @get("/status/statistics", SPEECH, "How they ended", query=StatisticsQuery)
+    async def statistics(self, request: Request) -> Json:
         """`GET /status/statistics`."""
         body = statistics_of(self.activity)
         if read_query(request, StatisticsQuery).include_memory:
             body["current_memory"] = memory_info()
-        return JSONResponse(body)
+        return body
 
-    async def clear(self, request: Request) -> Response:
+    @post("/status/history/clear", VOICE_CHANGES, "Forget the history", query=ClearQuery)
+    async def clear(self, request: Request) -> Json:
         """`POST /status/history/clear?confirm=true`; what runs stays."""
         if not read_query(request, ClearQuery).confirm:
-            return JSONResponse(
-                {
-                    "message": "History clear requires confirmation. Set confirm=true to proceed.",
-                    "warning": "This will clear all request history except what is running.",
-                }
-            )
+            return {
+                "message": "History clear requires confirmation. Set confirm=true to proceed.",
+                "warning": "This will clear all request history except what is running.",
+            }
         count = self.activity.forget()
         message = "TTS request history cleared successfully"
-        return JSONResponse({"success": True, "message": message, "cleared_records": count})
+        return {"success": True, "message": message, "cleared_records": count}
 
-    async def info(self, _: Request) -> Response:
+    @get("/info", SPEECH, "All of the status in one answer")
+    async def info(self, _: Request) -> Json:
         """`GET /info`: the rest in one answer."""
         statistics = statistics_of(self.activity)
         uptime = ("total_requests", "success_rate", "is_processing")
-        return JSONResponse(
-            {
-                "api_name": API_NAME,
-                "version": __version__,
-                "api_version": __version__,
-                "status": "operational",
-                "tts_status": status_of(self.activity),
-                "statistics": statistics,
-                "memory_info": memory_info(),
-                "recent_requests": self._history(LISTED_IN_INFO),
-                "uptime_info": {name: statistics[name] for name in uptime},
-            }
-        )
+        return {
+            "api_name": API_NAME,
+            "version": __version__,
+            "api_version": __version__,
+            "status": "operational",
+            "tts_status": status_of(self.activity),
+            "statistics": statistics,
+            "memory_info": memory_info(),
+            "recent_requests": self._history(LISTED_IN_INFO),
+            "uptime_info": {name: statistics[name] for name in uptime},
+        }

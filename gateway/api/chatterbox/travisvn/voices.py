@@ -19,12 +19,11 @@ from starlette.responses import JSONResponse, Response
 from gateway.access.policy import RECORDINGS, SPEECH, VOICE_CHANGES, VOICES
 from gateway.api.byte_ranges import file_response
 from gateway.api.chatterbox.fields import read_form, wrong
-from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import BodyReader
 from gateway.api.field_rules import LenientFields
 from gateway.api.multipart import MULTIPART, file_of, form_bodies, form_schema
 from gateway.api.openai_voices import FORM_OVERHEAD_BYTES
-from gateway.api.routes import Route
+from gateway.api.routes import Json, delete, get, post, put
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.library import VoiceLibrary
@@ -33,6 +32,8 @@ from gateway.voices.samples.loudness import UPLOAD_LIMITS
 VOICE_FILE = "voice_file"
 LARGEST_UPLOAD_BYTES = UPLOAD_LIMITS.max_bytes + FORM_OVERHEAD_BYTES
 CREATED = 201
+ONE = "/voices/{voice_name}"
+ALIASES = f"{ONE}/aliases"
 LATEST_DATE = 253_402_300_799  # the end of the year 9999: dates written by hand may lie behind it
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -44,6 +45,9 @@ class Upload(LenientFields):
     voice_name: Name
     language: Annotated[str, StringConstraints(max_length=35)] = "en"
     transcript: str | None = None  # the gateway's own: what the recording says
+
+
+UPLOAD_BODY = {MULTIPART: partial(form_schema, Upload, VOICE_FILE)}
 
 
 class Chosen(LenientFields):
@@ -99,51 +103,19 @@ class TravisvnVoices:
     catalogue: VoiceCatalogue
     bodies: BodyReader
 
-    def routes(self) -> list[Route]:
-        """Under all their names."""
-        named, other = "/voices/{voice_name}", "/voices/{voice_name}/aliases"
-        get, post = partial(routes, "GET"), partial(routes, "POST", group=VOICE_CHANGES)
-        put, delete = partial(routes, "PUT"), partial(routes, "DELETE", group=VOICE_CHANGES)
-        upload = {MULTIPART: partial(form_schema, Upload, VOICE_FILE)}
-        new_name, alias = form_bodies(Renamed), form_bodies(Alias)
-        return [
-            *get("/voices", self.list_voices, VOICES, "List the voice library"),
-            *post("/voices", self.upload, summary="Make a voice from a recording", bodies=upload),
-            *get("/voices/default", self.show_default, SPEECH, "Show the default voice"),
-            *post(
-                "/voices/default",
-                self.set_default,
-                summary="Choose the default voice",
-                bodies=form_bodies(Chosen),
-            ),
-            *delete("/voices/default", self.reset_default, summary="Choose none"),
-            *get("/voices/all-names", self.all_names, VOICES, "List every voice's names"),
-            *post("/voices/cleanup", self.clean_up, summary="Delete unused files"),
-            *get(named, self.show, SPEECH, "Show a voice"),
-            *put(named, self.rename, VOICE_CHANGES, "Rename a voice", bodies=new_name),
-            *delete(named, self.remove, summary="Take a voice out"),
-            *get(
-                f"{named}/download",
-                self.download,
-                RECORDINGS,
-                "Fetch a voice's recording",
-                produces=("audio/wav",),
-            ),
-            *get(other, self.list_aliases, SPEECH, "List a voice's other names"),
-            *post(other, self.add_alias, summary="Give a voice another name", bodies=alias),
-            *delete(f"{other}/{{alias}}", self.remove_alias, summary="Take another name away"),
-        ]
-
-    async def list_voices(self, _: Request) -> Response:
+    @get("/voices", VOICES, "List the voice library")
+    async def list_voices(self, _: Request) -> Json:
         """`GET /voices`: the library, the newest first."""
         voices = sorted(self.catalogue.snapshot.voices, key=lambda v: v.created_at, reverse=True)
-        return JSONResponse({"voices": [item_of(voice) for voice in voices], "count": len(voices)})
+        return {"voices": [item_of(voice) for voice in voices], "count": len(voices)}
 
-    async def all_names(self, _: Request) -> Response:
+    @get("/voices/all-names", VOICES, "List every voice's names")
+    async def all_names(self, _: Request) -> Json:
         """`GET /voices/all-names`: every name that may stand as `voice`."""
         names = self.catalogue.names
-        return JSONResponse({"voice_names": names, "count": len(names)})
+        return {"voice_names": names, "count": len(names)}
 
+    @post("/voices", VOICE_CHANGES, "Make a voice from a recording", bodies=UPLOAD_BODY)
     async def upload(self, request: Request) -> Response:
         """`POST /voices`: 201, or 409 where the name is taken."""
         fields, files = await read_form(self.bodies, request, Upload, LARGEST_UPLOAD_BYTES)
@@ -157,18 +129,17 @@ class TravisvnVoices:
             transcript=fields.transcript,
             language=fields.language,
             original_name=file.name,
-            reserved=self.catalogue.presets,
             audio_param=VOICE_FILE,
         )
         body = {"message": "Voice uploaded successfully", "voice": item_of(voice)}
         return JSONResponse(body, CREATED)
 
-    async def show(self, request: Request) -> Response:
+    @get(ONE, SPEECH, "Show a voice")
+    async def show(self, request: Request) -> Json:
         """`GET /voices/{name}`."""
-        return JSONResponse(
-            {"voice": item_of(self.catalogue.snapshot.get(request.path_params["voice_name"]))}
-        )
+        return {"voice": item_of(self.catalogue.snapshot.get(request.path_params["voice_name"]))}
 
+    @get(f"{ONE}/download", RECORDINGS, "Fetch a voice's recording", produces=("audio/wav",))
     async def download(self, request: Request) -> Response:
         """`GET /voices/{name}/download`: the recording as the library keeps it."""
         voice = self.catalogue.snapshot.get(request.path_params["voice_name"])
@@ -177,38 +148,33 @@ class TravisvnVoices:
         disposition = {"Content-Disposition": f"attachment; {filename}"}
         return file_response(request, wav, "audio/wav", disposition)
 
-    async def rename(self, request: Request) -> Response:
+    @put(ONE, VOICE_CHANGES, "Rename a voice", bodies=form_bodies(Renamed))
+    async def rename(self, request: Request) -> Json:
         """`PUT /voices/{name}`."""
         old = request.path_params["voice_name"]
         fields, _ = await read_form(self.bodies, request, Renamed, FORM_OVERHEAD_BYTES)
-        reserved = self.catalogue.presets
-        voice = await self.catalogue.change(
-            VoiceLibrary.rename, old, fields.new_name, reserved=reserved
-        )
-        return JSONResponse(
-            {"message": "Voice renamed successfully", "old_name": old, "new_name": voice.name}
-        )
+        voice = await self.catalogue.change(VoiceLibrary.rename, old, fields.new_name)
+        return {"message": "Voice renamed successfully", "old_name": old, "new_name": voice.name}
 
-    async def remove(self, request: Request) -> Response:
+    @delete(ONE, VOICE_CHANGES, "Take a voice out")
+    async def remove(self, request: Request) -> Json:
         """`DELETE /voices/{name}`."""
         voice = await self.catalogue.change(VoiceLibrary.remove, request.path_params["voice_name"])
-        return JSONResponse({"message": "Voice deleted successfully", "voice_name": voice.name})
+        return {"message": "Voice deleted successfully", "voice_name": voice.name}
 
-    async def list_aliases(self, request: Request) -> Response:
+    @get(ALIASES, SPEECH, "List a voice's other names")
+    async def list_aliases(self, request: Request) -> Json:
         """`GET /voices/{name}/aliases`."""
         voice = self.catalogue.snapshot.get(request.path_params["voice_name"])
         aliases = list(voice.aliases)
-        return JSONResponse({"voice_name": voice.name, "aliases": aliases, "count": len(aliases)})
+        return {"voice_name": voice.name, "aliases": aliases, "count": len(aliases)}
 
+    @post(ALIASES, VOICE_CHANGES, "Give a voice another name", bodies=form_bodies(Alias))
     async def add_alias(self, request: Request) -> Response:
         """`POST /voices/{name}/aliases`."""
         fields, _ = await read_form(self.bodies, request, Alias, FORM_OVERHEAD_BYTES)
-        voice = await self.catalogue.change(
-            VoiceLibrary.add_alias,
-            request.path_params["voice_name"],
-            fields.alias,
-            reserved=self.catalogue.presets,
-        )
+        name = request.path_params["voice_name"]
+        voice = await self.catalogue.change(VoiceLibrary.add_alias, name, fields.alias)
         return JSONResponse(
             {
                 "message": "Alias added successfully",
@@ -219,18 +185,17 @@ class TravisvnVoices:
             CREATED,
         )
 
-    async def remove_alias(self, request: Request) -> Response:
+    @delete(f"{ALIASES}/{{alias}}", VOICE_CHANGES, "Take another name away")
+    async def remove_alias(self, request: Request) -> Json:
         """`DELETE /voices/{name}/aliases/{alias}`."""
         name, alias = request.path_params["voice_name"], request.path_params["alias"]
         voice = await self.catalogue.change(VoiceLibrary.remove_alias, name, alias)
-        return JSONResponse(
-            {
-                "message": "Alias removed successfully",
-                "voice_name": voice.name,
-                "alias": alias,
-                "aliases": list(voice.aliases),
-            }
-        )
+        return {
+            "message": "Alias removed successfully",
+            "voice_name": voice.name,
+            "alias": alias,
+            "aliases": list(voice.aliases),
+        }
 
     def _no_default(self) -> dict[str, Any]:
         """The default where the library sets none: the gateway's own setting."""
@@ -240,37 +205,39 @@ class TravisvnVoices:
             "path": self.catalogue.default,
         }
 
-    async def show_default(self, _: Request) -> Response:
+    @get("/voices/default", SPEECH, "Show the default voice")
+    async def show_default(self, _: Request) -> Json:
         """`GET /voices/default`."""
         voice = self.catalogue.snapshot.default
         if voice is None:
-            return JSONResponse({**self._no_default(), "voice_info": None})
-        return JSONResponse(
-            {"default_voice": voice.name, "source": "voice_library", "voice_info": item_of(voice)}
-        )
+            return {**self._no_default(), "voice_info": None}
+        return {
+            "default_voice": voice.name,
+            "source": "voice_library",
+            "voice_info": item_of(voice),
+        }
 
-    async def set_default(self, request: Request) -> Response:
+    @post("/voices/default", VOICE_CHANGES, "Choose the default voice", bodies=form_bodies(Chosen))
+    async def set_default(self, request: Request) -> Json:
         """`POST /voices/default`."""
         fields, _ = await read_form(self.bodies, request, Chosen, FORM_OVERHEAD_BYTES)
         await self.catalogue.change(VoiceLibrary.set_default, fields.voice_name)
         voice = self.catalogue.snapshot.get(fields.voice_name)
-        return JSONResponse(
-            {
-                "message": "Default voice updated successfully",
-                "default_voice": voice.name,
-                "voice_info": item_of(voice),
-            }
-        )
+        return {
+            "message": "Default voice updated successfully",
+            "default_voice": voice.name,
+            "voice_info": item_of(voice),
+        }
 
-    async def reset_default(self, _: Request) -> Response:
+    @delete("/voices/default", VOICE_CHANGES, "Choose none")
+    async def reset_default(self, _: Request) -> Json:
         """`DELETE /voices/default`."""
         await self.catalogue.change(VoiceLibrary.set_default, None)
         message = {"message": "Default voice reset to system default"}
-        return JSONResponse({**message, **self._no_default()})
+        return {**message, **self._no_default()}
 
-    async def clean_up(self, _: Request) -> Response:
+    @post("/voices/cleanup", VOICE_CHANGES, "Delete unused files")
+    async def clean_up(self, _: Request) -> Json:
         """`POST /voices/cleanup`: delete files that no voice needs any more."""
         removed = await self.catalogue.change(VoiceLibrary.purge, unnamed=True)
-        return JSONResponse(
-            {"message": "Cleanup completed", "removed_voices": removed, "count": len(removed)}
-        )
+        return {"message": "Cleanup completed", "removed_voices": removed, "count": len(removed)}

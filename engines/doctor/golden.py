@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 from engines.higgs.generation import GenerationRequest, Sampling
-from engines.higgs.load import load_engine
+from engines.higgs.load import choose_device, load_engine
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
 
 TEXT = "The sun rises in the east and sets in the west."
@@ -35,22 +35,22 @@ def matching_codes(model: str, *, revision: str | None, precision: str, device: 
         precision: bf16 gives all of them; fewer bits need not.
         device: auto, cuda or cpu.
     """
-    engine = load_engine(
+    loop, builder, _ = load_engine(
         model,
         revision=revision,
         precision=precision,
         slots=1,
         context=256,
-        device=device,
+        device=choose_device(device),
     )
     try:
-        prompt = engine.builder.build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
+        prompt = builder.build(DEFAULT_SYSTEM_PROMPT, [], TEXT)
         # Seeded: a code that repeats is drawn anew, even where the likeliest is taken.
         request = GenerationRequest(prompt, len(FRAMES), Sampling(temperature=0, seed=0))
         changed = threading.Event()
-        generation = engine.loop.submit(request, changed.set)
+        generation = loop.submit(request, changed.set)
         while generation.end is None and changed.wait(PATIENCE_SECONDS):
             changed.clear()
         return float((generation.codes[: len(FRAMES)] == FRAMES).mean())
     finally:
-        engine.loop.stop()
+        loop.stop()

@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 
 from engines.higgs.codec import Codec
 from engines.higgs.codec_worker import BATCH_FRAMES, MOST_ROWS, BatchDecoder, CodecWorker
-from engines.higgs.load import MOST_SLOTS, RANDOM_MODELS, LoadedEngine, fetched, load_engine
+from engines.higgs.load import MOST_SLOTS, RANDOM_MODELS, choose_device, fetched, load_engine
+from engines.higgs.loop import GenerationLoop
 from engines.higgs.progress import show
 from engines.higgs.references import ReferenceEncoder
 from engines.higgs.voice import HiggsVoice
@@ -45,23 +46,35 @@ def create_app(arguments: argparse.Namespace, options: EngineOptions) -> Starlet
         OSError: A file is missing.
     """
     context = arguments.max_model_len or CONTEXT_TOKENS
-    on_card = _encodes_on_card(arguments.device, arguments.memory)
+    device = choose_device(arguments.device)
+    on_card = _encodes_on_card(device, arguments.memory)
     with ThreadPoolExecutor(1) as beside:
         codec = beside.submit(_codec, arguments)
-        engine = load_engine(
+        loop, builder, facts = load_engine(
             arguments.model,
             revision=arguments.revision,
             precision=arguments.precision,
             slots=arguments.slots,
             context=context,
-            device=arguments.device,
+            device=device,
             deterministic=arguments.deterministic,
             queue_size=arguments.queue,
             codec_bytes=_codec_bytes(arguments.slots or MOST_SLOTS, on_card=on_card),
             memory_bytes=arguments.memory,
         )
         show("codec")
-        voice = _voice(arguments, engine, codec.result(), on_card=on_card)
+        placed = codec.result().place(device, device if on_card else torch.device("cpu"))
+    worker = _worker(placed, loop, most_rows=1 if arguments.deterministic else MOST_ROWS)
+    encoder = _encoder(placed, loop, warm=on_card)
+    voice = HiggsVoice(
+        arguments.model.rstrip("/").rsplit("/", 1)[-1],
+        loop,
+        worker,
+        builder,
+        encoder,
+        facts=facts,
+        natural_length=arguments.model in RANDOM_MODELS,
+    )
     # Full collections would walk the million objects of the libraries, and everything waits.
     gc.collect()
     gc.freeze()
@@ -79,28 +92,19 @@ def _codec(arguments: argparse.Namespace) -> Codec:
     return Codec.from_folder(fetched(name, arguments.codec_revision, CODEC_FILES))
 
 
-def _voice(
-    arguments: argparse.Namespace, engine: LoadedEngine, codec: Codec, *, on_card: bool
-) -> HiggsVoice:
-    codec.place(engine.device, engine.device if on_card else torch.device("cpu"))
-    slots, context = engine.loop.slots, engine.loop.context_positions
-    most_rows = 1 if arguments.deterministic else MOST_ROWS
-    decoder = BatchDecoder(codec, batch_frames=_batch_frames(slots), most_rows=most_rows)
-    worker = CodecWorker(decoder)
+def _worker(codec: Codec, loop: GenerationLoop, *, most_rows: int) -> CodecWorker:
+    frames = _batch_frames(loop.slots)
+    worker = CodecWorker(BatchDecoder(codec, batch_frames=frames, most_rows=most_rows))
     worker.start()
-    most_seconds = min(context / TOKENS_PER_SECOND, MOST_REFERENCE_SECONDS)
-    encoder = ReferenceEncoder(codec, most_seconds, _encoded_seconds(slots))
-    if on_card:
+    return worker
+
+
+def _encoder(codec: Codec, loop: GenerationLoop, *, warm: bool) -> ReferenceEncoder:
+    most_seconds = min(loop.context_positions / TOKENS_PER_SECOND, MOST_REFERENCE_SECONDS)
+    encoder = ReferenceEncoder(codec, most_seconds, _encoded_seconds(loop.slots))
+    if warm:
         encoder.warm_up()
-    return HiggsVoice(
-        arguments.model.rstrip("/").rsplit("/", 1)[-1],
-        engine.loop,
-        worker,
-        engine.builder,
-        encoder,
-        facts=engine.facts,
-        natural_length=arguments.model in RANDOM_MODELS,
-    )
+    return encoder
 
 
 def _batch_frames(slots: int) -> int:
@@ -118,8 +122,8 @@ def _codec_bytes(slots: int, *, on_card: bool) -> int:
     return int(DECODER_BYTES + BYTES_PER_BATCH_FRAME * _batch_frames(slots) + encoder)
 
 
-def _encodes_on_card(device: str, memory_bytes: int | None) -> bool:
-    if device == "cpu" or not torch.cuda.is_available():
+def _encodes_on_card(device: torch.device, memory_bytes: int | None) -> bool:
+    if device.type == "cpu":
         return False
-    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    total = torch.cuda.get_device_properties(device).total_memory
     return bool(min(memory_bytes or total, total) >= ENCODER_ON_CARD_FROM_BYTES)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +44,6 @@ class NotEnoughMemoryError(ValueError):
     """Weights and one slot do not fit the device's free memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedEngine:
-    """A running loop and what it was made of.
-
-    Attributes:
-        builder: Writes prompts with the checkpoint's tokenizer.
-        facts: For capabilities and logs: device, precision, slots, context, seconds of loading,
-            bytes of weights and slots.
-    """
-
-    loop: GenerationLoop
-    builder: PromptBuilder
-    device: torch.device
-    facts: dict[str, Any]
-
-
 def load_engine(
     model: str,
     *,
@@ -68,12 +51,12 @@ def load_engine(
     precision: str = "bf16",
     slots: int | None = None,
     context: int,
-    device: str = "auto",
+    device: torch.device,
     deterministic: bool = False,
     queue_size: int = 64,
     codec_bytes: int = 0,
     memory_bytes: int | None = None,
-) -> LoadedEngine:
+) -> tuple[GenerationLoop, PromptBuilder, dict[str, Any]]:
     """Load a model and start its loop; blocks for seconds to minutes and tells how far it is.
 
     Args:
@@ -82,14 +65,17 @@ def load_engine(
         precision: bf16, int8 or int4.
         slots: Generations at once; None takes what fits, 64 at most.
         context: Positions of a slot.
-        device: auto, cuda or cpu.
+        device: From `choose_device`.
         deterministic: See `LoopOptions`.
         queue_size: Requests that may wait.
         codec_bytes: Device memory to leave to the codec.
         memory_bytes: Of the device for the whole process; None: what is free.
 
+    Returns:
+        The running loop, what writes prompts with the checkpoint's tokenizer, and facts for
+        `/capabilities`.
+
     Raises:
-        UnsuitableCardError: No CUDA device, or one too old.
         NotEnoughMemoryError: The memory does not hold it.
         UnsupportedCheckpointError: The checkpoint is another model's, or damaged.
     """
@@ -97,20 +83,19 @@ def load_engine(
     # The loop's thread asks for the interpreter after each wait for the device; by default another
     # thread may keep it for 5 ms more, which is longer than a step.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    target = choose_device(device)
     random = model in RANDOM_MODELS
     show("files")
     folder = None if random else fetched(model, revision, _HUB_PATTERNS)
     config = random_config(tiny=model == "random-tiny") if folder is None else read_config(folder)
     builder = PromptBuilder(tokenizer_of(folder), config)
-    need = weight_bytes(config, precision, target)
-    free = free_bytes(target, memory_bytes)
+    need = weight_bytes(config, precision, device)
+    free = free_bytes(device, memory_bytes)
     count = slots_that_fit(
         config, free, slots=slots, context=context, used_bytes=need + codec_bytes
     )
-    source = random_source(target) if folder is None else checkpoint_source(folder)
-    weights = load_weights(config, source, precision=precision, device=target)
-    if target.type == "cuda":
+    source = random_source(device) if folder is None else checkpoint_source(folder)
+    weights = load_weights(config, source, precision=precision, device=device)
+    if device.type == "cuda":
         torch.cuda.empty_cache()  # what loading took for a moment
     options = LoopOptions(
         slots=count,
@@ -125,14 +110,14 @@ def load_engine(
     loop = GenerationLoop(Decoder(config, weights, context), options)
     loop.start()
     facts = {
-        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": precision,
         "slots": count,
         "context": context,
         "weight_bytes": need,
         "load_seconds": round(time.monotonic() - began, 1),
     }
-    return LoadedEngine(loop, builder, target, facts)
+    return loop, builder, facts
 
 
 def choose_device(device: str) -> torch.device:

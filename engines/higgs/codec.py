@@ -20,14 +20,7 @@ from transformers import DacModel, HiggsAudioV2TokenizerConfig, HubertModel
 from transformers.audio_utils import conv1d_output_length
 from transformers.models.xcodec.modeling_xcodec import SemanticEncoder  # this codec's, too
 
-from engines.higgs import codec_dac
-from engines.higgs.codec_semantic import (
-    at_16_khz,
-    hubert_features,
-    hubert_frames,
-    samples_at_16_khz,
-    semantic_features,
-)
+from engines.higgs import codec_dac, codec_semantic
 from engines.higgs.generation import CODEBOOKS
 from engines.voice import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
 
@@ -64,23 +57,19 @@ def random_codec_config(*, tiny: bool) -> HiggsAudioV2TokenizerConfig:
 class _Quantizer(nn.Module):
     """One codebook with its projections; the names are the checkpoint's."""
 
-    def __init__(self, size: int, width: int, hidden: int) -> None:
+    def __init__(self, config: HiggsAudioV2TokenizerConfig) -> None:
         super().__init__()
-        self.codebook = nn.Module()
-        self.codebook.register_buffer("embed", torch.randn(size, width))
-        self.project_in = nn.Linear(hidden, width)
-        self.project_out = nn.Linear(width, hidden)
-
-    @property
-    def embed(self) -> Tensor:
-        return self.codebook.get_buffer("embed")
+        embed = torch.randn(config.codebook_size, config.codebook_dim)
+        self.codebook = nn.ParameterDict({"embed": embed})
+        self.project_in = nn.Linear(config.hidden_size, config.codebook_dim)
+        self.project_out = nn.Linear(config.codebook_dim, config.hidden_size)
 
     def encode(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Nearest codes [frames] of `hidden` [frames, channels], and what they stand for."""
-        point = self.project_in(hidden)
-        distance = self.embed.pow(2).sum(1) - 2 * point @ self.embed.T
+        point, embed = self.project_in(hidden), self.codebook["embed"]
+        distance = embed.pow(2).sum(1) - 2 * point @ embed.T
         codes = distance.argmin(dim=1)
-        return codes, self.project_out(self.embed[codes])
+        return codes, self.project_out(embed[codes])
 
 
 class Codec(nn.Module):
@@ -110,8 +99,7 @@ class Codec(nn.Module):
         self.fc2 = nn.Linear(config.hidden_size, acoustic.hidden_size)
         self.quantizer = nn.Module()
         self.quantizer.quantizers = nn.ModuleList(
-            _Quantizer(config.codebook_size, config.codebook_dim, config.hidden_size)
-            for _ in range(config.num_quantizers)
+            _Quantizer(config) for _ in range(config.num_quantizers)
         )
         self.register_buffer("tables", torch.empty(0), persistent=False)
         self.register_buffer("offset", torch.empty(0), persistent=False)
@@ -167,7 +155,10 @@ class Codec(nn.Module):
         with torch.inference_mode():
             quantizers = list(self.quantizer.quantizers)
             self.tables = torch.stack(
-                [q.embed @ (self.fc2.weight @ q.project_out.weight).T for q in quantizers]
+                [
+                    q.codebook["embed"] @ (self.fc2.weight @ q.project_out.weight).T
+                    for q in quantizers
+                ]
             ).clone()
             biases = sum(q.project_out.bias for q in quantizers)
             self.offset = (self.fc2.weight @ biases + self.fc2.bias).clone()
@@ -212,9 +203,9 @@ class Codec(nn.Module):
         """
         config, hop, hubert = self.config, SAMPLES_PER_TOKEN, self.semantic_model.config
         counts = [len(samples) for samples in recordings]
-        low_counts = [samples_at_16_khz(count) for count in counts]
+        low_counts = [codec_semantic.samples_at_16_khz(count) for count in counts]
         frames = [
-            math.ceil(hubert_frames(hubert, n) / config.semantic_downsample_factor)
+            math.ceil(codec_semantic.hubert_frames(hubert, n) / config.semantic_downsample_factor)
             for n in low_counts
         ]
         # Where the two encoders disagree about the frames, half of one is put on either side.
@@ -227,12 +218,12 @@ class Codec(nn.Module):
         for wave, samples, n in zip(waves, recordings, counts, strict=True):
             wave[:n] = samples
         waves = waves.to(self.fc.weight)
-        low = at_16_khz(waves[:, :size])
+        low = codec_semantic.at_16_khz(waves[:, :size])
         for row, n in zip(low, low_counts, strict=True):
             row[n:] = 0
-        features = hubert_features(self.semantic_model, low, low_counts)
+        features = codec_semantic.hubert_features(self.semantic_model, low, low_counts)
         features = features[:, :: config.semantic_downsample_factor].transpose(1, 2)
-        semantic = semantic_features(self.encoder_semantic, features, frames)
+        semantic = codec_semantic.semantic_features(self.encoder_semantic, features, frames)
         waves = torch.stack(
             [wave.roll(margin) for wave, margin in zip(waves, margins, strict=True)]
         )

@@ -223,9 +223,9 @@ class CodecWorker:
 
     def _seconds_until_due(self, streams: Iterable[CodecStream]) -> float:
         now = time.monotonic()
-        due = min((stream.pace.due_seconds() for stream in streams), default=now + IDLE_SECONDS)
+        waits = (stream.pace.due_seconds() - now for stream in streams)
         # A stream that is overdue waits for frames, and these set the event.
-        return due - now if now < due < now + IDLE_SECONDS else IDLE_SECONDS
+        return min([IDLE_SECONDS, *(wait for wait in waits if wait > 0)])
 
     def _step(self, streams: Iterable[CodecStream]) -> bool:
         """Decode one batch of the streams that are due; whether there was one."""

@@ -18,14 +18,8 @@ from transformers import HiggsAudioV2Config
 from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2RotaryEmbedding
 
 from engines.higgs.generation import CODEBOOKS
+from engines.higgs.kernels import fused
 from engines.higgs.kernels.attention import PREFILL_TILE, decode_attention, prefill_attention
-from engines.higgs.kernels.fused import (
-    add_rms_norm,
-    embed_rows,
-    rotate_and_store,
-    silu_mul,
-    sum_of_embeddings,
-)
 from engines.higgs.state import Field, SlotState
 
 
@@ -50,7 +44,7 @@ class Branch:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run many rows [rows, hidden] through the feed-forward net."""
-        return self.down(silu_mul(self.gate_up(x)))
+        return self.down(fused.silu_mul(self.gate_up(x)))
 
 
 @dataclass(slots=True)
@@ -146,18 +140,18 @@ class Decoder:
         fields = state.integers.index_select(0, slots)
         positions = fields[:, Field.POSITION].contiguous()
         last_row = state.integers[:, Field.LAST_ROW].contiguous()
-        hidden = embed_rows(state.rows, slots, last_row, weights.audio_embedding)
+        hidden = fused.embed_rows(state.rows, slots, last_row, weights.audio_embedding)
         update = None
         for index, layer in enumerate(weights.layers):
-            normed = add_rms_norm(hidden, update, layer.audio.attention_norm, eps)
+            normed = fused.add_rms_norm(hidden, update, layer.audio.attention_norm, eps)
             keys, values = cache.keys[index], cache.values[index]
-            queries = rotate_and_store(
+            queries = fused.rotate_and_store(
                 layer.qkv.few(normed), slots, positions, self._rotary, keys, values
             )
             update = layer.out.few(decode_attention(queries, keys, values, slots, positions))
-            normed = add_rms_norm(hidden, update, layer.audio.mlp_norm, eps)
-            update = layer.audio.down.few(silu_mul(layer.audio.gate_up.few(normed)))
-        normed = add_rms_norm(hidden, update, weights.norm, eps)
+            normed = fused.add_rms_norm(hidden, update, layer.audio.mlp_norm, eps)
+            update = layer.audio.down.few(fused.silu_mul(layer.audio.gate_up.few(normed)))
+        normed = fused.add_rms_norm(hidden, update, weights.norm, eps)
         return torch.nn.functional.linear(normed, weights.audio_head)
 
     def prefill(self, segments: Sequence[Segment], cache: Cache, *, logits: bool = False) -> Tensor:
@@ -181,25 +175,27 @@ class Decoder:
         update = None
         for index, layer in enumerate(weights.layers):
             first = (layer.text.attention_norm, texts)
-            normed = add_rms_norm(hidden, update, layer.audio.attention_norm, eps, first=first)
+            normed = fused.add_rms_norm(
+                hidden, update, layer.audio.attention_norm, eps, first=first
+            )
             keys, values = cache.keys[index], cache.values[index]
-            queries = rotate_and_store(
+            queries = fused.rotate_and_store(
                 layer.qkv(normed), batch.slots, batch.positions, self._rotary, keys, values
             )
             if index == len(weights.layers) - 1 and not logits:
                 return hidden
             attended = prefill_attention(queries, keys, values, batch.places, batch.tiles)
             first, update = (layer.text.mlp_norm, texts), layer.out(attended)
-            normed = add_rms_norm(hidden, update, layer.audio.mlp_norm, eps, first=first)
+            normed = fused.add_rms_norm(hidden, update, layer.audio.mlp_norm, eps, first=first)
             kinds = ((layer.text, normed[:texts]), (layer.audio, normed[texts:]))
             update = torch.cat([branch(rows) for branch, rows in kinds if len(rows)])
-        normed = add_rms_norm(hidden, update, weights.norm, eps)
+        normed = fused.add_rms_norm(hidden, update, weights.norm, eps)
         return torch.nn.functional.linear(normed[batch.places.long()], weights.audio_head)
 
     def _embed(self, batch: PrefillBatch) -> Tensor:
         """Return [rows, hidden]: embeddings of text, then sums of embeddings of codes."""
         text = to_device(self.weights.text_embedding[batch.text_ids], self.device)
-        return torch.cat((text, sum_of_embeddings(batch.codes, self.weights.audio_embedding)))
+        return torch.cat((text, fused.sum_of_embeddings(batch.codes, self.weights.audio_embedding)))
 
 
 # Rows of text and rows of audio are each filled up to one of these, so that the dense kernels see

@@ -8,6 +8,7 @@ while the next step runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,11 @@ class StepRunner:
         }
         self._size = 0
         # The ring is longer than the steps that can be unread.
-        self._ring = [
+        ring = [
             torch.empty(self._sizes[-1], 10, dtype=torch.int32, pin_memory=self._graphed)
             for _ in range(READ_BEHIND_STEPS + READ_BLOCK_STEPS + 1)
         ]
-        self._turn = 0
+        self._ring = cycle(ring)
 
     def capture(self) -> None:
         """Compile the kernels and record the graphs; the current stream must be the loop's."""
@@ -103,8 +104,7 @@ class StepRunner:
 
     def run(self) -> StepResult:
         """Start one step of the slots chosen; returns at once on a GPU."""
-        host = self._ring[self._turn % len(self._ring)][: self._size]
-        self._turn += 1
+        host = next(self._ring)[: self._size]
         if not self._graphed:
             host.copy_(self._step(self._slots[self._size]))
             return StepResult(host, None)

@@ -66,7 +66,7 @@ def test_recordings_that_are_encoded_together_get_the_codes_that_they_have_alone
     """Of many lengths, loud to their very ends, filled up more than the longest needs."""
     codec = Codec.random(tiny=True).double()
     for quantizer in codec.quantizer.quantizers:
-        quantizer.embed.normal_()
+        quantizer.codebook["embed"].normal_()
     codec.filled_samples = lambda samples: samples + 5000
     recordings = [torch.randn(n) for n in (24_000, 24_960, 33_333, 2 * 960, 40_001, 24_000)]
     for together, alone in zip(codec.encode(recordings), recordings, strict=True):

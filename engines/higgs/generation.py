@@ -142,13 +142,8 @@ class Generation:
             if self.wanted_end is None and self.end is None:
                 self.wanted_end = reason
 
-    def add_rows(self, first: int, rows: npt.NDArray[np.integer]) -> bool:
-        """Take delayed rows, int [count, 8], from row `first` on; row 0 is the all-BOS row.
-
-        Returns:
-            Whether frames came.
-        """
-        before = self.ready
+    def add_rows(self, first: int, rows: npt.NDArray[np.integer]) -> None:
+        """Take delayed rows, int [count, 8], from row `first` on; row 0 is the all-BOS row."""
         books = np.arange(CODEBOOKS)
         last = first + len(rows) - 1
         at = np.arange(first, last + 1)[:, None] - 1 - books + LEAD_ROWS
@@ -156,8 +151,7 @@ class Generation:
         ends = np.flatnonzero(rows[:, 0] == STREAM_EOS)
         if len(ends):
             self._cut = min(self._cut, first + int(ends[0]) - 1)
-        self.ready = max(before, min(last - CODEBOOKS + 1, self._cut))
-        return self.ready > before
+        self.ready = max(self.ready, min(last - CODEBOOKS + 1, self._cut))
 
     def finish(self, reason: EndReason, error: str | None = None) -> None:
         """Set the end and tell the reader; the loop's thread calls it once."""

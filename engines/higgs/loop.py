@@ -14,6 +14,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -252,7 +254,8 @@ class GenerationLoop:
             if generation.wanted_end is not None:
                 self._finish(generation, generation.wanted_end)
             elif self._free:
-                self._prefiller.add(generation, self._free.pop())
+                generation.slot = self._free.pop()
+                self._prefiller.add(generation)
             else:
                 self._waiting.append(generation)
 
@@ -263,8 +266,7 @@ class GenerationLoop:
         for job in [*self._prefiller.jobs]:
             if job.generation.wanted_end is not None:
                 self._prefiller.jobs.remove(job)
-                self._free.append(job.slot)
-                self._finish(job.generation, job.generation.wanted_end)
+                self._release(job.generation, job.generation.wanted_end)
 
     def _chunk_is_due(self) -> bool:
         now = time.monotonic()
@@ -274,16 +276,12 @@ class GenerationLoop:
         return bool(self._prefiller.jobs) and self._owed_steps < 1
 
     def _prefill(self) -> None:
-        for job in self._prefiller.run_chunk():
-            generation = job.generation
-            rows = first_rows(generation.request.prompt.audio_rows)
-            self._state.rows[job.slot, : FIRST_ROW + 1] = to_device(
-                torch.from_numpy(rows), self._device
-            )
+        for generation in self._prefiller.run_chunk():
+            rows = torch.from_numpy(first_rows(generation.request.prompt.audio_rows))
+            self._state.rows[generation.slot, : FIRST_ROW + 1] = to_device(rows, self._device)
             fields = torch.from_numpy(generation.fields)
-            self._state.integers[job.slot] = to_device(fields, self._device)
-            generation.slot = job.slot
-            self._running[job.slot] = generation
+            self._state.integers[generation.slot] = to_device(fields, self._device)
+            self._running[generation.slot] = generation
             self._rows = None
 
     def _step(self) -> None:
@@ -305,27 +303,21 @@ class GenerationLoop:
     def _read(self, steps: int) -> None:
         """Take the rows of the oldest unread steps."""
         told: set[Callable[[], None]] = set()
-        while steps:
-            generations, result = self._unread.popleft()
-            results = [result.wait()]
-            steps -= 1
-            while steps and self._unread[0][0] is generations:
-                results.append(self._unread.popleft()[1].wait())
-                steps -= 1
-            stacked = np.stack(results)
+        oldest = [self._unread.popleft() for _ in range(steps)]
+        for generations, alike in groupby(oldest, itemgetter(0)):
+            stacked = np.stack([result.wait() for _, result in alike])
             for index, generation in enumerate(generations):
                 # One that ended before this step was read has nothing to take.
                 if generation is not None and generation.end is None:
-                    self._take(generation, stacked[:, index], told)
+                    before = generation.ready
+                    self._take(generation, stacked[:, index])
+                    if generation.ready > before:
+                        told.add(generation.notify)
+                        self._frames_total += generation.ready - before
         for notify in told:
             notify()
 
-    def _take(
-        self,
-        generation: Generation,
-        rows: npt.NDArray[np.int32],
-        told: set[Callable[[], None]],
-    ) -> None:
+    def _take(self, generation: Generation, rows: npt.NDArray[np.int32]) -> None:
         """Add rows int32 [steps, 10] of one generation, up to its end."""
         status = rows[:, CODEBOOKS + 1]
         ended = np.flatnonzero(status != Status.RUNNING)
@@ -334,9 +326,8 @@ class GenerationLoop:
         if len(ended):
             rows = rows[: ended[0] + (0 if broken else 1)]
         before = generation.ready
-        if len(rows) and generation.add_rows(int(rows[0, CODEBOOKS]), rows[:, :CODEBOOKS]):
-            told.add(generation.notify)
-            self._frames_total += generation.ready - before
+        if len(rows):
+            generation.add_rows(int(rows[0, CODEBOOKS]), rows[:, :CODEBOOKS])
         if broken:
             self._release(generation, EndReason.FAILED, "the model's output is not a number")
         elif len(ended):
@@ -352,7 +343,7 @@ class GenerationLoop:
         return len(np.unique(generation.codes[ready - _GUARD_FRAMES : ready, 0])) <= _GUARD_CODES
 
     def _release(self, generation: Generation, reason: EndReason, error: str | None = None) -> None:
-        del self._running[generation.slot]
+        self._running.pop(generation.slot, None)  # it is not there before its prompt is
         self._rows = None
         self._free.append(generation.slot)
         self._finish(generation, reason, error)

@@ -71,7 +71,6 @@ class PrefillJob:
     """
 
     generation: Generation
-    slot: int
     prompt: Prompt
     audio_before: NDArray[np.int64]
     prefix_key: bytes
@@ -84,7 +83,7 @@ class PrefillJob:
         while start < last:
             end = min(shared, last) if start < shared else last
             rows = prompt.audio_rows[self.audio_before[start] : self.audio_before[end]]
-            yield Segment(self.slot, start, prompt.token_ids[start:end], rows)
+            yield Segment(self.generation.slot, start, prompt.token_ids[start:end], rows)
             start = end
 
 
@@ -116,14 +115,14 @@ class Prefiller:
         self.jobs: deque[PrefillJob] = deque()
         self.positions_total = 0
 
-    def add(self, generation: Generation, slot: int) -> None:
-        """Queue a generation's prompt for a slot."""
+    def add(self, generation: Generation) -> None:
+        """Queue a generation's prompt for its slot."""
         prompt, config = generation.request.prompt, self._decoder.config
         audio = np.isin(prompt.token_ids, (config.audio_token_id, config.audio_delay_token_id))
         before = np.concatenate(([0], audio.cumsum()))
         content = hashlib.blake2b(prompt.token_ids[: prompt.shared_positions].tobytes())
         content.update(prompt.audio_rows[: before[prompt.shared_positions]].tobytes())
-        self.jobs.append(PrefillJob(generation, slot, prompt, before, content.digest()))
+        self.jobs.append(PrefillJob(generation, prompt, before, content.digest()))
 
     def warm_up(self) -> None:
         """Run every pair of buckets once in the scratch slot: each loads kernels at its first use.
@@ -140,8 +139,8 @@ class Prefiller:
                     rows = np.zeros((audios, CODEBOOKS), np.int16)
                     self._decoder.prefill([Segment(scratch, 0, ids, rows)], self._cache)
 
-    def run_chunk(self) -> list[PrefillJob]:
-        """Prefill the next positions; return the jobs whose prompts are complete."""
+    def run_chunk(self) -> list[Generation]:
+        """Prefill the next positions; return the generations whose prompts are complete."""
         chosen: list[tuple[PrefillJob, Segment]] = []
         computed: set[bytes] = set()
         budget = self._chunk_positions
@@ -160,21 +159,21 @@ class Prefiller:
             job.done += len(segment.token_ids)
             self.positions_total += len(segment.token_ids)
             if job.done == job.prompt.shared_positions:
-                self.prefixes.keep(job.prefix_key, self._cache, job.slot, job.done)
+                self.prefixes.keep(job.prefix_key, self._cache, job.generation.slot, job.done)
         complete = [job for job in self.jobs if job.done == len(job.prompt.token_ids)]
         for job in complete:
             self.jobs.remove(job)
-        return complete
+        return [job.generation for job in complete]
 
     def _may_run(self, job: PrefillJob, computed: set[bytes]) -> bool:
         """Copy a stored prefix; False where a job before this one computes the same prefix."""
-        shared = job.prompt.shared_positions
+        shared, slot = job.prompt.shared_positions, job.generation.slot
         if job.done >= shared:
             return True
         if job.prefix_key in computed:
             return False
         # Looked up until the job has begun to compute it itself.
-        if not job.done and self.prefixes.restore(job.prefix_key, self._cache, job.slot):
+        if not job.done and self.prefixes.restore(job.prefix_key, self._cache, slot):
             job.done = shared
         else:
             computed.add(job.prefix_key)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from engines.higgs.codec import SHORTEST_SAMPLES, Codec
 from engines.voice import SAMPLE_RATE_HZ, EngineBusyError, UnspeakableError, plain_pcm
 from gateway.audio.pcm import FULL_SCALE, as_samples, seconds_of
-from gateway.audio.resample import Resampler
 from gateway.errors import InvalidRequest
 from gateway.voices.samples.decode import decode
+from gateway.voices.samples.prepare import at_engine_rate
 
 MOST_KEPT = 256  # recordings; 30 s of codes are 12 KB
 MOST_ROWS = 8  # of one batch: enough to fill an H100
@@ -164,9 +164,12 @@ class ReferenceEncoder:
                 self._answer(key, each)
 
     def _samples(self, recording: bytes) -> torch.Tensor:
-        plain = plain_pcm(recording)
-        if plain is not None and seconds_of(len(plain)) <= self._most_seconds:
-            return torch.from_numpy(as_samples(plain).astype(np.float32) / FULL_SCALE)
+        pcm: bytes | memoryview | None = plain_pcm(recording)
+        if pcm is None or seconds_of(len(pcm)) > self._most_seconds:
+            pcm = self._decoded(recording)
+        return torch.from_numpy(as_samples(pcm).astype(np.float32) / FULL_SCALE)
+
+    def _decoded(self, recording: bytes) -> bytes:
         try:
             decoded = decode(recording, max_seconds=self._most_seconds)
         except InvalidRequest as error:
@@ -175,9 +178,5 @@ class ReferenceEncoder:
             raise UnspeakableError(
                 f"The reference audio is longer than {self._most_seconds:.0f} s."
             )
-        if not len(decoded.samples):  # then there is no rate either
-            return torch.zeros(0)
-        pcm = np.rint(decoded.samples.clip(-1, 1) * (FULL_SCALE - 1)).astype("<i2").tobytes()
-        resampler = Resampler(SAMPLE_RATE_HZ, decoded.sample_rate_hz)
-        samples = as_samples(resampler.feed(pcm) + resampler.finish())
-        return torch.from_numpy(samples.astype(np.float32) / FULL_SCALE)
+        # Where there are no samples, there is no rate either.
+        return at_engine_rate(decoded) if len(decoded.samples) else b""

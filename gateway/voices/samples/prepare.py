@@ -145,7 +145,7 @@ def _prepared(data: bytes, limits: ReferenceLimits) -> PreparedReference:
     _check_length(decoded, limits)
     peak = float(np.abs(decoded.samples).max())
     gain = _gain_of(peak)
-    pcm = _at_engine_rate(decoded, gain)[: samples_in(longest_seconds) * 2]
+    pcm = at_engine_rate(decoded, gain)[: samples_in(longest_seconds) * 2]
     sound_seconds = _sound_seconds(as_samples(pcm), gain)
     if sound_seconds < limits.min_sound_seconds:
         raise InvalidRequest(
@@ -201,7 +201,7 @@ def _gain_of(peak: float) -> float:
     return 1.0
 
 
-def _at_engine_rate(decoded: Decoded, gain: float) -> bytes:
+def at_engine_rate(decoded: Decoded, gain: float = 1.0) -> bytes:
     """PCM of the engine's form, s16 mono 24 kHz."""
     pcm = pcm_of(decoded.samples * np.float32(gain * FULL_SCALE))
     if decoded.sample_rate_hz == ENGINE_SAMPLE_RATE_HZ:

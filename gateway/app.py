@@ -26,7 +26,7 @@ from gateway.api.chatterbox.travisvn.status import TravisvnStatus
 from gateway.api.chatterbox.travisvn.voices import TravisvnVoices
 from gateway.api.dispatcher import Dispatcher
 from gateway.api.endpoint import BodyReader
-from gateway.api.error_bodies import DEVNEN, OPENAI, OPERATIONS
+from gateway.api.error_bodies import DEVNEN, GENERATE, OPENAI, OPERATIONS
 from gateway.api.generate import GenerateSurface
 from gateway.api.jobs import JobsSurface
 from gateway.api.modelless import AsChatterbox
@@ -217,12 +217,13 @@ def routes_of(runtime: Runtime) -> list[Route]:
         routes += openai.routes()
         routes += [*declared_routes(jobs, OPENAI), *declared_routes(voices, OPENAI)]
     if "generate" in chosen:
-        routes += GenerateSurface(*parts).routes()
+        routes += declared_routes(GenerateSurface(*parts), GENERATE)
     if "chatterbox" in chosen:
         aliases = settings.model_aliases
         routes += [
-            *DevnenSpeech(*parts, travisvn).routes(),  # `/tts` of both servers stands first
-            *travisvn.routes(),
+            # `/tts` of both servers stands first
+            *declared_routes(DevnenSpeech(*parts, travisvn), DEVNEN),
+            *named_routes(travisvn),
             *named_routes(TravisvnLong(runtime.jobs, travisvn, settings.show_texts)),
             *named_routes(TravisvnVoices(catalogue, bodies)),
             *named_routes(TravisvnStatus(runtime.activity)),

@@ -22,7 +22,7 @@ from gateway.access.policy import SPEECH
 from gateway.access.rate_limits import charge_more_requests
 from gateway.api.endpoint import SpeechSurface, Spoken, require_json
 from gateway.api.error_bodies import GENERATE, UnprocessableRequest
-from gateway.api.routes import AUDIO_TYPES, JSON, Route
+from gateway.api.routes import AUDIO_TYPES, JSON, post
 from gateway.api.schemas import TextOptions, check_fields, parse_json
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.audio.encoders import ResponseFormat
@@ -90,25 +90,14 @@ def statistics(totals: Totals) -> dict[str, float]:
 class GenerateSurface(SpeechSurface):
     """The routes of the legacy proxy."""
 
-    def routes(self) -> list[Route]:
-        """What this surface answers."""
-        speak = partial(Route, "POST", surface=GENERATE, group=SPEECH)
-        return [
-            speak(
-                "/generate",
-                self.endpoint(self.parse, require_json),
-                summary="Speak a text (legacy proxy)",
-                bodies={JSON: GenerateBody},
-                produces=AUDIO_TYPES,
-            ),
-            speak(
-                "/generate/batch",
-                self.batch,
-                summary="Speak many texts (legacy proxy)",
-                bodies={JSON: _BATCH},
-            ),
-        ]
-
+    @post(
+        "/generate",
+        SPEECH,
+        "Speak a text (legacy proxy)",
+        check=require_json,
+        bodies={JSON: GenerateBody},
+        produces=AUDIO_TYPES,
+    )
     async def parse(self, body: bytes, _: Scope) -> Spoken:
         """Read a `/generate` request."""
         return await self.understand(parse_json(body))
@@ -171,6 +160,7 @@ class GenerateSurface(SpeechSurface):
         )
         return await self.in_thread(prepare)
 
+    @post("/generate/batch", SPEECH, "Speak many texts (legacy proxy)", bodies={JSON: _BATCH})
     async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /generate/batch`: many texts at once, answered together and in order.
 

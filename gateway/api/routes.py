@@ -81,13 +81,23 @@ Method = TypeVar("Method", bound=Callable[..., object])
 
 
 def declare(
-    method: str, path: str, group: str, summary: str, **more: Any
+    method: str,
+    path: str,
+    group: str,
+    summary: str,
+    *,
+    check: Callable[[Scope], None] | None = None,
+    **more: Any,
 ) -> Callable[[Method], Method]:
-    """Declares a surface's method as what answers a path; arguments as those of `Route`."""
+    """Declares a surface's method as what answers a path; arguments as those of `Route`.
+
+    With a `check`, the method reads a request for speech, behind this look at its head, and the
+    answer is what it reads, spoken: see `SpeechSurface.endpoint`.
+    """
 
     def declared(handler: Method) -> Method:
         fields = {"method": method, "group": group, "summary": summary, **more}
-        vars(handler).setdefault("declared", []).append((path, fields))
+        vars(handler).setdefault("declared", []).append((path, check, fields))
         return handler
 
     return declared
@@ -98,7 +108,7 @@ put, patch, delete = partial(declare, "PUT"), partial(declare, "PATCH"), partial
 
 
 def declared_routes(
-    owner: object,
+    owner: Any,
     surface: Surface,
     paths_of: Callable[[str], Iterable[str]] = lambda path: (path,),
 ) -> list[Route]:
@@ -109,12 +119,14 @@ def declared_routes(
         surface: Whose errors they speak, where the declaration does not say otherwise.
         paths_of: All names of a declared path.
     """
-    return [
-        Route(**{"path": path, "endpoint": getattr(owner, name), "surface": surface, **fields})
-        for name, handler in vars(type(owner)).items()
-        for declared, fields in getattr(handler, "declared", ())
-        for path in paths_of(declared)
-    ]
+    routes = []
+    for name, handler in vars(type(owner)).items():
+        for declared, check, fields in getattr(handler, "declared", ()):
+            method = getattr(owner, name)
+            endpoint = owner.endpoint(method, check) if check else method
+            common = {"endpoint": endpoint, "surface": surface, **fields}
+            routes += [Route(path=path, **common) for path in paths_of(declared)]
+    return routes
 
 
 @dataclass(frozen=True, slots=True)

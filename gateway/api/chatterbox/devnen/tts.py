@@ -23,7 +23,7 @@ from gateway.api.chatterbox.travisvn.speech import (
 from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import DEVNEN, TRAVISVN
 from gateway.api.multipart import form_bodies
-from gateway.api.routes import AUDIO_TYPES, Route
+from gateway.api.routes import AUDIO_TYPES, post
 from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import InvalidRequest
@@ -64,21 +64,14 @@ class DevnenSpeech(SpeechSurface):
 
     travisvn: TravisvnSpeech
 
-    def routes(self) -> list[Route]:
-        """`/tts` alone."""
-        endpoint, bodies = self.endpoint(self.parse, require_fields), form_bodies(DevnenBody)
-        route = Route(
-            "POST",
-            "/tts",
-            endpoint,
-            DEVNEN,
-            SPEECH,
-            "Speak a text (Chatterbox)",
-            bodies=bodies,
-            produces=AUDIO_TYPES,
-        )
-        return [route]
-
+    @post(
+        "/tts",
+        SPEECH,
+        "Speak a text (Chatterbox)",
+        check=require_fields,
+        bodies=form_bodies(DevnenBody),
+        produces=AUDIO_TYPES,
+    )
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a request.
 

@@ -18,12 +18,11 @@ from starlette.types import Scope
 
 from gateway.access.policy import SPEECH
 from gateway.api.chatterbox.fields import parse_fields, require_fields
-from gateway.api.chatterbox.travisvn.paths import routes
 from gateway.api.endpoint import SpeechSurface, Spoken
 from gateway.api.error_bodies import TRAVISVN, travisvn_error
 from gateway.api.multipart import MULTIPART, FormFile, file_of, form_bodies, form_schema
 from gateway.api.openai import EventFraming
-from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, post
 from gateway.api.schemas import TextOptions, check_fields
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.audio.encoders import RESPONSE_FORMATS
@@ -42,6 +41,7 @@ MOST_CHARACTERS = 3000
 # Chatterbox allows 5; above this the engine no longer speaks (and the legacy proxy allowed 1.5).
 HIGHEST_TEMPERATURE = 1.5
 VOICE_FILE = "voice_file"
+PATH = "/audio/speech"
 FALLBACK_HEADER = "X-Voice-Fallback"
 # travisvn's own header of a stream: players take the largest signed size for "until the end".
 STREAM_RIFF_BYTES = 0x7FFFFFFF - 36
@@ -73,6 +73,10 @@ class TravisvnBody(TravisvnFields):
     streaming_strategy: Literal["sentence", "paragraph", "fixed", "word"] | None = None
     streaming_buffer_size: int | None = Field(None, ge=1, le=10)
     streaming_quality: Literal["fast", "balanced", "high"] | None = None
+
+
+_UPLOAD_BODY = {MULTIPART: partial(form_schema, TravisvnBody, VOICE_FILE)}
+_speaks = partial(post, group=SPEECH, check=require_fields, produces=(*AUDIO_TYPES, EVENTS_TYPE))
 
 
 class WavStream:
@@ -130,26 +134,8 @@ class PcmEvents(EventFraming):
 class TravisvnSpeech(SpeechSurface):
     """The speech routes."""
 
-    def routes(self) -> list[Route]:
-        """Whole or SSE; and as a stream. What is said as JSON may be said as a form, too."""
-        speak = partial(routes, "POST", group=SPEECH, produces=(*AUDIO_TYPES, EVENTS_TYPE))
-        plain = form_bodies(TravisvnBody)
-        form = {MULTIPART: partial(form_schema, TravisvnBody, VOICE_FILE)}
-        path = "/audio/speech"
-        speech = self.endpoint(self.parse, require_fields)
-        stream = self.endpoint(self.parse_stream, require_fields)
-        return [
-            *speak(path, speech, summary="Speak a text", bodies=plain),
-            *speak(f"{path}/upload", speech, summary="Speak in a voice", bodies=form),
-            *speak(f"{path}/stream", stream, summary="Speak as it is made", bodies=plain),
-            *speak(
-                f"{path}/stream/upload",
-                stream,
-                summary="Speak in a voice, as it is made",
-                bodies=form,
-            ),
-        ]
-
+    @_speaks(PATH, summary="Speak a text", bodies=form_bodies(TravisvnBody))
+    @_speaks(f"{PATH}/upload", summary="Speak in a voice", bodies=_UPLOAD_BODY)
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a request for one whole file, or for events.
 
@@ -169,6 +155,10 @@ class TravisvnSpeech(SpeechSurface):
         headers = {**headers, "Content-Disposition": name}
         return Spoken(self.service.prepare(request), headers)
 
+    @_speaks(f"{PATH}/stream", summary="Speak as it is made", bodies=form_bodies(TravisvnBody))
+    @_speaks(
+        f"{PATH}/stream/upload", summary="Speak in a voice, as it is made", bodies=_UPLOAD_BODY
+    )
     async def parse_stream(self, body: bytes, scope: Scope) -> Spoken:
         """Read a request for a WAV file that is sent while it is made.
 

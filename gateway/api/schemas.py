@@ -15,6 +15,7 @@ from starlette.requests import Request
 from gateway.api.error_bodies import UnprocessableRequest
 from gateway.api.field_rules import LenientFields, SpokenFields
 from gateway.audio.encoders import RESPONSE_FORMATS, ResponseFormat
+from gateway.audio.pcm import SampleRate
 from gateway.audio.tempo import SPEED_RANGE
 from gateway.errors import InvalidRequest
 from gateway.voices.references import MOST_REFERENCES
@@ -84,7 +85,7 @@ class SpeechBody(TextOptions):
     """Raw audio, or server-sent events that carry it."""
     stream: bool | None = None
     """false asks for one complete answer with exact sizes."""
-    sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] = 24000
+    sample_rate: SampleRate = 24_000
     """Sample rate of the audio, in Hz."""
     system_prompt: str | None = Field(None, max_length=8192)
     """The engine's whole scene prompt."""

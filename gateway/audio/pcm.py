@@ -5,11 +5,14 @@ Chunks may be cut anywhere on their way; an `Aligner` gives whole samples back.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
 ENGINE_SAMPLE_RATE_HZ = 24_000  # docs/contract.md section 2: s16le mono 24 kHz
-SAMPLE_RATES_HZ = (8000, 16_000, 22_050, 24_000, 44_100, 48_000)  # that clients may ask for
+SampleRate = Literal[8000, 16_000, 22_050, 24_000, 44_100, 48_000]  # that clients may ask for
+SAMPLE_RATES_HZ: tuple[int, ...] = get_args(SampleRate)
 BYTES_PER_SAMPLE = 2
 ENGINE_BYTES_PER_SECOND = ENGINE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 FULL_SCALE = 32_768
@@ -49,9 +52,9 @@ def as_samples(pcm: bytes | memoryview) -> NDArray[np.int16]:
     return np.frombuffer(pcm, dtype="<i2")
 
 
-def seconds_of(pcm_bytes: int, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> float:
+def seconds_of(pcm_bytes: int) -> float:
     """Duration of that many bytes; half a sample counts as none."""
-    return pcm_bytes // BYTES_PER_SAMPLE / sample_rate_hz
+    return pcm_bytes // BYTES_PER_SAMPLE / ENGINE_SAMPLE_RATE_HZ
 
 
 def samples_in(seconds: float, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> int:
@@ -59,6 +62,6 @@ def samples_in(seconds: float, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> i
     return round(seconds * sample_rate_hz)
 
 
-def silence(seconds: float, sample_rate_hz: int = ENGINE_SAMPLE_RATE_HZ) -> bytes:
+def silence(seconds: float) -> bytes:
     """Digital silence of that duration."""
-    return bytes(samples_in(seconds, sample_rate_hz) * BYTES_PER_SAMPLE)
+    return bytes(samples_in(seconds) * BYTES_PER_SAMPLE)

@@ -73,28 +73,6 @@ class LibraryVoice:
         return (self.name, *self.aliases, self.id)
 
 
-def entry_of(voice: LibraryVoice) -> Entry:
-    """The entry of a voice that the library itself has made."""
-    ours = {
-        "id": voice.id,
-        "name": voice.name,
-        "aliases": list(voice.aliases),
-        "language": voice.language,
-        "transcript_given": voice.transcript is not None,
-        "duration_seconds": voice.duration_seconds,
-        "created_at": voice.created_at,
-        "changed_at": voice.changed_at,
-        "original_bytes": voice.original_bytes,
-    }
-    optional = {"consent": voice.consent, "original_name": voice.original_name}
-    ours |= {key: value for key, value in optional.items() if value is not None}
-    return {
-        "transcript": voice.prompt_transcript,
-        "audio_file": voice.audio_file,
-        OURS: ours,
-    }
-
-
 def free_key(name: str, config: Config) -> str:
     """A key of config.json that no entry has.
 

@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from gateway.errors import InvalidRequest, VoiceNotFound
 from gateway.voices.library.config_entry import (
+    NEUTRAL_TRANSCRIPT,
     OURS,
     LibraryVoice,
     adopted,
     amend,
-    entry_of,
     free_key,
+    voice_of,
 )
 from gateway.voices.library.config_file import ConfigFile, Snapshot
 from gateway.voices.library.folder import Folder, Signature
@@ -156,24 +158,27 @@ class VoiceLibrary:
             if len(snapshot.voices) >= MOST_VOICES:
                 raise InvalidRequest(f"The library is full: it has {MOST_VOICES} voices.")
             now = self._now()
-            voice = LibraryVoice(
-                id=f"voice_{number}",
-                name=name,
-                preset=free_key(name, config),
-                aliases=aliases,
-                language=language,
-                transcript=transcript,
-                audio_file=f"voice-{number}.wav",
-                duration_seconds=round(recording.seconds, 3),
-                created_at=int(now),
-                consent=consent,
-                original_name=printable(original_name),
-                original_bytes=len(audio),
-                changed_at=now,
-            )
-            self._folder.write(voice.audio_file, recording.wav)
-            config[voice.preset] = entry_of(voice)
-        return voice
+            ours = {
+                "id": f"voice_{number}",
+                "name": name,
+                "aliases": list(aliases),
+                "language": language,
+                "transcript_given": transcript is not None,
+                "duration_seconds": round(recording.seconds, 3),
+                "created_at": int(now),
+                "changed_at": now,
+                "consent": consent,
+                "original_name": printable(original_name),
+                "original_bytes": len(audio),
+            }
+            key, file = free_key(name, config), f"voice-{number}.wav"
+            self._folder.write(file, recording.wav)
+            config[key] = {
+                "transcript": NEUTRAL_TRANSCRIPT if transcript is None else transcript,
+                "audio_file": file,
+                OURS: {fact: value for fact, value in ours.items() if value is not None},
+            }
+            return cast("LibraryVoice", voice_of(key, config[key], self._folder))
 
     def rename(self, name: str, new_name: str) -> LibraryVoice:
         """Give a voice another name; its id, aliases and recording stay.

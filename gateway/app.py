@@ -191,6 +191,7 @@ def routes_of(runtime: Runtime) -> list[Route]:
     operations = OperationsSurface(
         pool,
         runtime.metrics,
+        runtime.activity,
         runtime.drain,
         default_voice=settings.default_voice,
         # Clients of the earlier proxy alone know another word.

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -29,7 +30,7 @@ from gateway.audio.encoders import ResponseFormat
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.server.disconnect import Disconnect
 from gateway.speech.request import SpeechRequest
-from gateway.telemetry.metrics import Totals
+from gateway.telemetry.metrics import Metrics
 from gateway.text.prompt import system_prompt_for
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.references import make_reference
@@ -74,16 +75,20 @@ _BATCH = {
 }
 
 
-def statistics(totals: Totals) -> dict[str, float]:
+def statistics(metrics: Metrics) -> dict[str, float]:
     """The proxy's statistics from the gateway's counters."""
+    sums, requests = defaultdict(float, metrics.sums()), "gateway_requests_total:"
+    total = sum(value for name, value in sums.items() if name.startswith(requests))
+    successful, duration = sums[f"{requests}ok"], "gateway_request_duration_seconds"
+    seconds, answers = sums[f"{duration}_sum"], sums[f"{duration}_count"]
     return {
-        "total_requests": int(totals.requests),
-        "successful_requests": int(totals.ok),
-        "failed_requests": int(totals.requests - totals.ok),
-        "total_generation_time": round(totals.answer_seconds, 3),
-        "concurrent_requests": int(totals.in_flight),
-        "peak_concurrent": int(totals.in_flight_peak),
-        "avg_generation_time": totals.mean_seconds,
+        "total_requests": int(total),
+        "successful_requests": int(successful),
+        "failed_requests": int(total - successful),
+        "total_generation_time": round(seconds, 3),
+        "concurrent_requests": int(sums["gateway_in_flight_requests"]),
+        "peak_concurrent": int(sums["gateway_in_flight_requests_peak"]),
+        "avg_generation_time": round(seconds / answers, 3) if answers else 0.0,
     }
 
 

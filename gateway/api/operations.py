@@ -14,11 +14,12 @@ from starlette.responses import JSONResponse, Response
 from gateway import __version__
 from gateway.access.policy import HEALTH, METRICS, STATS
 from gateway.api.chatterbox.travisvn.about import health_fields
-from gateway.api.chatterbox.travisvn.status import chatterbox_statistics
+from gateway.api.chatterbox.travisvn.status import statistics_of
 from gateway.api.error_bodies import GENERATE
 from gateway.api.generate import statistics
 from gateway.api.routes import Json, get
 from gateway.server.shutdown import Drain
+from gateway.speech.activity import Activity
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.process_memory import memory_info
 from gateway.upstream.pool import Pool
@@ -31,6 +32,7 @@ class OperationsSurface:
     Attributes:
         pool: The engines.
         metrics: What was counted.
+        activity: What runs and ran.
         drain: Whether the gateway is ending.
         default_voice: From the settings.
         well: The word for a good state.
@@ -38,6 +40,7 @@ class OperationsSurface:
 
     pool: Pool
     metrics: Metrics
+    activity: Activity
     drain: Drain
     default_voice: str
     well: str
@@ -53,7 +56,7 @@ class OperationsSurface:
             "vllm_backend": f"{len(self.pool.upstreams)} upstream(s)",
             "vllm_healthy": ready,
             "model": models[0] if models else None,
-            "stats": statistics(self.metrics.totals()),
+            "stats": statistics(self.metrics),
             "upstreams": [
                 {
                     # Never the address: who may ask for health may not know the inner network.
@@ -75,9 +78,8 @@ class OperationsSurface:
 
     @get("/stats", STATS, "Counters under clients' names", surface=GENERATE)
     async def stats(self, _: Request) -> Json:
-        """`GET /stats`: the counters of `/metrics`, under the names of every client family."""
-        totals = self.metrics.totals()
-        return {**chatterbox_statistics(totals), **statistics(totals)}
+        """`GET /stats`: what was done, under the names of every client family."""
+        return {**statistics_of(self.activity), **statistics(self.metrics)}
 
     @get("/ready", HEALTH, "Whether speech can be made now")
     async def ready(self, _: Request) -> Response | Json:

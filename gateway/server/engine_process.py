@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import IO
 
 logger = logging.getLogger("gateway.engine")
@@ -39,43 +40,31 @@ def engine_command(fd: int) -> list[str]:
     return [sys.executable, "-m", "engines.serve", "--fd", str(fd), "--exit-with-parent"]
 
 
+@dataclass(eq=False)
 class Supervisor:
     """Runs one child until `stop`.
 
-    Args:
+    Attributes:
         command: The program and its arguments; it must end at the end of its stdin.
         pass_fds: Descriptors that it inherits.
         stop_seconds: Time between SIGTERM and SIGKILL.
         relay: Pass its output on, line by line, under the logger `engines.output`;
             otherwise it writes where this process writes.
-
-    Attributes:
         starts: How often it was started.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        pass_fds: Sequence[int] = (),
-        stop_seconds: float = STOP_SECONDS,
-        relay: bool = False,
-    ) -> None:
-        self._command = command
-        self._pass_fds = pass_fds
-        self._stop_seconds = stop_seconds
-        self._relay = relay
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._run, name="engine-supervisor", daemon=True)
-        self.starts = 0
+    command: Sequence[str]
+    pass_fds: Sequence[int] = ()
+    stop_seconds: float = STOP_SECONDS
+    relay: bool = False
+    starts: int = 0
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the child that runs now."""
-        process = self._process
-        return process.pid if process and process.poll() is None else None
+    def __post_init__(self) -> None:
+        """Prepare the thread that watches."""
+        self._thread = threading.Thread(target=self._run, name="engine-supervisor", daemon=True)
 
     def start(self) -> None:
         """Start the child and watch over it."""
@@ -86,11 +75,11 @@ class Supervisor:
             if self._stopping.is_set():
                 return None
             self._process = subprocess.Popen(  # noqa: S603  (our own or the operator's command)
-                self._command,
+                self.command,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if self._relay else None,
-                stderr=subprocess.STDOUT if self._relay else None,
-                pass_fds=self._pass_fds,
+                stdout=subprocess.PIPE if self.relay else None,
+                stderr=subprocess.STDOUT if self.relay else None,
+                pass_fds=self.pass_fds,
                 start_new_session=True,
             )
             self.starts += 1
@@ -124,7 +113,7 @@ class Supervisor:
         if process is not None and process.poll() is None:
             process.terminate()
             try:
-                process.wait(self._stop_seconds)
+                process.wait(self.stop_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import (
@@ -43,34 +42,6 @@ class BoundCounter(Counter):
         if child is None:
             child = self._bound[values] = super().labels(*values)
         return child
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What the statistics of every client family are made of.
-
-    Attributes:
-        requests: All that ended, however.
-        ok: Those that ended well.
-        answers: Requests whose answer had begun, the ones that were measured.
-        answer_seconds: How long those took, all together.
-        characters: Of accepted text.
-        in_flight: Requests that have a slot now.
-        in_flight_peak: The most that had one at once.
-    """
-
-    requests: float
-    ok: float
-    answers: float
-    answer_seconds: float
-    characters: float
-    in_flight: float
-    in_flight_peak: float
-
-    @property
-    def mean_seconds(self) -> float:
-        """Of an answer, in milliseconds' precision; 0 of none."""
-        return round(self.answer_seconds / self.answers, 3) if self.answers else 0.0
 
 
 class Metrics:
@@ -224,21 +195,6 @@ class Metrics:
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
-
-    def totals(self) -> Totals:
-        """What has been served so far."""
-        sums = self.sums()
-        prefix = "gateway_requests_total:"
-        outcomes = {name: value for name, value in sums.items() if name.startswith(prefix)}
-        return Totals(
-            requests=sum(outcomes.values()),
-            ok=outcomes.get(prefix + "ok", 0.0),
-            answers=sums.get("gateway_request_duration_seconds_count", 0.0),
-            answer_seconds=sums.get("gateway_request_duration_seconds_sum", 0.0),
-            characters=sums.get("gateway_input_characters_total", 0.0),
-            in_flight=sums.get("gateway_in_flight_requests", 0.0),
-            in_flight_peak=sums.get("gateway_in_flight_requests_peak", 0.0),
-        )
 
     def sums(self) -> dict[str, float]:
         """Every sample's value by its name, summed over its labels but for an `outcome`.

@@ -185,8 +185,8 @@ def test_a_stop_leaves_nothing_of_a_command_that_scatters_its_children(
     supervisor.start()
     try:
         wait_until(lambda: "family" in caplog.text and "deaf" in caplog.text, "it runs")
-        assert supervisor.pid is not None
-        keeper = psutil.Process(supervisor.pid)
+        assert supervisor._process is not None
+        keeper = psutil.Process(supervisor._process.pid)
         wait_until(lambda: len(living(keeper)) == 5, "all five run")
         family = living(keeper)
     finally:

@@ -17,7 +17,6 @@ from gateway.api.chatterbox.fields import read_query
 from gateway.api.field_rules import LenientFields
 from gateway.api.routes import Json, get, post
 from gateway.speech.activity import Activity, RequestProgress, Step
-from gateway.telemetry.metrics import Totals
 from gateway.telemetry.process_memory import memory_info
 
 MOST_LISTED = 50
@@ -126,19 +125,6 @@ def statistics_of(activity: Activity) -> dict[str, Any]:
         "average_duration_seconds": round(sum(e.seconds for e in completed) / count, 3),
         "average_text_length": round(sum(e.text_length for e in completed) / count, 1),
         "is_processing": bool(activity.running),
-    }
-
-
-def chatterbox_statistics(totals: Totals) -> dict[str, Any]:
-    """Travisvn's statistics of all processes together, from the gateway's counters."""
-    total, completed, count = totals.requests, totals.ok, totals.answers
-    return {
-        "completed_requests": int(completed),
-        "error_requests": int(total - completed),
-        "success_rate": round(100 * completed / total, 2) if total else 0.0,
-        "average_duration_seconds": totals.mean_seconds,
-        "average_text_length": round(totals.characters / count, 1) if count else 0.0,
-        "is_processing": totals.in_flight > 0,
     }
 
 

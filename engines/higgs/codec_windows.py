@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FRAMES_PER_SECOND = 25
+from engines.voice import TOKENS_PER_SECOND
+
 CONTEXT_FRAMES = 10  # on either side a frame's sound depends on so many: what DAC's decoder reaches
 FIRST_FRAMES = 4  # sound of the first chunk: 0.16 s, heard after 21 steps of the decoder
 MOST_FRAMES = 100  # of one chunk: 83 % of its window is new sound
@@ -119,8 +120,8 @@ class Pace:
         """When the next chunk must be made, however small; infinite before the first one."""
         if self.began_seconds is None:
             return float("inf")
-        margin = min(MARGIN_SECONDS, self.chunk_frames / FRAMES_PER_SECOND / 2)
-        return self.began_seconds + self.sent / FRAMES_PER_SECOND - margin
+        margin = min(MARGIN_SECONDS, self.chunk_frames / TOKENS_PER_SECOND / 2)
+        return self.began_seconds + self.sent / TOKENS_PER_SECOND - margin
 
     def advance(self, frames: int, now_seconds: float) -> None:
         """Note that a chunk was sent."""

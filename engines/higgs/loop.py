@@ -6,13 +6,13 @@ says.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -367,13 +367,11 @@ class GenerationLoop:
             self._finish(generation, EndReason.FAILED, message)
 
 
-@contextlib.contextmanager
-def _own_stream(device: torch.device) -> Iterator[None]:
+def _own_stream(device: torch.device) -> AbstractContextManager[None]:
     if device.type != "cuda":
-        yield
-        return
+        return nullcontext()
     # Weights, cache and state were written on the stream of the thread that built them.
     torch.cuda.synchronize(device)
-    stream = torch.cuda.Stream(priority=-1)  # its kernels go before the codec's
-    with torch.cuda.device(device), torch.cuda.stream(stream):
-        yield
+    # Its kernels go before the codec's. The context makes its device the thread's, too.
+    stream: AbstractContextManager[None] = torch.cuda.stream(torch.cuda.Stream(device, priority=-1))
+    return stream

@@ -98,9 +98,8 @@ class HiggsVoice(Voice):
         """End the threads."""
         if self._watch is not None:
             self._watch.cancel()
-        await asyncio.to_thread(self._loop.stop)
-        await asyncio.to_thread(self._worker.stop)
-        await asyncio.to_thread(self._encoder.stop)
+        for part in (self._loop, self._worker, self._encoder):
+            await asyncio.to_thread(part.stop)
         self._pool.shutdown()
 
     def failure(self) -> str | None:

@@ -204,12 +204,8 @@ def gumbel_twin(seeds: Tensor, stream: Tensor, size: int) -> Tensor:
     low, high = seeds[:, 0, None, None], seeds[:, 1, None, None]
     for _ in range(10):
         a, b = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
-        counter = [
-            (b >> 32).bitwise_xor_(counter[1]).bitwise_xor_(low).bitwise_and_(word),
-            b.bitwise_and_(word),
-            (a >> 32).bitwise_xor_(counter[3]).bitwise_xor_(high).bitwise_and_(word),
-            a.bitwise_and_(word),
-        ]
+        mixed = (b >> 32) ^ counter[1] ^ low, b, (a >> 32) ^ counter[3] ^ high, a
+        counter = [each & word for each in mixed]
         low, high = (low + 0x9E3779B9) & word, (high + 0xBB67AE85) & word
     signed = counter[0].int()
     uniform = torch.where(signed < 0, -signed - 1, signed).float() * 4.6566127342e-10

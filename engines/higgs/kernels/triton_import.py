@@ -16,17 +16,8 @@ except ImportError:
     tl = None
 
 
-class _Dispatch:
-    """Where the kernels run.
-
-    Attributes:
-        interpret: Also for tensors of a CPU: for tests under TRITON_INTERPRET=1.
-    """
-
-    interpret = False
-
-
-dispatch = _Dispatch()
+# `interpret`: the kernels take tensors of a CPU, too, for tests under TRITON_INTERPRET=1.
+dispatch = SimpleNamespace(interpret=False)
 
 
 def runs_kernels(tensor: Any) -> bool:

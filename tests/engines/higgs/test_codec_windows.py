@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from engines.higgs.codec_windows import (
     CONTEXT_FRAMES,
     FIRST_FRAMES,
-    FRAMES_PER_SECOND,
     MOST_FRAMES,
     SIZES,
     Pace,
     frames_wanted,
     next_window,
 )
+from engines.voice import TOKENS_PER_SECOND
 
 
 @given(st.integers(1, 400), st.lists(st.integers(1, 60), min_size=1, max_size=400))
@@ -69,7 +69,7 @@ def test_a_player_that_starts_at_once_never_starves(frames_per_second: int) -> N
                 chunks.append(window.new_frames)
                 wanted = frames_wanted(pace.sent, pace.wanted_frames())
         if pace.began_seconds is not None:
-            dry = pace.began_seconds + pace.sent / FRAMES_PER_SECOND
+            dry = pace.began_seconds + pace.sent / TOKENS_PER_SECOND
             assert dry >= now, "the player ran dry"
     assert chunks[0] == FIRST_FRAMES
     assert max(chunks) <= MOST_FRAMES

@@ -39,18 +39,18 @@ UNUSED_WEIGHTS = re.compile(
 
 def random_codec_config(*, tiny: bool) -> HiggsAudioV2TokenizerConfig:
     """The configuration of `--model random` and `--model random-tiny`."""
-    acoustic = {"model_type": "dac", "downsampling_ratios": RATIOS, "upsampling_ratios": RATIOS}
-    sizes = {"encoder_hidden_size": 64, "decoder_hidden_size": 1024, "hidden_size": 256}
-    semantic: dict[str, Any] = {"model_type": "hubert"}
+    # The class's defaults are the published codec's, apart from ratios and bandwidths.
+    acoustic: dict[str, Any] = {"downsampling_ratios": RATIOS, "upsampling_ratios": RATIOS}
+    semantic: dict[str, Any] = {}
     if tiny:
-        sizes = {"encoder_hidden_size": 2, "decoder_hidden_size": 32, "hidden_size": 16}
+        acoustic |= {"encoder_hidden_size": 2, "decoder_hidden_size": 32, "hidden_size": 16}
         semantic |= {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
         semantic |= {"intermediate_size": 32, "conv_dim": [16] * 7}
         semantic |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
     return HiggsAudioV2TokenizerConfig(
         target_bandwidths=BANDWIDTHS,
-        acoustic_model_config=acoustic | sizes,
-        semantic_model_config=semantic,
+        acoustic_model_config={"model_type": "dac", **acoustic},
+        semantic_model_config={"model_type": "hubert", **semantic},
     )
 
 

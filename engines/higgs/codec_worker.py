@@ -50,12 +50,6 @@ class CodecStream:
     wanted: int = 0
     closed: bool = False
 
-    def due(self, now: float) -> bool:
-        """Whether a chunk should be made now."""
-        if self.source.end is not None:
-            return True
-        return self.source.ready >= self.wanted or now >= self.pace.due_seconds()
-
 
 class BatchDecoder:
     """Decodes batches of equally long windows: CUDA graphs on a GPU, plain calls on the CPU.
@@ -255,10 +249,12 @@ class CodecWorker:
         """The stream's next window, if it is due; at its end the stream is closed."""
         if stream.pace.began_seconds is None:
             self._want(stream)  # the crowd may have grown
-        if stream.closed or not stream.due(now):
-            return None
         finished = stream.source.end is not None  # read before `ready`, which it makes final
-        window = next_window(stream.pace.sent, stream.source.ready, finished=finished)
+        ready = stream.source.ready
+        early = not finished and ready < stream.wanted and now < stream.pace.due_seconds()
+        if stream.closed or early:
+            return None
+        window = next_window(stream.pace.sent, ready, finished=finished)
         if window is None and finished:
             self._end(stream, None)
         return window

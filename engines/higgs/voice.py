@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any
 
 from engines.higgs.codec_worker import CodecWorker
@@ -161,25 +162,55 @@ class HiggsVoice(Voice):
             raise EngineBusyError("All slots are taken and the queue is full.")
         coded = [self._encoder.codes(audio) for _, audio in job.references]
         self.running += 1
-        answer = None
         try:
             codes = await asyncio.gather(*map(asyncio.wrap_future, coded))
             in_thread = asyncio.get_running_loop().run_in_executor
             request = await in_thread(self._pool, self._request, job, codes)
-            answer = _Answer(self._loop.submit(request, self._worker.notify), self._worker)
-            async for pcm in answer.pcm():
-                self.audio_tokens_total += len(pcm) // BYTES_PER_TOKEN
-                yield pcm
-            job.ending.finish_reason = self._reason(answer.generation, job.max_tokens)
+            generation = self._loop.submit(request, self._worker.notify)
+            async with aclosing(self._sound(generation)) as sound:
+                async for pcm in sound:
+                    self.audio_tokens_total += len(pcm) // BYTES_PER_TOKEN
+                    yield pcm
+            job.ending.finish_reason = self._reason(generation, job.max_tokens)
         except (asyncio.CancelledError, GeneratorExit):
             self.aborted_total += 1
             raise
         finally:
             for each in coded:
                 each.cancel()  # nothing happens to one that is done
-            if answer is not None:
-                answer.close()
             self.running -= 1
+
+    async def _sound(self, generation: Generation) -> AsyncGenerator[bytes, None]:
+        """Yield a generation's PCM in whole audio tokens, up to silence without end.
+
+        Its end, whatever it is, frees the slot.
+        """
+        event_loop = asyncio.get_running_loop()
+        # Bounded by the generation: its frames are at most those of a context.
+        items: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+
+        def deliver(item: bytes | Exception | None) -> None:
+            event_loop.call_soon_threadsafe(items.put_nowait, item)
+
+        stream = self._worker.open(generation, deliver)
+        most_samples = generation.request.max_frames * SAMPLES_PER_TOKEN
+        guard = RunawayGuard(most_samples, QUIET_SECONDS_LIMIT)
+        try:
+            while (item := await items.get()) is not None:
+                if isinstance(item, Exception):
+                    raise EngineFailureError("the codec failed") from item
+                if pcm := guard.feed(item):
+                    yield pcm
+                if guard.ended:
+                    generation.stop(EndReason.REPETITION)
+                    return
+            if generation.end is EndReason.FAILED:
+                raise EngineFailureError(generation.error or "the generation failed")
+            if pcm := guard.finish():
+                yield pcm
+        finally:
+            generation.cancel()
+            self._worker.close(stream)
 
     def _request(self, job: Job, codes: Sequence[Codes]) -> GenerationRequest:
         transcripts = [words for words, _ in job.references]
@@ -209,41 +240,3 @@ class HiggsVoice(Voice):
     def _reason(self, generation: Generation, max_tokens: int) -> str:
         ended = self._natural_length and generation.ready < cut_frames(max_tokens)
         return "stop" if ended or generation.end is EndReason.STOP else "length"
-
-
-class _Answer:
-    """The PCM of one generation, from the codec's thread to the event loop."""
-
-    def __init__(self, generation: Generation, worker: CodecWorker) -> None:
-        self.generation = generation
-        self._loop = asyncio.get_running_loop()
-        # Bounded by the generation: its frames are at most those of a context.
-        self._items: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
-        self._worker = worker
-        self._stream = worker.open(generation, self._deliver)
-
-    def _deliver(self, item: bytes | Exception | None) -> None:
-        self._loop.call_soon_threadsafe(self._items.put_nowait, item)
-
-    async def pcm(self) -> AsyncGenerator[bytes, None]:
-        """Chunks of whole audio tokens until the end, or until nothing but silence comes."""
-        guard = RunawayGuard(
-            self.generation.request.max_frames * SAMPLES_PER_TOKEN, QUIET_SECONDS_LIMIT
-        )
-        while (item := await self._items.get()) is not None:
-            if isinstance(item, Exception):
-                raise EngineFailureError("the codec failed") from item
-            if pcm := guard.feed(item):
-                yield pcm
-            if guard.ended:
-                self.generation.stop(EndReason.REPETITION)
-                return
-        if self.generation.end is EndReason.FAILED:
-            raise EngineFailureError(self.generation.error or "the generation failed")
-        if pcm := guard.finish():
-            yield pcm
-
-    def close(self) -> None:
-        """Free the slot and forget what is on its way."""
-        self.generation.cancel()
-        self._worker.close(self._stream)

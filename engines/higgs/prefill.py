@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,37 +87,31 @@ class PrefillJob:
             start = end
 
 
+@dataclass(slots=True)
 class Prefiller:
     """Takes jobs in order and runs them chunk by chunk.
 
-    Args:
+    Attributes:
         decoder: Computes.
         cache: Is filled.
         prefixes: Kept between requests.
         chunk_positions: Most positions of a chunk.
         coalesce: Mix jobs in a chunk. Without it a request's bits do not depend on its neighbours.
+        jobs: Those that are not complete.
+        positions_total: Computed so far.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        cache: Cache,
-        prefixes: PrefixStore,
-        *,
-        chunk_positions: int,
-        coalesce: bool,
-    ) -> None:
-        self._decoder = decoder
-        self._cache = cache
-        self.prefixes = prefixes
-        self._chunk_positions = chunk_positions
-        self._coalesce = coalesce
-        self.jobs: deque[PrefillJob] = deque()
-        self.positions_total = 0
+    decoder: Decoder
+    cache: Cache
+    prefixes: PrefixStore
+    chunk_positions: int
+    coalesce: bool
+    jobs: deque[PrefillJob] = field(default_factory=deque)
+    positions_total: int = 0
 
     def add(self, generation: Generation) -> None:
         """Queue a generation's prompt for its slot."""
-        prompt, config = generation.request.prompt, self._decoder.config
+        prompt, config = generation.request.prompt, self.decoder.config
         audio = np.isin(prompt.token_ids, (config.audio_token_id, config.audio_delay_token_id))
         before = np.concatenate(([0], audio.cumsum()))
         content = hashlib.blake2b(prompt.token_ids[: prompt.shared_positions].tobytes())
@@ -129,37 +123,37 @@ class Prefiller:
 
         A size that the first request met would cost it some 100 ms (H100).
         """
-        scratch, config = self._cache.keys.shape[1] - 1, self._decoder.config
+        scratch, config = self.cache.keys.shape[1] - 1, self.decoder.config
         for texts in (0, *PREFILL_BUCKETS):
             for audios in (0, *PREFILL_BUCKETS):
                 count = texts + audios
-                if 0 < count <= min(self._chunk_positions, self._cache.keys.shape[3]):
+                if 0 < count <= min(self.chunk_positions, self.cache.keys.shape[3]):
                     ids = np.zeros(count, np.int32)
                     ids[texts:] = config.audio_token_id
                     rows = np.zeros((audios, CODEBOOKS), np.int16)
-                    self._decoder.prefill([Segment(scratch, 0, ids, rows)], self._cache)
+                    self.decoder.prefill([Segment(scratch, 0, ids, rows)], self.cache)
 
     def run_chunk(self) -> list[Generation]:
         """Prefill the next positions; return the generations whose prompts are complete."""
         chosen: list[tuple[PrefillJob, Segment]] = []
         computed: set[bytes] = set()
-        budget = self._chunk_positions
+        budget = self.chunk_positions
         for job in self.jobs:
             if not self._may_run(job, computed):
                 continue
             for segment in job.segments(budget):
                 chosen.append((job, segment))
                 budget -= len(segment.token_ids)
-                if not self._coalesce:
+                if not self.coalesce:
                     break
-            if budget <= 0 or not self._coalesce:
+            if budget <= 0 or not self.coalesce:
                 break
-        self._decoder.prefill([segment for _, segment in chosen], self._cache)
+        self.decoder.prefill([segment for _, segment in chosen], self.cache)
         for job, segment in chosen:
             job.done += len(segment.token_ids)
             self.positions_total += len(segment.token_ids)
             if job.done == job.prompt.shared_positions:
-                self.prefixes.keep(job.prefix_key, self._cache, job.generation.slot, job.done)
+                self.prefixes.keep(job.prefix_key, self.cache, job.generation.slot, job.done)
         complete = [job for job in self.jobs if job.done == len(job.prompt.token_ids)]
         for job in complete:
             self.jobs.remove(job)
@@ -173,7 +167,7 @@ class Prefiller:
         if job.prefix_key in computed:
             return False
         # Looked up until the job has begun to compute it itself.
-        if not job.done and self.prefixes.restore(job.prefix_key, self._cache, slot):
+        if not job.done and self.prefixes.restore(job.prefix_key, self.cache, slot):
             job.done = shared
         else:
             computed.add(job.prefix_key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def load_weights(
     build = _Builder(config, source, device, precision)
     hidden, codes = config.hidden_size, config.num_codebooks * config.codebook_size
     # First, while the device's memory is empty: random ones are made there.
-    text = source("embed_tokens.weight", (config.vocab_size, hidden)).to("cpu", build.dtype)
+    text = source("embed_tokens.weight", (config.vocab_size, hidden)).to(
+        "cpu", compute_dtype(device)
+    )
     return Weights(
         layers=[build.layer(index) for index in shown(range(config.num_hidden_layers), "weights")],
         text_embedding=text,
@@ -143,35 +146,33 @@ def load_weights(
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Builder:
-    def __init__(
-        self, config: HiggsAudioV2Config, source: Source, device: torch.device, precision: str
-    ) -> None:
-        self._config = config
-        self._source = source
-        self._device = device
-        self._audio_bits, self._text_bits = _BITS[precision]
-        self.dtype = compute_dtype(device)
+    config: HiggsAudioV2Config
+    source: Source
+    device: torch.device
+    precision: str
 
     def plain(self, name: str, *shape: int) -> Tensor:
-        return self._source(f"{name}.weight", shape).to(self._device, self.dtype)
+        return self.source(f"{name}.weight", shape).to(self.device, compute_dtype(self.device))
 
     def layer(self, index: int) -> Layer:
-        config, at = self._config, f"layers.{index}."
+        config, at = self.config, f"layers.{index}."
+        audio_bits, text_bits = _BITS[self.precision]
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
         attention = {"q": queries, "k": keys, "v": keys}
         qkv = {f"{at}self_attn.{name}_proj": rows for name, rows in attention.items()}
         out = {f"{at}self_attn.o_proj": config.hidden_size}
         return Layer(
-            qkv=self._linear(qkv, config.hidden_size, self._audio_bits),
-            out=self._linear(out, queries, self._audio_bits),
-            audio=self._branch(f"{at}audio_", self._audio_bits),
-            text=self._branch(at, self._text_bits, decoded=False),
+            qkv=self._linear(qkv, config.hidden_size, audio_bits),
+            out=self._linear(out, queries, audio_bits),
+            audio=self._branch(f"{at}audio_", audio_bits),
+            text=self._branch(at, text_bits, decoded=False),
         )
 
     def _branch(self, prefix: str, bits: int, *, decoded: bool = True) -> Branch:
-        hidden, wide = self._config.hidden_size, self._config.intermediate_size
+        hidden, wide = self.config.hidden_size, self.config.intermediate_size
         gate_up = {f"{prefix}mlp.{name}_proj": wide for name in ("gate", "up")}
         down = {f"{prefix}mlp.down_proj": hidden}
         return Branch(
@@ -189,6 +190,6 @@ class _Builder:
         if bits == _FULL_BITS:
             return Dense(weight)
         rounded = quantise(weight, bits)
-        if decoded and bits == _TINYGEMM_BITS and self._device.type == "cuda":
+        if decoded and bits == _TINYGEMM_BITS and self.device.type == "cuda":
             return Tinygemm.of(rounded)
         return rounded

@@ -112,7 +112,6 @@ class Runtime:
         )
         self.activity = Activity(show_texts=settings.show_texts)
         self.catalogue = VoiceCatalogue(
-            listed=lambda: self.pool.voices,
             default=settings.default_voice,
             aliases=settings.voice_aliases,
             everywhere=self.pool.knows_everywhere,

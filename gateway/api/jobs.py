@@ -117,48 +117,45 @@ class JobsSurface:
             "has_more": len(jobs) > query.limit,
         }
 
-    async def _job(self, request: Request) -> Job:
-        return await self.jobs.get(request.path_params["job_id"])
-
     @get(ONE, JOBS, "Show a job")
-    async def show(self, request: Request) -> Json:
+    async def show(self, _: Request, job_id: str) -> Json:
         """`GET /{id}`."""
-        return self._shown(await self._job(request))
+        return self._shown(await self.jobs.get(job_id))
 
     @delete(ONE, JOBS, "Delete a job and its audio")
-    async def delete(self, request: Request) -> Json:
+    async def delete(self, _: Request, job_id: str) -> Json:
         """`DELETE /{id}`: removes the job and its audio, in any state."""
-        job = await self._job(request)
+        job = await self.jobs.get(job_id)
         await self.jobs.delete(job)
         return {"id": job.id, "object": "audio.job.deleted", "deleted": True}
 
     @post(f"{ONE}/pause", JOBS, "Pause a job; what it made stays")
-    async def pause(self, request: Request) -> Json:
+    async def pause(self, _: Request, job_id: str) -> Json:
         """`POST /{id}/pause`."""
-        return self._shown(await self.jobs.pause(await self._job(request)))
+        return self._shown(await self.jobs.pause(await self.jobs.get(job_id)))
 
     @post(f"{ONE}/resume", JOBS, "Go on with a paused job")
-    async def resume(self, request: Request) -> Json:
+    async def resume(self, _: Request, job_id: str) -> Json:
         """`POST /{id}/resume`."""
-        return self._shown(await self.jobs.resume(await self._job(request)))
+        return self._shown(await self.jobs.resume(await self.jobs.get(job_id)))
 
     @post(f"{ONE}/cancel", JOBS, "End a job")
-    async def cancel(self, request: Request) -> Json:
+    async def cancel(self, _: Request, job_id: str) -> Json:
         """`POST /{id}/cancel`."""
-        return self._shown(await self.jobs.cancel(await self._job(request)))
+        return self._shown(await self.jobs.cancel(await self.jobs.get(job_id)))
 
     @post(f"{ONE}/retry", JOBS, "Go on with a job that failed")
-    async def retry(self, request: Request) -> Json:
+    async def retry(self, _: Request, job_id: str) -> Json:
         """`POST /{id}/retry`."""
-        return self._shown(await self.jobs.retry(await self._job(request)))
+        return self._shown(await self.jobs.retry(await self.jobs.get(job_id)))
 
     @get(f"{ONE}/download", JOBS, "Fetch a job's audio", query=DownloadQuery, produces=AUDIO_TYPES)
-    async def download(self, request: Request) -> Response:
+    async def download(self, request: Request, job_id: str) -> Response:
         """`GET /{id}/download`: the file, or ranges of it; 409 before the job is complete.
 
         With `response_format`, the stored audio in another format, encoded while it is sent.
         """
-        job = await self._job(request)
+        job = await self.jobs.get(job_id)
         wanted = read_query(request, DownloadQuery).response_format or job.response_format
         name = f"{job.notes.display_name or job.id}.{wanted}"
         if wanted == job.response_format:
@@ -169,9 +166,9 @@ class JobsSurface:
         return StreamingResponse(pieces, media_type=ENCODERS[wanted].content_type)
 
     @get(f"{ONE}/events", JOBS, "Watch a job", produces=(EVENTS_TYPE,))
-    async def events(self, request: Request) -> Response:
+    async def events(self, _: Request, job_id: str) -> Response:
         """`GET /{id}/events`: server-sent events `progress` until one names the job's end."""
-        return event_stream(self._events(await self._job(request)))
+        return event_stream(self._events(await self.jobs.get(job_id)))
 
     async def _events(self, job: Job) -> AsyncIterator[bytes]:
         version, silent = -1, 0

@@ -224,11 +224,10 @@ class OpenAISurface(SpeechSurface):
         """`GET /v1/models`: the served model first, then the names that mean it."""
         return JSONResponse(list_models_of(self.pool.models, self.model_aliases))
 
-    async def get_model(self, request: Request) -> Response:
+    async def get_model(self, _: Request, model: str) -> Response:
         """`GET /v1/models/{id}`."""
-        name = request.path_params["model"]
-        resolve_model(name, self.pool.models, self.model_aliases)
-        return JSONResponse(model_of(name))
+        resolve_model(model, self.pool.models, self.model_aliases)
+        return JSONResponse(model_of(model))
 
     async def list_audio_models(self, _: Request) -> Response:
         """`GET /v1/audio/models`, as Open WebUI reads it."""

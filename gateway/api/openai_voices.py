@@ -133,13 +133,13 @@ class CustomVoices:
         return _described(voice)
 
     @delete(f"{VOICES_PATH}/{{voice_id}}", VOICE_CHANGES, "Take a voice out")
-    async def delete(self, request: Request) -> Json:
+    async def delete(self, _: Request, voice_id: str) -> Json:
         """`DELETE /v1/audio/voices/{id}`: by id or name; a second time it is not there.
 
         Raises:
             VoiceNotFound, QueueFull, LibraryUnusable.
         """
-        voice = await self.catalogue.change(VoiceLibrary.remove, request.path_params["voice_id"])
+        voice = await self.catalogue.change(VoiceLibrary.remove, voice_id)
         return {"id": voice.id, "deleted": True, "object": "audio.voice.deleted"}
 
 

@@ -27,7 +27,7 @@ SHOWN_PATH_CHARACTERS = 256
 _SLASHES = re.compile("//+")
 BodySchema = type[BaseModel] | Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 Json = Mapping[str, Any] | Sequence[Any]  # the body of an answer
-Handler = Callable[[Request], Awaitable[Response | Json]]
+Handler = Callable[..., Awaitable[Response | Json]]
 JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"  # to a schema of the OpenAPI document
 EVENTS_TYPE = "text/event-stream"
@@ -41,8 +41,8 @@ class Route:
     Attributes:
         method: GET (which answers HEAD, too), POST and so on.
         path: With parameters in braces, as Starlette writes them.
-        endpoint: A coroutine function from request to response, or to the JSON of a good one; or
-            an ASGI application.
+        endpoint: A coroutine function from a request, and the parameters of its path by name, to a
+            response, or to the JSON of a good one; or an ASGI application.
         surface: Whose errors it speaks.
         group: What a client must be allowed to do; see `gateway.access.policy`.
         summary: For the OpenAPI document.
@@ -70,7 +70,7 @@ class Route:
         handler = cast("Handler", self.endpoint)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            answer = await handler(Request(scope, receive, send))
+            answer = await handler(Request(scope, receive, send), **scope["path_params"])
             response = answer if isinstance(answer, Response) else JSONResponse(answer)
             await response(scope, receive, send)
 

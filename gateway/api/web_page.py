@@ -85,9 +85,8 @@ class WebPage:
         return JSONResponse(facts, headers={"Cache-Control": "no-store"})
 
     @get("/page/{name}", HEALTH, "A file of the page")
-    async def file(self, request: Request) -> Response:
+    async def file(self, request: Request, name: str) -> Response:
         """`GET /page/{name}`: one of the files that were there at the start."""
-        name = request.path_params["name"]
         if name not in self._files:
             raise RouteNotFound("The page has no such file.")
         return self._answer(request, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,7 +40,6 @@ class VoiceCatalogue:
     """The library's voices, the engines' presets, and the aliases of both.
 
     Attributes:
-        listed: Tells the presets that the engines list.
         default: The voice of requests that name none: a preset or an alias.
         aliases: From the settings.
         everywhere: Whether all engines have a preset.
@@ -48,7 +47,6 @@ class VoiceCatalogue:
         threads: Where recordings are read.
     """
 
-    listed: Callable[[], Sequence[str]]
     default: str
     aliases: Mapping[str, str]
     everywhere: Callable[[str], bool]
@@ -66,7 +64,7 @@ class VoiceCatalogue:
     @property
     def names(self) -> list[str]:
         """Every name that may stand as a request's voice."""
-        return names_of_voices(self.aliases, self.listed(), self.snapshot)
+        return names_of_voices(self.aliases, self.library.listed(), self.snapshot)
 
     async def change(
         self,
@@ -120,7 +118,7 @@ class VoiceCatalogue:
             name,
             default=self.default,
             aliases=self.aliases,
-            listed=self.listed(),
+            listed=self.library.listed(),
             library=self.snapshot,
             now=time.time(),
         )
@@ -135,7 +133,7 @@ class VoiceCatalogue:
 
     def check_default(self) -> None:
         """Log, once, that no engine and no library has the default voice."""
-        if self._told or not self.listed():
+        if self._told or not self.library.listed():
             return
         with suppress(VoiceNotFound):
             self.choose(None)

@@ -22,7 +22,7 @@ SAMPLE = wav(tone(1.5, 24_000))
 def catalogue_of(library: VoiceLibrary) -> VoiceCatalogue:
     """A catalogue of a library alone."""
     threads = ThreadPoolExecutor(1)
-    return VoiceCatalogue(tuple, "alloy", {}, lambda _: True, library, threads)
+    return VoiceCatalogue("alloy", {}, lambda _: True, library, threads)
 
 
 async def test_changes_wait_for_each_other_and_too_many_are_refused(tmp_path: Path) -> None:

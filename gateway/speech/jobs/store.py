@@ -141,6 +141,19 @@ class Store:
         except sqlite3.OperationalError as error:
             raise _translated(error) from error
 
+    @contextlib.contextmanager
+    def _held_by(self, holder: str, job_id: str) -> Iterator[None]:
+        """A transaction on a job that this process holds.
+
+        Raises:
+            LeaseLost: The job is another's now.
+            JobStoreBusy, JobStoreFull: As in `_transaction`.
+        """
+        with self._transaction():
+            if not self._run("SELECT 1 FROM jobs WHERE id = ? AND holder = ?", (job_id, holder)):
+                raise LeaseLost
+            yield
+
     def _run(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         """Run one statement, and return its rows; the errors are those of `_transaction`."""
         try:
@@ -357,8 +370,7 @@ class Store:
         path = self.folder_of(job_id) / name
         try:
             write_file(path, pcm)
-            with self._transaction():
-                self._require_holder(job_id, holder)
+            with self._held_by(holder, job_id):
                 self._run(
                     "UPDATE segments SET file = ?, samples = ? WHERE job = ? AND number = ?",
                     (name, len(pcm) // BYTES_PER_SAMPLE, job_id, number),
@@ -381,8 +393,7 @@ class Store:
         Raises:
             LeaseLost: The job is another's now.
         """
-        with self._transaction():
-            self._require_holder(job_id, holder)
+        with self._held_by(holder, job_id):
             self._run(
                 "UPDATE segments SET tries = tries + 1 WHERE job = ? AND number = ?",
                 (job_id, number),
@@ -403,19 +414,13 @@ class Store:
             LeaseLost: The job is another's now.
         """
         size, told = stored.stat().st_size, json.dumps([asdict(chapter) for chapter in chapters])
-        with self._transaction():
-            self._require_holder(job_id, holder)
+        with self._held_by(holder, job_id):
             self._run(
                 "UPDATE jobs SET state = ?, updated = ?2, ended = ?2, holder = NULL, stored_bytes "
                 "= ?, stored_name = ?, made_seconds = ?, chapters = ?, version = version + 1 "
                 "WHERE id = ?",
                 (State.COMPLETED, time.time(), size, stored.name, seconds, told, job_id),
             )
-
-    def _require_holder(self, job_id: str, holder: str) -> None:
-        held = self._run("SELECT 1 FROM jobs WHERE id = ? AND holder = ?", (job_id, holder))
-        if not held:
-            raise LeaseLost
 
     def fail(self, job_id: str, message: str, *, holder: str | None = None) -> None:
         """End a job with the reason, unless another process works on it by now."""

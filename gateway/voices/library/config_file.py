@@ -113,13 +113,11 @@ def voices_of(config: Config, folder: Folder, gone: Mapping[str, float] | None =
     voices = tuple(voice for voice in found if voice is not None)
     index: dict[str, LibraryVoice] = {}
     # Names win over aliases, aliases over ids; the first entry wins over later ones.
-    for names in (
-        [(voice.name, voice) for voice in voices],
-        [(alias, voice) for voice in voices for alias in voice.aliases],
-        [(voice.id, voice) for voice in voices],
-    ):
-        for name, voice in names:
-            index.setdefault(lookup_key(name), voice)
+    named = [(voice.name, voice) for voice in voices]
+    named += [(alias, voice) for voice in voices for alias in voice.aliases]
+    named += [(voice.id, voice) for voice in voices]
+    for name, voice in named:
+        index.setdefault(lookup_key(name), voice)
     return Snapshot(
         voices=voices,
         keys=frozenset(config),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -63,13 +63,13 @@ class VoiceLibrary:
     def __init__(
         self,
         folder: Path,
-        listed: Callable[[], Iterable[str]] = tuple,
+        listed: Callable[[], Sequence[str]] = tuple,
         *,
         grace_seconds: float = GRACE_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = Folder(folder)
-        self._listed = listed
+        self.listed = listed
         self._config = ConfigFile(self._folder, grace_seconds, now)
         self._recording = lru_cache(KEPT_RECORDINGS)(self._read_recording)
         self._now = now
@@ -82,7 +82,7 @@ class VoiceLibrary:
     @property
     def presets(self) -> list[str]:
         """Presets of the engines that the library does not have; their names are taken."""
-        return self.snapshot.outside(self._listed())
+        return self.snapshot.outside(self.listed())
 
     def check(self) -> None:
         """Raise if config.json is damaged; `snapshot` keeps the last good state.

@@ -55,9 +55,6 @@ class TravisvnLong:
     speech: TravisvnSpeech
     show_texts: bool
 
-    async def _job(self, request: Request) -> Job:
-        return await self.jobs.get(request.path_params["job_id"])
-
     @post(LONG, JOBS, "Begin a job", bodies=form_bodies(LongBody))
     async def create(self, request: Request) -> Json:
         """`POST …/long`."""
@@ -106,14 +103,14 @@ class TravisvnLong:
         return statistics_of(await self.jobs.owned())
 
     @get(JOB, JOBS, "Show a job")
-    async def status(self, request: Request) -> Json:
+    async def status(self, _: Request, job_id: str) -> Json:
         """`GET …/{id}`."""
-        return status_of(await self._job(request))
+        return status_of(await self.jobs.get(job_id))
 
     @get(f"{JOB}/details", JOBS, "Show all of a job")
-    async def details(self, request: Request) -> Json:
+    async def details(self, _: Request, job_id: str) -> Json:
         """`GET …/{id}/details`; the text only where texts are shown."""
-        job = await self._job(request)
+        job = await self.jobs.get(job_id)
         return {
             "metadata": metadata_of(job),
             "chunks": [],
@@ -123,9 +120,9 @@ class TravisvnLong:
         }
 
     @patch(JOB, JOBS, "Note on a job", bodies=form_bodies(Update))
-    async def update(self, request: Request) -> Json:
+    async def update(self, request: Request, job_id: str) -> Json:
         """`PATCH …/{id}`: its name, tags, and whether it is archived."""
-        job = await self._job(request)
+        job = await self.jobs.get(job_id)
         fields, _ = await read_form(self.speech.bodies, request, Update, LARGEST_BODY_BYTES)
         notes = job.notes
         if "display_name" in fields.model_fields_set:
@@ -138,9 +135,9 @@ class TravisvnLong:
         return done(job, "Job metadata updated successfully")
 
     @delete(JOB, JOBS, "Cancel or delete a job", query=EndQuery)
-    async def end(self, request: Request) -> Json:
+    async def end(self, request: Request, job_id: str) -> Json:
         """`DELETE …/{id}`: `action=cancel` (or nothing) ends it, `action=delete` forgets it."""
-        job = await self._job(request)
+        job = await self.jobs.get(job_id)
         if read_query(request, EndQuery).action == "cancel":
             job = await self.jobs.cancel(job)
             return done(job, f"Job {job.id} cancelled successfully")
@@ -148,21 +145,21 @@ class TravisvnLong:
         return done(job, f"Job {job.id} deleted successfully")
 
     @put(f"{JOB}/pause", JOBS, "Pause a job")
-    async def pause(self, request: Request) -> Json:
+    async def pause(self, _: Request, job_id: str) -> Json:
         """`PUT …/{id}/pause`: what it made stays."""
-        job = await self.jobs.pause(await self._job(request))
+        job = await self.jobs.pause(await self.jobs.get(job_id))
         return done(job, f"Job {job.id} paused successfully")
 
     @put(f"{JOB}/resume", JOBS, "Resume a job")
-    async def resume(self, request: Request) -> Json:
+    async def resume(self, _: Request, job_id: str) -> Json:
         """`PUT …/{id}/resume`: go on with it."""
-        job = await self.jobs.resume(await self._job(request))
+        job = await self.jobs.resume(await self.jobs.get(job_id))
         return done(job, f"Job {job.id} resumed successfully")
 
     @post(f"{JOB}/retry", JOBS, "Repeat a job")
-    async def retry(self, request: Request) -> Json:
+    async def retry(self, _: Request, job_id: str) -> Json:
         """`POST …/{id}/retry`: the same as a new job."""
-        return created_of(await self.jobs.repeat(await self._job(request)))
+        return created_of(await self.jobs.repeat(await self.jobs.get(job_id)))
 
     @post(f"{LONG}/bulk", JOBS, "Change jobs", bodies=form_bodies(Bulk))
     async def bulk(self, request: Request) -> Json:
@@ -194,9 +191,9 @@ class TravisvnLong:
             await self.jobs.annotate(job, replace(job.notes, archived=action == "archive"))
 
     @get(f"{JOB}/download", JOBS, "Fetch a job's audio", produces=AUDIO_TYPES)
-    async def download(self, request: Request) -> Response:
+    async def download(self, _: Request, job_id: str) -> Response:
         """`GET …/{id}/download`: the whole file or ranges of it, 409 before it is complete."""
-        job = await self._job(request)
+        job = await self.jobs.get(job_id)
         return FileResponse(
             await self.jobs.audio(job),
             media_type=ENCODERS[job.response_format].content_type,
@@ -204,9 +201,9 @@ class TravisvnLong:
         )
 
     @get(f"{JOB}/sse", JOBS, "Watch a job", produces=(EVENTS_TYPE,))
-    async def events(self, request: Request) -> Response:
+    async def events(self, _: Request, job_id: str) -> Response:
         """`GET …/{id}/sse`: `progress` until the job is `completed`, or an `error` says why not."""
-        return event_stream(self._events(await self._job(request)))
+        return event_stream(self._events(await self.jobs.get(job_id)))
 
     async def _events(self, job: Job) -> AsyncIterator[bytes]:
         """A job's life as events; paused ones go on when it is resumed."""

@@ -135,46 +135,48 @@ class TravisvnVoices:
         return JSONResponse(body, CREATED)
 
     @get(ONE, SPEECH, "Show a voice")
-    async def show(self, request: Request) -> Json:
+    async def show(self, _: Request, voice_name: str) -> Json:
         """`GET /voices/{name}`."""
-        return {"voice": item_of(self.catalogue.snapshot.get(request.path_params["voice_name"]))}
+        return {"voice": item_of(self.catalogue.snapshot.get(voice_name))}
 
     @get(f"{ONE}/download", RECORDINGS, "Fetch a voice's recording", produces=("audio/wav",))
-    async def download(self, request: Request) -> Response:
+    async def download(self, request: Request, voice_name: str) -> Response:
         """`GET /voices/{name}/download`: the recording as the library keeps it."""
-        voice = self.catalogue.snapshot.get(request.path_params["voice_name"])
+        voice = self.catalogue.snapshot.get(voice_name)
         wav = await self.catalogue.read_audio(voice)
         filename = f"filename*=utf-8''{quote(voice.name)}.wav"
         disposition = {"Content-Disposition": f"attachment; {filename}"}
         return file_response(request, wav, "audio/wav", disposition)
 
     @put(ONE, VOICE_CHANGES, "Rename a voice", bodies=form_bodies(Renamed))
-    async def rename(self, request: Request) -> Json:
+    async def rename(self, request: Request, voice_name: str) -> Json:
         """`PUT /voices/{name}`."""
-        old = request.path_params["voice_name"]
         fields, _ = await read_form(self.bodies, request, Renamed, FORM_OVERHEAD_BYTES)
-        voice = await self.catalogue.change(VoiceLibrary.rename, old, fields.new_name)
-        return {"message": "Voice renamed successfully", "old_name": old, "new_name": voice.name}
+        voice = await self.catalogue.change(VoiceLibrary.rename, voice_name, fields.new_name)
+        return {
+            "message": "Voice renamed successfully",
+            "old_name": voice_name,
+            "new_name": voice.name,
+        }
 
     @delete(ONE, VOICE_CHANGES, "Take a voice out")
-    async def remove(self, request: Request) -> Json:
+    async def remove(self, _: Request, voice_name: str) -> Json:
         """`DELETE /voices/{name}`."""
-        voice = await self.catalogue.change(VoiceLibrary.remove, request.path_params["voice_name"])
+        voice = await self.catalogue.change(VoiceLibrary.remove, voice_name)
         return {"message": "Voice deleted successfully", "voice_name": voice.name}
 
     @get(ALIASES, SPEECH, "List a voice's other names")
-    async def list_aliases(self, request: Request) -> Json:
+    async def list_aliases(self, _: Request, voice_name: str) -> Json:
         """`GET /voices/{name}/aliases`."""
-        voice = self.catalogue.snapshot.get(request.path_params["voice_name"])
+        voice = self.catalogue.snapshot.get(voice_name)
         aliases = list(voice.aliases)
         return {"voice_name": voice.name, "aliases": aliases, "count": len(aliases)}
 
     @post(ALIASES, VOICE_CHANGES, "Give a voice another name", bodies=form_bodies(Alias))
-    async def add_alias(self, request: Request) -> Response:
+    async def add_alias(self, request: Request, voice_name: str) -> Response:
         """`POST /voices/{name}/aliases`."""
         fields, _ = await read_form(self.bodies, request, Alias, FORM_OVERHEAD_BYTES)
-        name = request.path_params["voice_name"]
-        voice = await self.catalogue.change(VoiceLibrary.add_alias, name, fields.alias)
+        voice = await self.catalogue.change(VoiceLibrary.add_alias, voice_name, fields.alias)
         return JSONResponse(
             {
                 "message": "Alias added successfully",
@@ -186,10 +188,9 @@ class TravisvnVoices:
         )
 
     @delete(f"{ALIASES}/{{alias}}", VOICE_CHANGES, "Take another name away")
-    async def remove_alias(self, request: Request) -> Json:
+    async def remove_alias(self, _: Request, voice_name: str, alias: str) -> Json:
         """`DELETE /voices/{name}/aliases/{alias}`."""
-        name, alias = request.path_params["voice_name"], request.path_params["alias"]
-        voice = await self.catalogue.change(VoiceLibrary.remove_alias, name, alias)
+        voice = await self.catalogue.change(VoiceLibrary.remove_alias, voice_name, alias)
         return {
             "message": "Alias removed successfully",
             "voice_name": voice.name,

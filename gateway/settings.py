@@ -42,6 +42,7 @@ REMOVED = {
     "(deploy/front.yml: HAProxy before them) with GATEWAY_REPLICAS=N",
     "GATEWAY_ADMIN_ROUTES": "where keys are set, every route that GATEWAY_PUBLIC_ROUTES does not "
     "name needs one; keep routes from users with other keys at a proxy",
+    "GATEWAY_ENGINE_ADDRESS": "GATEWAY_UPSTREAMS says where the engine listens",
     "GATEWAY_CONTAINER": "the container's health check restarts the engine",
     "GATEWAY_WORKER_THREADS": "the number of threads that encode is fixed",
 }
@@ -58,7 +59,7 @@ UNDOCUMENTED = frozenset(
         *("max_body_bytes", "max_held_body_bytes", "max_connections"),
         *("plausible_length_factor", "quiet_limit_seconds", "opus_kbps", "aac_kbps"),
         *("job_slots", "job_lease_seconds", "grafana_url"),
-        *("engine_restart_seconds", "engine_address"),
+        "engine_restart_seconds",
     }
 )
 # Variables with the prefix that other programs of this repository read.
@@ -141,7 +142,6 @@ def _folder(path: Path) -> Path:
 Value = TypeVar("Value")
 OrNone = Annotated[Value | None, BeforeValidator(_unset)]
 Listed = Annotated[tuple[Value, ...], NoDecode, BeforeValidator(_split)]
-Address = Annotated[str, AfterValidator(_base_address)]
 Folder = Annotated[Path, AfterValidator(_folder)]
 Upstreams = Annotated[
     Listed[Annotated[str, AfterValidator(_upstream_address)]], AfterValidator(_without_twins)
@@ -173,8 +173,6 @@ class Settings(BaseSettings):
     engine_command: OrNone[Annotated[str, AfterValidator(_command)]] = None
     """Command that starts an engine; `serve` runs it, starts it again when it dies, and ends it and
     all that it started. GATEWAY_UPSTREAMS says where it listens; default: http://127.0.0.1:8000."""
-    engine_address: Address = "http://127.0.0.1:8000"
-    """Where that engine listens, unless GATEWAY_UPSTREAMS names addresses."""
     engine_restart_seconds: float = Field(120, ge=0, le=86400)
     """Time after which an engine that `serve` started is started again when it has spoken and then
     stays ejected; 0 never does that."""

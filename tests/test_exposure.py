@@ -153,7 +153,7 @@ def test_no_key_is_in_what_a_gateway_and_its_engine_print(tmp_path: Path) -> Non
         "api_keys": f"a={KEYS['client']}, b={KEYS['admin']} admin",
         "upstream_api_key": KEYS["upstream"],
         "engine_command": shlex.join(command),
-        "engine_address": f"http://127.0.0.1:{port}",
+        "upstreams": f"http://127.0.0.1:{port}",
         "log_level": "debug",
     }
     with log.open("wb") as file, running_serve(stderr=file, **settings) as serve:

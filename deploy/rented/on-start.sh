@@ -145,8 +145,8 @@ install_gateway
 fetch_weights
 exec {alive}> >(watch_gpu)
 # The gateway does not hold the pipe: it ends with this script.
-"$venv/bin/speech-gateway" serve --engine-command "$(engine_command)" \
-    --engine-address "http://127.0.0.1:$HIGGS_PORT" {alive}>&- &
+export GATEWAY_UPSTREAMS="${GATEWAY_UPSTREAMS:-http://127.0.0.1:$HIGGS_PORT}"
+"$venv/bin/speech-gateway" serve --engine-command "$(engine_command)" {alive}>&- &
 gateway=$!
 trap 'kill -TERM "$gateway" 2>/dev/null || true' TERM INT HUP
 status=0

@@ -34,6 +34,9 @@ KEEP_ALIVE_SECONDS = 75  # above that of clients' pools: they close first, so no
 BACKLOG = 2048
 SPARE_DESCRIPTORS = 512  # refused connections, log, libraries, voice files, pipes of encoders
 STATUS_USAGE = 2
+COMMAND_ADDRESS = (
+    "http://127.0.0.1:8000"  # of an engine's command, as the container's server has it
+)
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +45,6 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
     parser.add_argument(
         "--engine-command", help="start and watch over this engine (GATEWAY_ENGINE_COMMAND)"
-    )
-    parser.add_argument(
-        "--engine-address", help="where that engine listens (GATEWAY_ENGINE_ADDRESS)"
     )
 
 
@@ -55,7 +55,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
             host=arguments.host,
             port=arguments.port,
             engine_command=arguments.engine_command,
-            engine_address=arguments.engine_address,
         )
         logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
         for sentence in old_names(os.environ):
@@ -108,7 +107,7 @@ def _start_engine(settings: Settings, scope: ExitStack) -> tuple[Settings, Super
     engine: Supervisor
     if settings.engine_command:
         engine = command_supervisor(settings.engine_command)
-        addresses = settings.upstreams or (settings.engine_address,)
+        addresses = settings.upstreams or (COMMAND_ADDRESS,)
     elif not settings.upstreams:
         logger.info("no engine is configured (GATEWAY_UPSTREAMS): starting the CPU voice, English")
         engine = own = EngineSupervisor(relay=True)

@@ -58,7 +58,7 @@ def test_a_command_is_started_replaced_after_a_crash_and_gone_with_the_gateway()
     port = free_port()
     command = shlex.join([*SIMULATOR, str(port)])
     with running_serve(
-        "--engine-command", command, "--engine-address", f"http://127.0.0.1:{port}/v1"
+        "--engine-command", command, upstreams=f"http://127.0.0.1:{port}/v1"
     ) as serve:
         assert speak(serve) == 200
         first = engine_of(serve)
@@ -78,7 +78,7 @@ def test_an_engine_that_stays_ejected_is_started_again_and_one_that_loads_is_not
     engine_address = f"http://127.0.0.1:{port}"
     with running_serve(
         engine_command=shlex.join([*SIMULATOR, str(port)]),
-        engine_address=engine_address,
+        upstreams=engine_address,
         engine_restart_seconds=0.5,
         first_audio_timeout_seconds=0.5,
         probe_interval_seconds=0.2,

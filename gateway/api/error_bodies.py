@@ -27,10 +27,7 @@ from gateway.errors import (
 
 FIRST_SERVER_STATUS = 500
 _OPENAI_TYPES = {403: "permission_error", 429: "rate_limit_error"}
-_TRAVISVN_TYPES_BY_CLASS: tuple[tuple[type[GatewayError], str], ...] = (
-    (VoiceNotFound, "voice_not_found_error"),
-    (VoiceExists, "voice_exists_error"),
-)
+_TRAVISVN_CODES = {VoiceNotFound.code, VoiceExists.code}  # it has a type for each of these
 _TRAVISVN_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -126,8 +123,9 @@ def _render_fastapi(error: GatewayError) -> Response:
 def travisvn_error(error: GatewayError) -> dict[str, Any]:
     """Travisvn's error object."""
     default = "server_error" if error.status >= FIRST_SERVER_STATUS else "invalid_request_error"
-    by_class = (name for kind, name in _TRAVISVN_TYPES_BY_CLASS if isinstance(error, kind))
-    kind = next(by_class, _TRAVISVN_TYPES.get(error.status, default))
+    kind = _TRAVISVN_TYPES.get(error.status, default)
+    if error.code in _TRAVISVN_CODES:
+        kind = f"{error.code}_error"
     return {"error": {"message": error.message, "type": kind}}
 
 

@@ -105,8 +105,3 @@ def spread(
     for place, name in enumerate(names):
         found.setdefault(name, folded.get(name.casefold(), voices[place % len(voices)]))
     return found
-
-
-def voice_names(aliases: Mapping[str, str], listed: Sequence[str]) -> list[str]:
-    """All names that clients may use: presets first, then aliases, each once."""
-    return list(dict.fromkeys([*listed, *sorted(aliases)]))

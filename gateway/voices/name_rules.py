@@ -128,9 +128,7 @@ def clean_text(text: str | None, param: str) -> str | None:
     Raises:
         InvalidRequest: It is too long, or not Unicode.
     """
-    if text is None:
-        return None
-    if not text.strip():
+    if text is None or not text.strip():
         return None
     check_text(text, MOST_TEXT_CHARACTERS, param=param)
     return sanitise_text(text).strip() or None

@@ -15,7 +15,6 @@ from gateway.voices.aliases import (
     OPENAI_VOICES,
     fold,
     resolve_voice,
-    voice_names,
 )
 from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.config_file import Snapshot
@@ -130,7 +129,7 @@ def _recorded(
 def names_of_voices(
     aliases: Mapping[str, str], listed: Sequence[str], library: Snapshot
 ) -> list[str]:
-    """All names that clients may use: the library's, the engines' presets, then aliases."""
+    """All names that clients may use, each once: the library's, the presets, then aliases."""
     own = [voice.name for voice in library.voices]
     further = [alias for voice in library.voices for alias in voice.aliases]
-    return voice_names(aliases, [*own, *library.outside(listed), *further])
+    return list(dict.fromkeys([*own, *library.outside(listed), *further, *sorted(aliases)]))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import VoiceNotFound
-from gateway.voices.aliases import OPENAI_VOICES, resolve_voice, voice_names
+from gateway.voices.aliases import OPENAI_VOICES, resolve_voice
+from gateway.voices.library.config_file import Snapshot
+from gateway.voices.resolve import names_of_voices
 
 LISTED = ("belinda", "Broom_Salesman", "en_woman")
 
@@ -43,5 +45,5 @@ def test_an_unknown_voice_is_refused_with_the_list(name: str) -> None:
 
 def test_all_names_are_listed_once() -> None:
     """Pickers show each voice once, presets first."""
-    names = voice_names({"alloy": "x", "belinda": "y"}, LISTED)
+    names = names_of_voices({"alloy": "x", "belinda": "y"}, LISTED, Snapshot())
     assert names == ["belinda", "Broom_Salesman", "en_woman", "alloy"]

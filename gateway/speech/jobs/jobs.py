@@ -139,7 +139,7 @@ class Jobs:
         with audio_charged(new.likely_seconds) as charge:
             job = await self._store(Store.add, new, MOST_OPEN)
             charge.made_seconds = lambda: new.likely_seconds
-        self._poke()
+        self._worker.poke()
         return job
 
     async def owned(self) -> list[Job]:
@@ -226,16 +226,12 @@ class Jobs:
     async def delete(self, job: Job) -> None:
         """Delete a job and its audio, in any state."""
         await self._store(Store.delete, job.id)
-        self._poke(job.id)
+        self._worker.poke(job.id)
 
     async def _enter(self, job: Job, state: State, among: frozenset[State]) -> Job:
         changed = await self._store(Store.enter, job.id, state, among)
-        self._poke(job.id)
+        self._worker.poke(job.id)
         return changed
-
-    def _poke(self, job_id: str | None = None) -> None:
-        if self._runner is not None:
-            self._runner.poke(job_id)
 
     async def audio(self, job: Job) -> Path:
         """The file of a complete job.

@@ -214,8 +214,8 @@ def routes_of(runtime: Runtime) -> list[Route]:
         )
         jobs = JobsSurface(runtime.jobs, openai, bodies, show_texts=settings.show_texts)
         voices = CustomVoices(catalogue, bodies)
-        routes += openai.routes()
-        routes += [*declared_routes(jobs, OPENAI), *declared_routes(voices, OPENAI)]
+        for surface in (openai, jobs, voices):
+            routes += declared_routes(surface, OPENAI)
     if "generate" in chosen:
         routes += declared_routes(GenerateSurface(*parts), GENERATE)
     if "chatterbox" in chosen:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from gateway.access.policy import SPEECH, VOICES
@@ -27,7 +26,7 @@ from gateway.api.multipart import (
     parse_fields_and_files,
     require_json_or_form,
 )
-from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Route
+from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Json, get, post
 from gateway.api.schemas import SpeechBody, VoiceId, parse_fields
 from gateway.api.speakers import cast_voices, voice_of_file
 from gateway.errors import GatewayError, InvalidRequest
@@ -88,28 +87,17 @@ class OpenAISurface(SpeechSurface):
     model_aliases: Sequence[str]
     modelless: Modelless | None
 
-    def routes(self) -> list[Route]:
-        """What this surface answers."""
-        listed = partial(Route, "GET", surface=OPENAI, group=VOICES)
-        return [
-            Route(
-                "POST",
-                "/v1/audio/speech",
-                self.endpoint(self.parse, require_json_or_form),
-                OPENAI,
-                SPEECH,
-                "Speak a text",
-                bodies=form_bodies(SpeechBody),
-                produces=(*AUDIO_TYPES, EVENTS_TYPE),
-                description="Streams audio as it is made. A failure after the first audio aborts "
-                "the connection: a clean end means complete audio."
-                + (" Without `model`, Chatterbox's server answers." if self.modelless else ""),
-            ),
-            listed("/v1/models", self.list_models, summary="List the models"),
-            listed("/v1/models/{model:path}", self.get_model, summary="Show a model"),
-            listed("/v1/audio/models", self.list_audio_models, summary="List the models, short"),
-        ]
-
+    @post(
+        "/v1/audio/speech",
+        SPEECH,
+        "Speak a text",
+        check=require_json_or_form,
+        bodies=form_bodies(SpeechBody),
+        produces=(*AUDIO_TYPES, EVENTS_TYPE),
+        description="Streams audio as it is made. A failure after the first audio aborts the "
+        "connection: a clean end means complete audio. Without `model`, Chatterbox's server "
+        "answers where it is offered and GATEWAY_MODELLESS does not say otherwise.",
+    )
     async def parse(self, body: bytes, scope: Scope) -> Spoken:
         """Read a speech request.
 
@@ -220,19 +208,22 @@ class OpenAISurface(SpeechSurface):
         ]
         return tuple(found)
 
-    async def list_models(self, _: Request) -> Response:
+    @get("/v1/models", VOICES, "List the models")
+    async def list_models(self, _: Request) -> Json:
         """`GET /v1/models`: the served model first, then the names that mean it."""
-        return JSONResponse(list_models_of(self.pool.models, self.model_aliases))
+        return list_models_of(self.pool.models, self.model_aliases)
 
-    async def get_model(self, _: Request, model: str) -> Response:
+    @get("/v1/models/{model:path}", VOICES, "Show a model")
+    async def get_model(self, _: Request, model: str) -> Json:
         """`GET /v1/models/{id}`."""
         resolve_model(model, self.pool.models, self.model_aliases)
-        return JSONResponse(model_of(model))
+        return model_of(model)
 
-    async def list_audio_models(self, _: Request) -> Response:
+    @get("/v1/audio/models", VOICES, "List the models, short")
+    async def list_audio_models(self, _: Request) -> Json:
         """`GET /v1/audio/models`, as Open WebUI reads it."""
         names = model_names(self.pool.models, self.model_aliases)
-        return JSONResponse({"models": [{"id": name} for name in names]})
+        return {"models": [{"id": name} for name in names]}
 
 
 def _expression(fields: SpeechBody) -> Expression:

@@ -18,7 +18,6 @@ LEAD_ROWS = CODEBOOKS  # rows before the first frame is complete: all-BOS, then 
 LARGEST_CODE = 1023
 STREAM_BOS = 1024  # codes of the delay pattern
 STREAM_EOS = 1025
-MOST_WINDOW_ROWS = 16  # rows of history that repetition-aware sampling can look at
 
 
 def delay(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:

@@ -60,7 +60,7 @@ class PrefixStore:
         self.positions += count
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PrefillJob:
     """A prompt on its way into its slot.
 

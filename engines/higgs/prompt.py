@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,20 +20,15 @@ from transformers import HiggsAudioV2Config
 
 from engines.higgs.generation import CODEBOOKS, Prompt, delay
 
-# Names in the vocabulary of bosonai/higgs-audio-v2-generation-3B-base; ids from its tokenizer.json.
-BEGIN_OF_TEXT = "<|begin_of_text|>"
-START_HEADER = "<|start_header_id|>"
-END_HEADER = "<|end_header_id|>"
-END_OF_TURN = "<|eot_id|>"
-AUDIO_END = "<|audio_eos|>"
 SCENE_TAG = re.compile(r"(<\|scene_desc_(?:start|end)\|>)")
-# Llama 3's ids of what a prompt needs, for models without a tokenizer (`--model random`).
+# What a prompt needs of a vocabulary; the ids are those in the tokenizer.json of
+# bosonai/higgs-audio-v2-generation-3B-base, for models without a tokenizer (`--model random`).
 LLAMA_IDS = {
-    BEGIN_OF_TEXT: 128000,
-    START_HEADER: 128006,
-    END_HEADER: 128007,
-    END_OF_TURN: 128009,
-    AUDIO_END: 128012,
+    "<|begin_of_text|>": 128000,
+    "<|start_header_id|>": 128006,
+    "<|end_header_id|>": 128007,
+    "<|eot_id|>": 128009,
+    "<|audio_eos|>": 128012,
 }
 
 BYTES_PER_RANDOM_TOKEN = 4
@@ -105,22 +101,21 @@ def tokenizer_of(folder: Path | None) -> TextTokenizer:
     return RandomTokenizer() if folder is None else CheckpointTokenizer(folder)
 
 
+@dataclass(frozen=True, slots=True)
 class PromptBuilder:
     """Writes prompts for one model.
 
-    Args:
+    Attributes:
         tokenizer: Its vocabulary.
         config: Its ids of audio tokens.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, config: HiggsAudioV2Config) -> None:
-        self._tokenizer = tokenizer
-        self._special = tokenizer.special
-        self._config = config
+    tokenizer: TextTokenizer
+    config: HiggsAudioV2Config
 
     def count(self, text: str) -> int:
         """Tokens of a text of a client."""
-        return len(self._tokenizer.encode(text))
+        return len(self.tokenizer.encode(text))
 
     def build(
         self, system: str, references: Sequence[tuple[str, NDArray[np.integer]]], text: str
@@ -137,40 +132,42 @@ class PromptBuilder:
         Raises:
             ValueError: A text holds what cannot be tokenized.
         """
-        ids = [self._special[BEGIN_OF_TEXT], *self._turn("system", self._scene(system))]
+        begin = self.tokenizer.special["<|begin_of_text|>"]
+        ids = [begin, *self._turn("system", self._scene(system))]
         for transcript, codes in references:
             ids += self._turn("user", self._plain(transcript))
             ids += self._turn("assistant", self._audio(codes.shape[1]))
         shared = len(ids)
         ids += self._turn("user", self._plain(text))
-        ids += self._turn("assistant", [self._config.audio_bos_token_id])[:-1]
+        ids += self._turn("assistant", [self.config.audio_bos_token_id])[:-1]
         rows = [delay(codes) for _, codes in references]
         none = np.zeros((0, CODEBOOKS), np.int16)
         return Prompt(np.array(ids, np.int32), np.concatenate([none, *rows]), shared)
 
     def _turn(self, role: str, content: list[int]) -> list[int]:
-        header = [*self._tokenizer.encode(role), self._special[END_HEADER]]
+        special = self.tokenizer.special
+        header = [*self.tokenizer.encode(role), special["<|end_header_id|>"]]
         if content and role == "assistant":
-            content = [*self._tokenizer.encode("\n\n"), *content]
-        return [self._special[START_HEADER], *header, *content, self._special[END_OF_TURN]]
+            content = [*self.tokenizer.encode("\n\n"), *content]
+        return [special["<|start_header_id|>"], *header, *content, special["<|eot_id|>"]]
 
     def _plain(self, text: str) -> list[int]:
         # With the line ends that follow the header: byte-pair merges may cross from one to other.
-        return self._tokenizer.encode("\n\n" + text.strip())
+        return self.tokenizer.encode("\n\n" + text.strip())
 
     def _scene(self, system: str) -> list[int]:
         ids: list[int] = []
         for piece in SCENE_TAG.split("\n\n" + system.strip()):
-            tag = self._special.get(piece) if SCENE_TAG.fullmatch(piece) else None
-            ids += self._tokenizer.encode(piece) if tag is None else [tag]
+            tag = self.tokenizer.special.get(piece) if SCENE_TAG.fullmatch(piece) else None
+            ids += self.tokenizer.encode(piece) if tag is None else [tag]
         return ids
 
     def _audio(self, frames: int) -> list[int]:
-        config = self._config
+        config = self.config
         # As the processor's: BOS, frames and EOS are audio tokens, the rows of the delay others.
         return [
             config.audio_bos_token_id,
             *[config.audio_token_id] * (frames + 2),
             *[config.audio_delay_token_id] * (CODEBOOKS - 1),
-            self._special[AUDIO_END],
+            self.tokenizer.special["<|audio_eos|>"],
         ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.higgs.generation import CODEBOOKS, MOST_WINDOW_ROWS, STREAM_BOS, Sampling
+from engines.higgs.generation import CODEBOOKS, STREAM_BOS, Sampling
 
 # Scores divided by what lies beyond are infinite, or not numbers. The first is vLLM's bound.
 COLDEST, HOTTEST = 0.01, 100.0
@@ -49,8 +49,9 @@ class Status(IntEnum):
 
 
 FIELDS = 16
-# Row 0 of a generation stands here; before it the last rows of the prompt's references.
-FIRST_ROW = MOST_WINDOW_ROWS
+# Row 0 of a generation stands here; before it the last rows of the prompt's references, which
+# repetition-aware sampling looks at.
+FIRST_ROW = 16
 
 
 @dataclass(slots=True)

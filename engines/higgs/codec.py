@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DacModel, HiggsAudioV2TokenizerConfig, HubertModel
 from transformers.audio_utils import conv1d_output_length
 from transformers.models.xcodec.modeling_xcodec import SemanticEncoder  # this codec's, too
@@ -214,10 +215,8 @@ class Codec(nn.Module):
             for n, wanted in zip(counts, frames, strict=True)
         ]
         size = self.filled_samples(max(counts))
-        waves = torch.zeros(len(counts), size + hop)
-        for wave, samples, n in zip(waves, recordings, counts, strict=True):
-            wave[:n] = samples
-        waves = waves.to(self.fc.weight)
+        filled = [functional.pad(each, (0, size + hop - len(each))) for each in recordings]
+        waves = torch.stack(filled).to(self.fc.weight)
         low = codec_semantic.at_16_khz(waves[:, :size])
         for row, n in zip(low, low_counts, strict=True):
             row[n:] = 0

@@ -137,8 +137,7 @@ class Decoder:
             Logits [batch, 8 * codebook_size].
         """
         weights, eps = self.weights, self.config.rms_norm_eps
-        fields = state.integers.index_select(0, slots)
-        positions = fields[:, Field.POSITION].contiguous()
+        positions = state.integers[:, Field.POSITION].index_select(0, slots)
         last_row = state.integers[:, Field.LAST_ROW].contiguous()
         hidden = fused.embed_rows(state.rows, slots, last_row, weights.audio_embedding)
         update = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -144,6 +145,7 @@ class ReferenceEncoder:
         return int(min(1 << (waiting - 1).bit_length(), 1 << (most.bit_length() - 1)))
 
     def _encode(self, batch: dict[bytes, torch.Tensor]) -> None:
+        found: Sequence[Codes | Exception]
         try:
             samples = list(batch.values())
             rows = self._rows(self._codec.filled_samples(len(samples[0])), len(samples))
@@ -154,14 +156,11 @@ class ReferenceEncoder:
                 for key, each in batch.items():
                     self._encode({key: each})
                 return
-            busy = EngineBusyError("There is no memory free to encode a recording.")
-            self._answer(next(iter(batch)), busy)
+            found = [EngineBusyError("There is no memory free to encode a recording.")]
         except Exception as error:  # noqa: BLE001  (it is theirs who wait)
-            for key in batch:
-                self._answer(key, error)
-        else:
-            for key, each in zip(batch, found, strict=False):  # rows beyond repeat the first
-                self._answer(key, each)
+            found = [error] * len(batch)
+        for key, result in zip(batch, found, strict=False):  # rows beyond repeat the first
+            self._answer(key, result)
 
     def _samples(self, recording: bytes) -> torch.Tensor:
         pcm: bytes | memoryview | None = plain_pcm(recording)

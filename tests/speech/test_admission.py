@@ -47,6 +47,22 @@ async def test_those_who_wait_are_served_in_order_of_arrival() -> None:
     assert admission.in_flight == 0
 
 
+async def test_a_request_gets_the_slot_of_spare_work_that_still_runs() -> None:
+    """Work that has ended has nothing to give way with."""
+    admission = Admission(slots=2, places=10, timeout_seconds=60)
+    async with admission.spare(60) as running:
+        async with admission.spare(60):
+            pass
+        ended = asyncio.Event()
+        running.give_way = ended.set
+        await admission.acquire()
+        request = asyncio.create_task(admission.acquire())
+        await settle()
+        assert ended.is_set()
+    await request
+    assert admission.in_flight == 2
+
+
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     """Waiting in vain helps nobody."""
     admission = Admission(slots=1, places=0, timeout_seconds=60)

@@ -62,7 +62,7 @@ def _threshold(ordered, weights, limit, low):
     high = tl.max(ordered, axis=0)
     for _ in range(32):
         middle = (low & high) + ((low ^ high) >> 1)
-        above = tl.sum(tl.where(ordered > middle, weights, 0.0), axis=0)
+        above = tl.sum(tl.where(ordered > middle, weights, 0), axis=0)
         low = tl.where(above < limit, low, tl.minimum(middle + 1, high))
         high = tl.where(above < limit, middle, high)
     return high
@@ -109,8 +109,7 @@ def _sample_rows(
     ordered = _order(scores)
     kth = tl.min(_order(tl.full([BLOCK], float("-inf"), tl.float32)), axis=0)
     if (top_k > 0) & (top_k < SIZE):
-        ones = tl.full([BLOCK], 1.0, tl.float32)
-        kth = _threshold(ordered, ones, top_k.to(tl.float32), kth)
+        kth = _threshold(ordered, tl.full([BLOCK], 1, tl.int32), top_k, kth)
     kept = (ordered >= kth) & (codes < SIZE)
     peak = tl.max(scores, axis=0)
     mass = tl.where(kept, tl.exp(scores - peak), 0.0)

@@ -32,7 +32,7 @@ from gateway.access.policy import Policy
 from gateway.access.rate_limits import Limits
 from gateway.audio.encoders import ResponseFormat
 from gateway.upstream.dialects import split_address
-from gateway.voices.aliases import OPENAI_VOICES
+from gateway.voices.aliases import OPENAI_VOICES, fold
 
 PREFIX = "GATEWAY_"
 MEBIBYTE = 1024 * 1024
@@ -119,7 +119,7 @@ def _aliases(value: object) -> object:
         alias, equals, voice = pair.partition("=")
         if not equals or not alias.strip() or not voice.strip():
             raise ValueError(f"{pair.strip()!r} is not of the form alias=voice")
-        aliases[alias.strip().lower()] = voice.strip()
+        aliases[fold(alias)] = voice.strip()
     return aliases
 
 

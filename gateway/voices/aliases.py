@@ -61,7 +61,7 @@ def resolve_voice(
 
     Args:
         name: A client's word.
-        aliases: Further names, alias to preset.
+        aliases: Further names, folded, to presets.
         listed: The presets.
         further_names: Of voices that are no presets, for the error's list.
 
@@ -73,11 +73,9 @@ def resolve_voice(
     """
     presets = {fold(preset): preset for preset in listed}
     wanted = fold(name)
-    if wanted in presets:
-        return presets[wanted]
-    target = {fold(alias): fold(voice) for alias, voice in aliases.items()}.get(wanted)
-    if target in presets:
-        return presets[target]
+    for meant in (wanted, fold(aliases.get(wanted, wanted))):
+        if meant in presets:
+            return presets[meant]
     if wanted in OPENAI_VOICES and listed:
         return listed[list(OPENAI_VOICES).index(wanted) % len(listed)]
     known = ", ".join(sorted({*listed, *aliases, *further_names}))

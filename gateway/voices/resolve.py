@@ -61,7 +61,7 @@ def choose_voice(
     Args:
         name: From the client; None is the library's default, else `default`.
         default: A preset or an alias.
-        aliases: From the settings.
+        aliases: From the settings, by their folded names.
         listed: Presets that the engines list.
         library: An empty snapshot where there is no library.
         now: Unix time.
@@ -98,18 +98,16 @@ def _means_default(
     """
     if library.find(name) is not None or name in map(fold, outside):
         return False
-    target = {fold(alias): voice for alias, voice in aliases.items()}.get(name)
     if name == DEFAULT:
-        return target is None
-    return is_set and name in ITS_DEFAULT_NAMES and target == OPENAI_VOICES[name]
+        return name not in aliases
+    return is_set and name in ITS_DEFAULT_NAMES and aliases.get(name) == OPENAI_VOICES[name]
 
 
 def _by_alias(
     wanted: str, aliases: Mapping[str, str], outside: Sequence[str], library: Snapshot
 ) -> LibraryVoice | None:
     """The library's voice behind an alias of the settings."""
-    target = {fold(alias): voice for alias, voice in aliases.items()}.get(wanted)
-    found = library.find(target) if target is not None else None
+    found = library.find(aliases[wanted]) if wanted in aliases else None
     if found is None and wanted in OPENAI_VOICES and not outside and library.voices:
         return library.voices[0]  # the 13 names work on every engine
     return found

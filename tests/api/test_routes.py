@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import httpx
@@ -25,6 +26,14 @@ def test_the_document_describes_exactly_what_is_mounted(gateway: Gateway) -> Non
         if method in {"GET", "POST"} and "{" not in path and not path.startswith("/admin"):
             answer = httpx.request(method, gateway.url + path)
             assert answer.status_code not in {404, 405}, (method, path)
+
+
+def test_what_answers_a_path_takes_its_parameters_and_no_others(gateway: Gateway) -> None:
+    """They are handed to it by name: another name in its signature would be an internal error."""
+    for route in gateway.routes:
+        _, *taken = inspect.signature(route.endpoint).parameters
+        if taken != ["receive", "send"]:  # an ASGI application
+            assert set(taken) == set(re.findall(r"\{(\w+)", route.path)), route.path
 
 
 def test_a_surface_that_is_off_is_neither_mounted_nor_described(engine: str) -> None:

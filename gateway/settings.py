@@ -50,18 +50,6 @@ RENAMED = {
     "GATEWAY_UNAUTHENTICATED": "GATEWAY_PUBLIC_ROUTES",
     "GATEWAY_ADMIN_KEYS": "GATEWAY_API_KEYS, with ` admin` behind each of these keys",
 }
-# Settings whose defaults suit everybody: docs/settings.md leaves them out.
-UNDOCUMENTED = frozenset(
-    {
-        *("connect_timeout_seconds", "idle_timeout_seconds", "slowest_tokens_per_second"),
-        *("first_audio_timeout_seconds", "probe_interval_seconds", "turn_pause_seconds"),
-        *("head_timeout_seconds", "body_timeout_seconds", "send_timeout_seconds"),
-        *("max_body_bytes", "max_held_body_bytes", "max_connections"),
-        *("plausible_length_factor", "quiet_limit_seconds", "opus_kbps", "aac_kbps"),
-        *("job_slots", "job_lease_seconds", "grafana_url"),
-        "engine_restart_seconds",
-    }
-)
 # Variables with the prefix that other programs of this repository read.
 CLIENT_VARIABLES = frozenset({"GATEWAY_KEY"})
 

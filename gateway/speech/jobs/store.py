@@ -45,7 +45,6 @@ from gateway.text.boundary import Boundary
 
 PREVIEW_CHARACTERS = 200
 BUSY_SECONDS = 5.0  # another process writes for a few milliseconds at a time
-SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   id TEXT PRIMARY KEY, owner TEXT, state TEXT NOT NULL, fields TEXT NOT NULL, text TEXT NOT NULL,
@@ -116,7 +115,6 @@ class Store:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._database.execute(f"PRAGMA {pragma}")
         self._database.executescript(_SCHEMA)
-        self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Close the database."""

@@ -124,14 +124,8 @@ class TravisvnLong:
         """`PATCH …/{id}`: its name, tags, and whether it is archived."""
         job = await self.jobs.get(job_id)
         fields, _ = await read_form(self.speech.bodies, request, Update, LARGEST_BODY_BYTES)
-        notes = job.notes
-        if "display_name" in fields.model_fields_set:
-            notes = replace(notes, display_name=fields.display_name)
-        if fields.is_archived is not None:
-            notes = replace(notes, archived=fields.is_archived)
-        if fields.tags is not None:
-            notes = replace(notes, tags=tuple(fields.tags))
-        job = await self.jobs.annotate(job, notes)
+        changes = fields.model_dump(exclude_unset=True)
+        job = await self.jobs.annotate(job, replace(job.notes, **changes))
         return done(job, "Job metadata updated successfully")
 
     @delete(JOB, JOBS, "Cancel or delete a job", query=EndQuery)

@@ -34,11 +34,11 @@ class LongBody(TravisvnFields):
 
 
 class Update(LenientFields):
-    """The body of `PATCH`."""
+    """The body of `PATCH`: the parts of a job's notes that are to change."""
 
     display_name: ShortText | None = None
-    is_archived: bool | None = None
-    tags: Annotated[list[Tag], Field(max_length=20)] | None = None
+    archived: bool | None = Field(None, validation_alias="is_archived")
+    tags: Annotated[tuple[Tag, ...], Field(max_length=20)] | None = None
 
 
 class ListQuery(LenientFields):

@@ -133,10 +133,7 @@ class VoiceCatalogue:
 
     def check_default(self) -> None:
         """Log, once, that no engine and no library has the default voice."""
-        if self._told or not self.library.listed():
-            return
-        with suppress(VoiceNotFound):
-            self.choose(None)
+        if self._told or not self.library.listed() or self.default_name is not None:
             return
         self._told = True
         logger.error("GATEWAY_DEFAULT_VOICE: nobody has the voice %r", self.default)

@@ -60,18 +60,11 @@ def run_serve(arguments: argparse.Namespace) -> int:
         for sentence in old_names(os.environ):
             logger.warning(sentence)
         check_exposure(settings)
+        check_engine(settings)
         make_folders(settings)
         listener = _listen(settings)
     except SettingsError as error:
         print(f"speech-gateway: {error}", file=sys.stderr)
-        return STATUS_USAGE
-    own_voice = not settings.upstreams and not settings.engine_command
-    if own_voice and importlib.util.find_spec("hibari") is None:
-        print(
-            "speech-gateway: GATEWAY_UPSTREAMS is empty and the CPU voice is not installed; "
-            "name an engine's address, or install higgs-speech-gateway[cpu]",
-            file=sys.stderr,
-        )
         return STATUS_USAGE
     raise_descriptor_limit(settings)
     with stop_signals_handled(_stop), ExitStack() as scope:
@@ -137,6 +130,20 @@ def check_exposure(settings: Settings) -> None:
             "or set GATEWAY_ALLOW_ANONYMOUS=true"
         )
     logger.warning("ANYBODY WHO REACHES %s MAY USE THIS GATEWAY without a key", where)
+
+
+def check_engine(settings: Settings) -> None:
+    """Refuse a start that would have no engine.
+
+    Raises:
+        SettingsError: None is named, and the CPU voice is not installed.
+    """
+    own_voice = not settings.upstreams and not settings.engine_command
+    if own_voice and importlib.util.find_spec("hibari") is None:
+        raise SettingsError(
+            "GATEWAY_UPSTREAMS is empty and the CPU voice is not installed; "
+            "name an engine's address, or install higgs-speech-gateway[cpu]"
+        )
 
 
 def make_folders(settings: Settings) -> None:

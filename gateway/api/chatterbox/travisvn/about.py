@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from starlette.requests import Request
@@ -105,11 +106,9 @@ class TravisvnAbout:
     async def endpoints(self, _: Request) -> Json:
         """`GET /endpoints`: every path of this surface and its other names."""
         aliases: dict[str, list[str]] = {}
-        named: set[str] = set()
         for route in self.mounted:  # each path's aliases stand behind it
-            if route.surface is TRAVISVN and route.path not in named:
+            if route.surface is TRAVISVN and route.path not in chain(*aliases.values()):
                 aliases[route.path] = list(paths_of(route.path)[1:])
-                named |= {route.path, *aliases[route.path]}
         mappings = {
             path: {"primary": path, "aliases": others, "total_paths": 1 + len(others)}
             for path, others in aliases.items()

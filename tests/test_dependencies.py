@@ -50,7 +50,7 @@ CYCLE_STATE = (
 OVERRIDES = {
     BoundedProtocol: (
         *("connection_made", "connection_lost", "eof_received", "data_received"),
-        *("timeout_keep_alive_handler", "on_message_begin", "on_url", "on_header"),
+        *("timeout_keep_alive_handler", "on_message_begin", "on_header"),
         *("on_headers_complete", "on_body", "on_message_complete", "on_response_complete"),
         *("pause_writing", "resume_writing"),
     ),

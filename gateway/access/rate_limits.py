@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Self
 
@@ -79,19 +79,17 @@ class Bucket:
         self._level = self.level - amount
 
 
+@dataclass(slots=True, eq=False)
 class Charge:
     """Audio that one request makes; settled at the end of the block that it is entered with.
 
-    Args:
-        settle: Takes the seconds that were made.
-
     Attributes:
+        settle: Takes the seconds that were made.
         made_seconds: Tells what was made so far.
     """
 
-    def __init__(self, settle: Callable[[float], object]) -> None:
-        self.made_seconds: Callable[[], float] = float  # nothing yet
-        self._settle = settle
+    settle: Callable[[float], object]
+    made_seconds: Callable[[], float] = float  # nothing yet
 
     def __enter__(self) -> Self:
         """What is likely to be made is held already."""
@@ -99,34 +97,34 @@ class Charge:
 
     def __exit__(self, *_: object) -> None:
         """Charge what was made."""
-        self._settle(self.made_seconds())
+        self.settle(self.made_seconds())
 
 
+@dataclass(eq=False)
 class Caller:
     """One caller, with the rest of its limits for the current minute.
-
-    Attributes:
-        requests: The bucket of speech requests, or None without a limit.
-        audio: The bucket of seconds of audio, likewise.
 
     Args:
         name: The key's name, or `anonymous`: from the configuration, never from a client.
         limits: Of this process.
         metrics: Where the use is counted.
         now: The clock, in seconds.
+
+    Attributes:
+        requests: The bucket of speech requests, or None without a limit.
+        audio: The bucket of seconds of audio, likewise.
     """
 
-    def __init__(
-        self,
-        name: str,
-        limits: Limits,
-        metrics: Metrics,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.name = name
-        self.limits = limits
-        self._metrics = metrics
-        requests, seconds = limits.requests_per_minute, limits.audio_seconds_per_minute
+    name: str
+    limits: Limits
+    metrics: Metrics
+    now: InitVar[Callable[[], float]] = time.monotonic
+    requests: Bucket | None = field(init=False)
+    audio: Bucket | None = field(init=False)
+
+    def __post_init__(self, now: Callable[[], float]) -> None:
+        """Fill the buckets."""
+        requests, seconds = self.limits.requests_per_minute, self.limits.audio_seconds_per_minute
         self.requests = Bucket(requests, now) if requests else None
         self.audio = Bucket(seconds, now) if seconds else None
 
@@ -145,7 +143,7 @@ class Caller:
         """Count requests that came as one and are in already, even beyond the limit."""
         if self.requests is not None:
             self.requests.take(count)
-        self._metrics.key_requests.labels(self.name).inc(count)
+        self.metrics.key_requests.labels(self.name).inc(count)
 
     def charge_audio(self, likely_seconds: float) -> Charge:
         """Hold what a text is likely to take; at the end of the block, charge what it took.
@@ -162,11 +160,11 @@ class Caller:
     def _settle(self, likely_seconds: float, made_seconds: float) -> None:
         if self.audio is not None:
             self.audio.take(made_seconds - likely_seconds)
-        self._metrics.key_audio_seconds.labels(self.name).inc(made_seconds)
+        self.metrics.key_audio_seconds.labels(self.name).inc(made_seconds)
 
     def _refuse_for(self, wait_seconds: float, limit: str) -> None:
         if wait_seconds > 0:
-            self._metrics.rejections.labels("rate_limit").inc()
+            self.metrics.rejections.labels("rate_limit").inc()
             raise RateLimited(
                 f"The limit of {limit} is reached; try again later.",
                 retry_after_seconds=wait_seconds,
@@ -195,6 +193,7 @@ def _share(limits: Limits | None, defaults: Limits, replicas: int) -> Limits:
     )
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Callers:
     """The callers of one process; bounded by the number of configured names.
 
@@ -205,19 +204,11 @@ class Callers:
         now: The clock, in seconds.
     """
 
-    def __init__(
-        self,
-        defaults: Limits,
-        metrics: Metrics,
-        *,
-        replicas: int = 1,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._defaults = defaults
-        self._metrics = metrics
-        self._replicas = replicas
-        self._now = now
-        self._callers: dict[str, Caller] = {}
+    defaults: Limits
+    metrics: Metrics
+    replicas: int = 1
+    now: Callable[[], float] = time.monotonic
+    _callers: dict[str, Caller] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """The callers' names, for tests and logs."""
@@ -225,10 +216,10 @@ class Callers:
 
     def get(self, name: str = ANONYMOUS, limits: Limits | None = None) -> Caller:
         """The caller of a name; a new one when its limits have changed."""
-        share = _share(limits, self._defaults, self._replicas)
+        share = _share(limits, self.defaults, self.replicas)
         caller = self._callers.get(name)
         if caller is None or caller.limits != share:
-            caller = self._callers[name] = Caller(name, share, self._metrics, self._now)
+            caller = self._callers[name] = Caller(name, share, self.metrics, self.now)
         return caller
 
     def keep(self, names: frozenset[str]) -> None:

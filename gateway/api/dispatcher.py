@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +26,7 @@ from gateway.errors import (
     ShuttingDown,
     outcome_of,
 )
+from gateway.server.http_heads import header_of
 from gateway.server.shutdown import Drain
 from gateway.telemetry.outcomes import Outcomes
 from gateway.telemetry.request_log import log_request, name_request
@@ -81,11 +81,10 @@ class Dispatcher:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and log it when it has ended."""
         arrived = time.monotonic()
-        headers = Headers(scope=scope)
-        request_id = name_request(headers.get("x-request-id", ""))
+        request_id = name_request(header_of(scope["headers"], b"x-request-id"))
         record = new_record()
         CALLER.set(None)
-        answer = self._answer if "origin" in headers else self._answer_or_refuse
+        answer = self._answer if b"origin" in dict(scope["headers"]) else self._answer_or_refuse
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -172,10 +171,9 @@ async def _end(error: GatewayError, scope: Scope, receive: _Received, send: Send
 
 def brings_much(scope: Scope) -> bool:
     """Whether a request's body may be too long to read just to keep the connection."""
-    headers = Headers(scope=scope)
-    declared = headers.get("content-length", "0")
+    declared = header_of(scope["headers"], b"content-length") or "0"
     small = declared.isdecimal() and int(declared[:20]) <= SMALL_BODY_BYTES
-    return not small or "transfer-encoding" in headers
+    return not small or b"transfer-encoding" in dict(scope["headers"])
 
 
 async def refuse(

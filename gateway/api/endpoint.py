@@ -14,9 +14,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from gateway import value
 from gateway.errors import (
     ClientGone,
     GatewayError,
@@ -25,6 +25,7 @@ from gateway.errors import (
     UnsupportedContentType,
 )
 from gateway.server.disconnect import Disconnect
+from gateway.server.http_heads import header_of
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.service import SpeechService
@@ -66,7 +67,7 @@ class BodyReader:
             ClientGone: The client left before it was complete.
         """
         limit_bytes = self.most_bytes if limit_bytes is None else limit_bytes
-        declared = Headers(scope=scope).get("content-length", "")
+        declared = header_of(scope["headers"], b"content-length")
         if declared.isdecimal() and int(declared[:20]) > limit_bytes:
             raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
         body = bytearray()
@@ -95,7 +96,7 @@ class BodyReader:
 
 def media_type(scope: Scope) -> str:
     """The body's media type, lower case; JSON where none is said."""
-    given: str = Headers(scope=scope).get("content-type") or "application/json"
+    given = header_of(scope["headers"], b"content-type") or "application/json"
     return given.partition(";")[0].strip().lower()
 
 
@@ -111,7 +112,7 @@ def require_json(scope: Scope) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Spoken:
     """A surface's reading of one request.
 
@@ -209,7 +210,7 @@ class SpeechSurface:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Exchange:
     """The sending of one answer."""
 
@@ -236,7 +237,7 @@ class _Exchange:
         body = await answer.read_all()
         await self._start(
             {
-                "Content-Type": answer.content_type,
+                "Content-Type": answer.transcoder.content_type,
                 "Content-Length": str(len(body)),
                 "X-Audio-Duration-Seconds": f"{answer.audio_seconds:.3f}",
                 "Cache-Control": "no-store",
@@ -248,7 +249,7 @@ class _Exchange:
     async def _send_stream(self, watch: Disconnect) -> None:
         answer, wrap = self.answer, self.spoken.wrap
         data = await answer.read()  # whatever fails before this is an honest status
-        content_type = wrap.content_type if wrap else answer.content_type
+        content_type = wrap.content_type if wrap else answer.transcoder.content_type
         await self._start({"Content-Type": content_type, **STREAM_HEADERS})
         while data:
             await self._body(wrap.chunk(data) if wrap else data, more=True)

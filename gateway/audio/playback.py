@@ -6,7 +6,10 @@ slowly) is not counted.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 
+
+@dataclass(slots=True, eq=False)
 class Player:
     """Follows deliveries of audio and sums the seconds without any.
 
@@ -14,10 +17,9 @@ class Player:
         underrun_seconds: Starved so far.
     """
 
-    def __init__(self) -> None:
-        self.underrun_seconds = 0.0
-        self._started: float | None = None
-        self._delivered_seconds = 0.0
+    underrun_seconds: float = 0.0
+    _started: float | None = None
+    _delivered_seconds: float = 0.0
 
     def deliver(self, asked: float, came: float, delivered_seconds: float) -> None:
         """Note a delivery.

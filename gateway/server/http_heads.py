@@ -6,7 +6,7 @@ the parser accepts it, and what is larger than any honest client sends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 HEAD_BYTES = 64 * 1024  # nginx takes 4 x 8 KiB, Node.js 16 KiB: no honest client comes near
@@ -31,6 +31,11 @@ HEAD_TOO_LARGE = Refusal(431, "The request's head is too large.")
 TOO_MANY_HEADERS = Refusal(431, f"The request has more than {HEADERS} headers.")
 
 
+def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+    """The first header of a name (lower case); nothing where there is none."""
+    return next((given.decode("latin-1") for each, given in headers if each == name), "")
+
+
 def check_head(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
     """Look at a complete head.
 
@@ -43,7 +48,7 @@ def check_head(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Refusal 
     """
     if version not in {"1.0", "1.1"}:
         return Refusal(400, "The gateway speaks HTTP/1.1.")
-    hosts = sum(name == b"host" for name, _ in headers)
+    hosts = [name for name, _ in headers].count(b"host")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         return Refusal(400, "The request must name its host once.")  # RFC 9112, 3.2
     codings = [value for name, value in headers if name == b"transfer-encoding"]

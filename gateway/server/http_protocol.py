@@ -224,36 +224,22 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._head_begun = self._in_head = True
-        self._header_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        """Some of the request's target."""
-        if self._replaying:
-            return
-        super().on_url(url)
-        self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; those behind a chunked body are counted and dropped."""
-        if self._replaying:
-            return
-        self._count_header(len(name) + len(value) + 4)
+        """One header; those behind a chunked body are dropped: the bound of framing counts them."""
         if self._head_begun:  # or a trailer could pass for what a proxy has checked
             super().on_header(name, value)
             if len(self.headers) > HEADERS:
                 raise self._give_up(TOO_MANY_HEADERS)
 
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > HEAD_BYTES:
-            raise self._give_up(HEAD_TOO_LARGE)
-
     def on_headers_complete(self) -> None:
         """The head is complete: the request starts, or queues behind the one that runs."""
         if self._replaying:
             return
-        if refusal := check_head(self.parser.get_http_version(), self.headers):
-            raise self._give_up(refusal)
+        size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
+        refusal = check_head(self.parser.get_http_version(), self.headers)
+        if refusal or size > HEAD_BYTES:
+            raise self._give_up(refusal or HEAD_TOO_LARGE)
         if len(self._unfinished) > MOST_PIPELINED:
             raise self._give_up(Refusal(400, "Too many requests at once."))
         super().on_headers_complete()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from gateway.errors import GatewayError
@@ -41,13 +41,9 @@ class Step(StrEnum):
 OVER = frozenset({Step.COMPLETED, Step.CANCELLED, Step.FAILED})
 
 
-def _nothing() -> int:
-    return 0
-
-
 @dataclass(slots=True)
 class RequestProgress:
-    """One request; as a context manager, while it holds anything of the gateway's.
+    """One request; it is closed when it holds nothing of the gateway's any more.
 
     Attributes:
         text_length: In characters.
@@ -80,15 +76,11 @@ class RequestProgress:
     error: str | None = None
     _began: float = field(default_factory=time.monotonic)
     _seconds: float | None = None
-    _made_bytes: Callable[[], int] = _nothing
+    _made_bytes: Callable[[], int] = int  # nothing yet
     _share: float = 0.0
 
-    def __enter__(self) -> Self:
-        """It runs since it was made."""
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        """It is over."""
+    def close(self, error: BaseException | None) -> None:
+        """It holds nothing any more; an error says how it ended."""
         if isinstance(error, GatewayError):
             self.end(Step.FAILED, error.message)
         elif self.step not in OVER:
@@ -109,7 +101,7 @@ class RequestProgress:
         if self.step not in OVER:
             self._seconds = time.monotonic() - self._began
             self._share = self.share
-            self._made_bytes = _nothing
+            self._made_bytes = int
         if step is Step.COMPLETED:
             self._share = 1.0
         self.step = step
@@ -170,7 +162,7 @@ class Activity:
         self.total = 0
 
     def note(self, request: SpeechRequest) -> RequestProgress:
-        """Note a request that begins, until the block that it is entered with ends."""
+        """Note a request that begins, until it is closed."""
         entry = RequestProgress(
             text_length=len(request.text.written),
             text_preview=self._preview(request.text.written),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.audio.runaway import RunawayGuard
@@ -15,6 +16,7 @@ from gateway.upstream.retry import Running, TooShort
 from gateway.upstream.wait_limit import WaitLimit
 
 logger = logging.getLogger("gateway.speech")
+Result = TypeVar("Result")
 
 
 class Source(Protocol):
@@ -39,7 +41,7 @@ class CompleteAudio:
         received_bytes: How much of it an upstream made.
     """
 
-    def __init__(self, pcm: bytes, received_bytes: int = 0) -> None:
+    def __init__(self, pcm: bytes = b"", received_bytes: int = 0) -> None:
         self.received_bytes = received_bytes
         self._pcm = pcm
 
@@ -132,36 +134,14 @@ async def collect(generation: WatchedGeneration) -> CompleteAudio:
     return CompleteAudio(bytes(pcm), generation.received_bytes)
 
 
-class Deadline:
-    """A source that must end in time.
+async def in_time(limit: WaitLimit, wait: Awaitable[Result]) -> Result:
+    """What a request waits for, within the limit of the whole request.
 
-    Args:
-        source: The source.
-        limit: Of the whole request; closed with the source.
+    Raises:
+        UpstreamTimeout: The limit has passed.
     """
-
-    def __init__(self, source: Source, limit: WaitLimit) -> None:
-        self._source = source
-        self._limit = limit
-
-    @property
-    def received_bytes(self) -> int:
-        """PCM received from the upstream so far."""
-        return self._source.received_bytes
-
-    async def read(self) -> bytes:
-        """The next PCM; empty only at the end.
-
-        Raises:
-            UpstreamTimeout: The deadline has passed.
-        """
-        try:
-            with self._limit:
-                return await self._source.read()
-        except TimeoutError:
-            raise UpstreamTimeout("The whole request took too long.") from None
-
-    def close(self) -> None:
-        """Close the source."""
-        self._limit.close()
-        self._source.close()
+    try:
+        with limit:
+            return await wait
+    except TimeoutError:
+        raise UpstreamTimeout("The whole request took too long.") from None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from functools import partial
 
+from gateway import value
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.errors import InvalidRequest
 from gateway.settings import Settings
@@ -84,7 +85,7 @@ class Context(Enum):
         return (0, number - 1)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GenerationPlan:
     """One generation, and what its text allows its audio to be.
 
@@ -108,7 +109,7 @@ class GenerationPlan:
     warmer: GenerationPlan | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PreparedSpeech:
     """A request with everything that follows from it and the settings.
 

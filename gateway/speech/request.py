@@ -5,15 +5,16 @@ Surfaces build a `SpeechRequest`; the straight line reads it and never changes i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway import value
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.resolve import LIBRARY_LABEL
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SpeechRequest:
     """One thing to say.
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 from gateway.access.rate_limits import audio_charged
 from gateway.audio.join import Joiner
-from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND, silence
+from gateway.audio.pcm import silence
 from gateway.audio.transcoder import BitRates, Transcoder
 from gateway.errors import (
     QueueFull,
@@ -27,10 +25,10 @@ from gateway.speech.admission import Admission
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.generation import (
     CompleteAudio,
-    Deadline,
     Source,
     WatchedGeneration,
     collect,
+    in_time,
     plan_again,
 )
 from gateway.speech.long_text import LookAhead, SegmentedSource
@@ -39,7 +37,6 @@ from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
 from gateway.text.boundary import Boundary
-from gateway.text.split import Segment
 from gateway.text.spoken_text import SpokenText, read_text
 from gateway.upstream.capabilities import needs_of
 from gateway.upstream.dialect import Reference
@@ -166,58 +163,61 @@ class SpeechService:
         record.add_text(request.text.written, shown=self._settings.log_text)
         record.response_format, record.voice = request.response_format, request.voice_label
         self._metrics.input_characters.inc(len(request.text.written))
-        with ExitStack() as scope:
-            charge = scope.enter_context(audio_charged(request.text.likely_seconds))
-            entry = scope.enter_context(self._activity.note(request))
-            if request.text.silent:
-                source: Source = CompleteAudio(silence(SILENT_TEXT_SECONDS))
-                waited = 0.0
-            else:
-                self._pool.require_ready()
-                waited = record.queue_wait_seconds = await self._admit(scope)
-                source = await self._start(prepared)
-                scope.callback(source.close)
-                record.first_audio_seconds = time.monotonic() - arrived
-                self._metrics.time_to_first_audio.observe(record.first_audio_seconds)
-            charge.made_seconds = lambda: source.received_bytes / ENGINE_BYTES_PER_SECOND
-            entry.speak(lambda: source.received_bytes)
-            transcoder = Transcoder(
-                request.response_format,
-                speed=request.speed,
-                sample_rate_hz=request.sample_rate_hz,
-                buffered=request.buffered,
-                bit_rates=self._bit_rates,
-            )
-            return EncodedStream(
-                request,
-                source,
-                transcoder,
-                scope.pop_all(),
-                self._executor,
-                self._metrics,
-                arrived=arrived,
-                queue_wait_seconds=waited,
-                entry=entry,
-            )
+        transcoder = Transcoder(
+            request.response_format,
+            speed=request.speed,
+            sample_rate_hz=request.sample_rate_hz,
+            buffered=request.buffered,
+            bit_rates=self._bit_rates,
+        )
+        limit = WaitLimit(asyncio.get_running_loop().time() + prepared.timeout_seconds)
+        answer = EncodedStream(
+            request,
+            audio_charged(request.text.likely_seconds),
+            self._activity.note(request),
+            transcoder,
+            limit,
+            self._executor,
+            self._metrics,
+            arrived,
+        )
+        try:
+            await self._begin(answer, prepared)
+        except BaseException as error:
+            answer.close(error)
+            raise
+        return answer
+
+    async def _begin(self, answer: EncodedStream, prepared: PreparedSpeech) -> None:
+        """Bring an answer to its first audio."""
+        if prepared.request.text.silent:
+            answer.source = CompleteAudio(silence(SILENT_TEXT_SECONDS))
+        else:
+            record = current_record()
+            answer.queue_wait_seconds = record.queue_wait_seconds = await self._admit(answer)
+            # The wait for a slot has a limit of its own.
+            answer.limit.at = asyncio.get_running_loop().time() + prepared.timeout_seconds
+            answer.source = await in_time(answer.limit, self._opened(prepared))
+            record.first_audio_seconds = time.monotonic() - answer.arrived
+            self._metrics.time_to_first_audio.observe(record.first_audio_seconds)
+        answer.entry.speak(partial(getattr, answer.source, "received_bytes"))
 
     @property
     def in_flight(self) -> int:
         """Generations that hold a slot now."""
         return self._admission.in_flight
 
-    async def _admit(self, scope: ExitStack) -> float:
-        """Wait for a slot that `scope` gives back."""
+    async def _admit(self, answer: EncodedStream) -> float:
+        """Wait for a slot that the answer gives back."""
         metrics = self._metrics
         try:
             waited = await self._admission.acquire()
-        except QueueFull as error:
-            metrics.rejections.labels(error.code).inc()
-            raise
-        except ShuttingDown:
-            metrics.rejections.labels("shutdown").inc()
+        except (QueueFull, ShuttingDown) as error:
+            reason = error.code if isinstance(error, QueueFull) else "shutdown"
+            metrics.rejections.labels(reason).inc()
             raise
         metrics.queue_wait.observe(waited)
-        scope.callback(self._leave)
+        answer.leave = self._leave
         self._open_requests += 1
         if self._open_requests > self._peak:
             self._peak = self._open_requests
@@ -229,20 +229,19 @@ class SpeechService:
         self._open_requests -= 1
         self._admission.release()
 
-    async def _start(self, prepared: PreparedSpeech) -> Source:
-        """The source of a request, at its first audio."""
-        limit = WaitLimit(asyncio.get_running_loop().time() + prepared.timeout_seconds)
-        try:
-            with limit:
-                return Deadline(await self._opened(prepared), limit)
-        except TimeoutError:
-            raise UpstreamTimeout("The whole request took too long.") from None
-
     async def _opened(self, prepared: PreparedSpeech) -> Source:
         segments = prepared.segments()
         front = list(itertools.islice(segments, 2))
         if len(front) > 1:
-            source = self._segmented(prepared, itertools.chain(front, segments))
+            source = SegmentedSource(
+                prepared,
+                itertools.chain(front, segments),
+                self._generate,
+                self._attempts.may_repeat,
+                self._admission,
+                Joiner({Boundary.TURN: self._settings.turn_pause_seconds}),
+                self.look_ahead,
+            )
             try:
                 await source.open()
             except BaseException:
@@ -251,17 +250,6 @@ class SpeechService:
             return source
         plan = prepared.plan(front[0].text)
         return await (self._complete(plan) if prepared.request.buffered else self._generate(plan))
-
-    def _segmented(self, prepared: PreparedSpeech, segments: Iterator[Segment]) -> SegmentedSource:
-        return SegmentedSource(
-            prepared,
-            segments,
-            self._generate,
-            self._attempts.may_repeat,
-            self._admission,
-            Joiner({Boundary.TURN: self._settings.turn_pause_seconds}),
-            self.look_ahead,
-        )
 
     async def _generate(self, plan: GenerationPlan) -> WatchedGeneration:
         running = await self._attempts.start(plan.generation, plan.timeouts, plan.shortest_samples)

@@ -57,13 +57,10 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 class ConsoleFormatter(logging.Formatter):
     """Lines for people: time, level, logger, message, `name=value` of the fields, request id."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: ")
-
     def format(self, record: logging.LogRecord) -> str:
         """One line, and a traceback's below it."""
-        record.asctime = _moment(int(record.created))
-        words = [escaped(record.getMessage())]
+        when = _moment(int(record.created))
+        words = [f"{when} {record.levelname:7} {record.name}:", escaped(record.getMessage())]
         words += [
             f"{name}={value:.3f}" if isinstance(value, float) else f"{name}={_word(str(value))}"
             for name, value in _fields(record).items()
@@ -71,7 +68,7 @@ class ConsoleFormatter(logging.Formatter):
         request_id = REQUEST_ID.get()
         if request_id != NO_REQUEST:
             words.append(f"id={request_id}")
-        lines = [self.formatMessage(record) + " ".join(words)]
+        lines = [" ".join(words)]
         if record.exc_info:
             trace = self.formatException(record.exc_info)
             lines += [MARK + escaped(line) for line in trace.split("\n")]

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
+    Metric,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from gateway import __version__
 
@@ -44,6 +49,37 @@ class BoundCounter(Counter):
         return child
 
 
+class Distribution(Collector):
+    """A histogram without labels whose observation costs a tenth of the library's.
+
+    It takes no lock: the event loop alone observes.
+
+    Args:
+        registry: Where it is collected.
+        name: Of the metric.
+        text: What it says of itself.
+        bounds: The buckets' upper ones.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, text: str, bounds: tuple[float, ...]
+    ) -> None:
+        self._name, self._text, self._bounds = name, text, bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, amount: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds, amount)] += 1
+        self._sum += amount
+
+    def collect(self) -> Iterable[Metric]:
+        """The library's form of it."""
+        buckets = zip((*map(str, self._bounds), "+Inf"), accumulate(self._counts), strict=True)
+        yield HistogramMetricFamily(self._name, self._text, list(buckets), self._sum)
+
+
 class Metrics:
     """The process' collectors.
 
@@ -61,8 +97,7 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, labels, registry=self.registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+        histogram = partial(Distribution, self.registry)
 
         self.requests = counter(
             "gateway_requests_total", "Speech requests by how they ended.", "surface", "outcome"

@@ -10,8 +10,6 @@ import logging
 import re
 import secrets
 from dataclasses import fields
-from operator import attrgetter
-from typing import Any
 
 from gateway.errors import outcome_of_status
 from gateway.telemetry.logging import NO_REQUEST, REQUEST_ID, escaped
@@ -24,7 +22,6 @@ SHOWN_PATH_CHARACTERS = 128
 PROBE_PATHS = {"/", "/health", "/ready", "/metrics"}
 STATUS_GONE = 499  # nginx' word for a client that left before its answer
 _FIELDS = [field.name for field in fields(RequestRecord)]
-_values_of = attrgetter(*_FIELDS)
 
 
 def name_request(given: str) -> str:
@@ -54,10 +51,9 @@ def log_request(method: str, path: str, record: RequestRecord, seconds: float) -
         record.outcome = outcome_of_status(record.status) if record.status else "cancelled"
     record.key = record.key or NO_REQUEST
     record.status = record.status or STATUS_GONE
-    told: dict[str, Any] = {"method": method, "path": escaped(path[:SHOWN_PATH_CHARACTERS])}
-    told |= zip(_FIELDS, _values_of(record), strict=True)
-    told["total_seconds"] = seconds
+    told = {name: told for name in _FIELDS if (told := getattr(record, name)) is not None}
     # Not `logger.log`, which would look for the caller's line, that nothing shows.
     entry = logger.makeRecord(logger.name, level, "", 0, "request", (), None)
-    entry.fields = {name: value for name, value in told.items() if value is not None}
+    where = {"method": method, "path": escaped(path[:SHOWN_PATH_CHARACTERS])}
+    entry.fields = {**where, **told, "total_seconds": seconds}
     logger.handle(entry)

@@ -67,7 +67,7 @@ def is_dialogue(text: str) -> bool:
 
 def speakers_of(text: str) -> tuple[int, ...]:
     """The numbers of the tags of a text, in the order of their first use."""
-    return tuple(dict.fromkeys(int(number) for number in SPEAKER_TAG.findall(text)))
+    return tuple(dict.fromkeys(map(int, SPEAKER_TAG.findall(text)))) if "[" in text else ()
 
 
 def dialogue_text(turns: Iterable[Turn]) -> str:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from gateway import value
 from gateway.text.writing_systems import name_of_script
 
 MOST_REMEMBERED_CHARACTERS = 4096
+MOST_REMEMBERED_WORD_CHARACTERS = 32
 SHORTEST_SECONDS = 0.04  # one audio token
 LONGEST_BASE_SECONDS = 5.0  # breath, pauses and a sigh around the shortest text
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Estimate:
     """Seconds of audio for a text at speed 1.
 
@@ -138,14 +139,30 @@ def _is_spoken(character: str) -> bool:
     return unicodedata.category(character)[0] in "LN" and character not in _FILLERS
 
 
-def _hasty_seconds(text: str) -> float:
-    """The quickest reading: each word and each group within a word at most three times."""
-    text = _NO_WORD.sub(r"\1", text)
-    # One character less than four times, so that more text never counts less.
-    text = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], text)
-    words = Counter(_BETWEEN_WORDS.split(text.casefold()))
-    said = "".join([word * min(count, _MOST_REPEATS) for word, count in words.items()])
-    return sum([_pace(character).hasty * count for character, count in Counter(said).items()])
+def _measured(part: str) -> tuple[float, float, list[tuple[str, float]]]:
+    """What a part of a text takes, which has no space or stands between two.
+
+    Returns:
+        Its likely seconds, its longest ones, and its words, each with the seconds of a hasty
+        reading: what is repeated within it is left out of those.
+    """
+    said = part
+    if len(part) > MOST_REMEMBERED_WORD_CHARACTERS or len(part) - len(set(part)) >= _MOST_REPEATS:
+        part = _RULES.sub(r"\1\1\1", part)
+        # One character less than four times, so that more text never counts less.
+        said = _GROUPS.sub(
+            lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], _NO_WORD.sub(r"\1", part)
+        )
+    paces = [_pace(character) for character in part]
+    words = [
+        (word, sum([_pace(character).hasty for character in word]))
+        for word in _BETWEEN_WORDS.split(said.casefold())
+    ]
+    return sum([pace.likely for pace in paces]), sum([pace.longest for pace in paces]), words
+
+
+# Words come again, in every text: to measure one anew costs 30 times as much.
+_measured_short = lru_cache(maxsize=4096)(_measured)
 
 
 def speech_seconds(text: str, *, seconds_per_character_factor: float = 1.0) -> Estimate:
@@ -164,14 +181,21 @@ def _estimate(text: str, seconds_per_character_factor: float) -> Estimate:
     if "[" in text:
         text, events = _EVENTS.subn(" ", text)
         text, turns = _SPEAKERS.subn(" ", text)
-    text = _RULES.sub(r"\1\1\1", text)
-    likely = events * EVENT.likely + turns * TURN.likely
-    longest = events * EVENT.longest + turns * TURN.longest
-    for character, count in Counter(text).items():
-        pace = _pace(character)
-        likely += pace.likely * count
-        longest += pace.longest * count
-    shortest = max(SHORTEST_SECONDS, _hasty_seconds(text))
+    parts = text.split(" ")
+    likely = events * EVENT.likely + turns * TURN.likely + (len(parts) - 1) * PAUSE.likely
+    longest = events * EVENT.longest + turns * TURN.longest + (len(parts) - 1) * PAUSE.longest
+    hasty = 0.0
+    times: dict[str, int] = {}
+    for part in parts:
+        measured = _measured_short if len(part) <= MOST_REMEMBERED_WORD_CHARACTERS else _measured
+        likely_of_part, longest_of_part, words = measured(part)
+        likely += likely_of_part
+        longest += longest_of_part
+        for word, seconds in words:
+            times[word] = count = times.get(word, 0) + 1
+            if count <= _MOST_REPEATS:
+                hasty += seconds
+    shortest = max(SHORTEST_SECONDS, hasty)
     likely = max(shortest, likely)
     longest = LONGEST_BASE_SECONDS + longest * seconds_per_character_factor
     return Estimate(shortest, likely, max(likely, longest))

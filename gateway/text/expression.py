@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from gateway import value
 
 LIVELY_FROM = 0.8
 CALM_TO = 0.3
@@ -20,7 +21,7 @@ LIVELY_TEMPERATURE = 1.1
 FORM_TEMPERATURE = 0.8
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expression:
     """How something is said.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from gateway import value
 from gateway.text.boundary import Boundary
 from gateway.text.cuts import (
     character_cuts,
@@ -54,7 +55,7 @@ SMALLEST_SEGMENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Segment:
     """What one generation says.
 

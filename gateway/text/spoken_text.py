@@ -5,8 +5,9 @@ Everything behind the surfaces asks this value, and never the text again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway import value
 from gateway.errors import UnspeakableText
 from gateway.text.dialogue import speakers_of
 from gateway.text.estimate import looks_silent, speech_seconds
@@ -16,7 +17,7 @@ from gateway.text.sanitise import check_text, sanitise_text
 from gateway.text.writing_systems import SHOWN_CHARACTERS, foreign_passages, without_foreign
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SpokenText:
     """A text that can be spoken.
 

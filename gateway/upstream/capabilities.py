@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from gateway import value
 from gateway.text.dialogue import is_dialogue
 from gateway.text.writing_systems import scripts_in
 from gateway.upstream.dialect import Reference
@@ -130,7 +131,7 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(entry for entry in entries if isinstance(entry, str))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Needs:
     """What a generation needs of an engine.
 

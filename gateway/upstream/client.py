@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import aiohttp
 
+from gateway import value
 from gateway.errors import (
     GatewayError,
     UpstreamError,
@@ -38,7 +39,7 @@ UNAUTHORIZED = 401
 ANSWER_BODY_BYTES = 1024 * 1024  # /v1/models and /v1/audio/voices
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Timeouts:
     """Bounds of one attempt, in seconds."""
 
@@ -88,23 +89,24 @@ def _connect_failure(error: aiohttp.ClientConnectorError) -> str:
     return f"The upstream cannot be reached ({name})."
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PcmStream:
-    """One running generation; closing it makes the upstream stop (docs/contract.md section 3)."""
+    """One running generation; closing it makes the upstream stop (docs/contract.md section 3).
 
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        parser: Parser,
-        timeouts: Timeouts,
-        limit: WaitLimit,
-    ) -> None:
-        self.parser = parser
-        self._response = response
-        self._timeouts = timeouts
-        self._limit = limit  # of the first audio, then of each wait
-        self._started = False
-        self._now = asyncio.get_running_loop().time
-        self.ended = False
+    Attributes:
+        response: The answer, its headers read.
+        parser: Of its body.
+        timeouts: Bounds of its waits.
+        limit: Of the wait for the first audio; then of each wait.
+        ended: It was read to its end.
+    """
+
+    response: aiohttp.ClientResponse
+    parser: Parser
+    timeouts: Timeouts
+    limit: WaitLimit
+    ended: bool = False
+    _started: bool = False
 
     async def read(self) -> bytes:
         """The next PCM, whole samples; empty only at the end.
@@ -115,13 +117,13 @@ class PcmStream:
         """
         if self._started:
             # One bound for the whole wait: bytes without audio keep no stream alive.
-            self._limit.at = self._now() + self._timeouts.idle_seconds
+            self.limit.at = asyncio.get_running_loop().time() + self.timeouts.idle_seconds
         while not self.ended:
             try:
-                data = self._response.content.read_nowait()
+                data = self.response.content.read_nowait()
                 if not data:
-                    with self._limit:
-                        data = await self._response.content.readany()
+                    with self.limit:
+                        data = await self.response.content.readany()
             except FOREIGN_ERRORS as error:
                 raise _translated(error) from error
             pcm = self.parser.feed(data) if data else await self._finish()
@@ -147,11 +149,11 @@ class PcmStream:
 
     def close(self) -> None:
         """Drop the connection unless the answer was read to its end. Synchronous, idempotent."""
-        self._limit.close()
+        self.limit.close()
         if self.ended:
-            self._response.release()
+            self.response.release()
         else:
-            self._response.close()
+            self.response.close()
 
 
 class UpstreamClient:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway import value
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
 from gateway.audio.wraparound import WraparoundRepair
 
@@ -17,7 +18,7 @@ SAMPLES_PER_TOKEN = 960  # docs/contract.md section 2
 SAFE_OVERLAP_TOKENS = 11  # smaller overlaps lose frames, same section
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sampling:
     """The engine's sampling fields; None leaves the engine's default.
 
@@ -82,7 +83,7 @@ PROFILES = {
 BUFFERED = Chunking(250, 25)  # the largest chunks of a whole answer: fewer joins
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Generation:
     """One piece of speech to be made by one upstream call.
 
@@ -133,7 +134,7 @@ class Parser(Protocol):
         """Return what is left at the end of the answer, or raise if it ended too early."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One HTTP request to an upstream.
 

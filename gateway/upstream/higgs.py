@@ -7,9 +7,10 @@ dialogue but no preset. Both are asked for raw PCM in a stream (docs/contract.md
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import to_json
 
 from gateway.text.prompt import DEFAULT_SYSTEM_PROMPT
 from gateway.upstream.capabilities import HIGGS, told_capabilities
@@ -91,7 +92,7 @@ class HiggsDialect:
             **_seed_field(generation.sampling, takes_seed=self.takes_seed),
             **_chunk_fields(generation),
         }
-        return Call("/v1/audio/speech", json.dumps(body).encode(), SpeechParser())
+        return Call("/v1/audio/speech", to_json(body), SpeechParser())
 
     def _chat(self, generation: Generation, model: str) -> Call:
         body = {
@@ -106,7 +107,7 @@ class HiggsDialect:
             **_sampling_fields(generation.sampling),
             **_seed_field(generation.sampling, takes_seed=self.takes_seed),
         }
-        return Call("/v1/chat/completions", json.dumps(body).encode(), ChatParser())
+        return Call("/v1/chat/completions", to_json(body), ChatParser())
 
     def _messages(self, generation: Generation) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = [

@@ -176,7 +176,6 @@ class Pool:
             )
             for named, address in map(split_address, addresses)
         )
-        self._known_spoken: list[Upstream] = []
 
     @property
     def ready(self) -> bool:
@@ -185,9 +184,7 @@ class Pool:
 
     @property
     def _spoken(self) -> Sequence[Upstream]:
-        if len(self._known_spoken) < len(self.upstreams):  # none ever loses its voice again
-            self._known_spoken = [upstream for upstream in self.upstreams if upstream.spoken]
-        return self._known_spoken
+        return [upstream for upstream in self.upstreams if upstream.spoken]
 
     @property
     def voices(self) -> tuple[str, ...]:
@@ -195,12 +192,12 @@ class Pool:
 
         A voice that only an ejected one has is answered 503, which clients try again, not 404.
         """
-        return tuple(dict.fromkeys(v for u in self._spoken for v in u.voices))
+        return tuple(dict.fromkeys([v for u in self._spoken for v in u.voices]))
 
     @property
     def models(self) -> tuple[str, ...]:
         """Models that an upstream lists, each once, however that upstream does at the moment."""
-        return tuple(dict.fromkeys(m for u in self._spoken for m in u.models))
+        return tuple(dict.fromkeys([m for u in self._spoken for m in u.models]))
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -222,7 +219,7 @@ class Pool:
     def scripts(self) -> frozenset[str] | None:
         """The scripts that the engines at hand can say; None where one of them tells none."""
         told = [u.capabilities.scripts for u in self._spoken]
-        if not told or any(scripts is None for scripts in told):
+        if not told or None in told:
             return None
         return frozenset().union(*(scripts for scripts in told if scripts is not None))
 

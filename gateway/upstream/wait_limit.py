@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 
+@dataclass(eq=False)
 class WaitLimit:
     """Ends a wait with TimeoutError, as `asyncio.timeout_at` does, with one timer for all waits.
 
     A context manager around each wait of one task at a time. A stream waits for every chunk of its
     audio; a timer for each of them is a tenth of what the chunk costs.
 
-    Args:
-        at: When a wait is over, in loop time.
-
     Attributes:
-        at: May be moved between waits.
+        at: When a wait is over, in loop time; may be moved between waits.
     """
 
-    def __init__(self, at: float) -> None:
-        self.at = at
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._over = False
+    at: float
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _waiter: asyncio.Task[object] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _over: bool = False
 
     def __enter__(self) -> None:
         """Begin a wait."""

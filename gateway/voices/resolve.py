@@ -7,8 +7,8 @@ does not know with its first preset, and says nothing (docs/contract.md section 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from gateway import value
 from gateway.voices.aliases import (
     DEFAULT,
     ITS_DEFAULT_NAMES,
@@ -25,7 +25,7 @@ SETTLED_SECONDS = 30.0
 LIBRARY_LABEL = "library"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChosenVoice:
     """The voice that a name means.
 

@@ -6,11 +6,12 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
 from engines.simulator.waveform import expected_pcm
+from gateway.access.rate_limits import Charge
 from gateway.audio.transcoder import Transcoder
 from gateway.errors import EncodingError
 from gateway.speech.activity import Activity
@@ -19,6 +20,7 @@ from gateway.speech.generation import CompleteAudio
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.text.spoken_text import read_text
+from gateway.upstream.wait_limit import WaitLimit
 
 PCM = expected_pcm("Hello there.", "mabel")
 
@@ -57,20 +59,18 @@ async def test_a_codec_is_freed_when_its_thread_has_done_with_it(response_format
     request = SpeechRequest("openai", read_text("Hello.", 10), response_format, "mabel", "mabel")
     transcoder = Held(response_format)
     given_back: list[str] = []
-    scope = ExitStack()
-    scope.callback(given_back.append, "slot")
-    entry = scope.enter_context(Activity().note(request))
     with ThreadPoolExecutor(1) as executor:
         answer = EncodedStream(
             request,
-            CompleteAudio(PCM),
+            Charge(float),
+            Activity().note(request),
             transcoder,
-            scope,
+            WaitLimit(asyncio.get_running_loop().time() + 600),
             executor,
             Metrics(),
-            arrived=time.monotonic(),
-            queue_wait_seconds=0.0,
-            entry=entry,
+            time.monotonic(),
+            CompleteAudio(PCM),
+            partial(given_back.append, "slot"),
         )
         reading = asyncio.create_task(answer.read())
         assert await asyncio.to_thread(transcoder.begun.wait, 30)

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphans below this process become its children
 LOOK_EVERY_SECONDS = 0.1
@@ -25,79 +24,69 @@ STATUS_NOT_FOUND = 127  # as a shell says it
 STATUS_SIGNAL = 128
 
 
-class Keeper:
-    """Runs one command, and leaves nothing of it behind.
+def keep(command: Sequence[str], grace_seconds: float) -> int:
+    """Runs a command until it ends or is to end, and leaves nothing of it behind.
 
     Args:
         command: The program and its arguments.
         grace_seconds: Time between SIGTERM and SIGKILL.
+
+    Returns:
+        Its exit status, 128 + N for signal N.
     """
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    _adopt_orphans()
+    threading.Thread(target=_wait_for_parent, args=(asked,), daemon=True).start()
+    try:
+        process = subprocess.Popen(  # noqa: S603  (the operator's own command)
+            command, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return STATUS_NOT_FOUND
+    while _reap(process) is None and not asked.is_set():
+        asked.wait(LOOK_EVERY_SECONDS)
+    _end(process, grace_seconds)
+    status = process.returncode
+    return STATUS_SIGNAL - status if status < 0 else status
 
-    def __init__(self, command: Sequence[str], grace_seconds: float) -> None:
-        self._command = command
-        self._grace_seconds = grace_seconds
-        self._asked = threading.Event()
 
-    def run(self) -> int:
-        """Run it until it ends or is to end.
+def _reap(process: subprocess.Popen[bytes]) -> int | None:
+    """Reap all that has ended, orphans included; the command's status, if it has."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == process.pid:
+                process.returncode = os.waitstatus_to_exitcode(ended[1])
+    return process.returncode
 
-        Returns:
-            Its exit status, 128 + N for signal N.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-        _adopt_orphans()
-        threading.Thread(target=self._wait_for_parent, daemon=True).start()
-        try:
-            process = subprocess.Popen(  # noqa: S603  (the operator's own command)
-                self._command, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        except OSError as error:
-            print(f"{self._command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
-            return STATUS_NOT_FOUND
-        while self._reap(process) is None and not self._asked.is_set():
-            self._asked.wait(LOOK_EVERY_SECONDS)
-        self._end(process)
-        status = process.returncode
-        return STATUS_SIGNAL - status if status < 0 else status
 
-    @staticmethod
-    def _reap(process: subprocess.Popen[bytes]) -> int | None:
-        """Reap all that has ended, orphans included; the command's status, if it has."""
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == process.pid:
-                    process.returncode = os.waitstatus_to_exitcode(ended[1])
-        return process.returncode
+def _wait_for_parent(asked: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    asked.set()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._asked.set()
 
-    def _wait_for_parent(self) -> None:
-        while os.read(0, 4096):
-            pass
-        self._asked.set()
+def _end(process: subprocess.Popen[bytes], grace_seconds: float) -> None:
+    """SIGTERM to all that is left, and SIGKILL to what does not go.
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGTERM to all that is left, and SIGKILL to what does not go.
-
-        The group is asked first: an engine that was asked twice might not end in order.
-        """
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        end = time.monotonic() + self._grace_seconds
-        while time.monotonic() < end:
-            self._reap(process)
-            if not _children():
-                return
-            time.sleep(LOOK_EVERY_SECONDS)
-        while left := _children():  # each death may hand over orphans
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._reap(process)
-            time.sleep(LOOK_EVERY_SECONDS)
+    The group is asked first: an engine that was asked twice might not end in order.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    end = time.monotonic() + grace_seconds
+    while time.monotonic() < end:
+        _reap(process)
+        if not _children():
+            return
+        time.sleep(LOOK_EVERY_SECONDS)
+    while left := _children():  # each death may hand over orphans
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _reap(process)
+        time.sleep(LOOK_EVERY_SECONDS)
 
 
 def _adopt_orphans() -> None:
@@ -119,4 +108,4 @@ def _children() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(Keeper(sys.argv[2:], float(sys.argv[1])).run())
+    sys.exit(keep(sys.argv[2:], float(sys.argv[1])))

@@ -112,7 +112,12 @@ class Dispatcher:
         record.surface = found.surface.name
         received = _Received(receive)
         try:
-            await self._run(found, scope, received, send)
+            self._let_in(found, scope)
+            await found.application(scope, received, send)
+        except asyncio.CancelledError:
+            if not self._drain.over:
+                raise
+            await _end(ShuttingDown(), scope, received, send)
         except ClientGone:
             pass
         except GatewayError as error:
@@ -121,24 +126,17 @@ class Dispatcher:
             logger.exception("internal error")
             await _end(InternalError(), scope, received, send)
 
-    async def _run(self, found: FoundRoute, scope: Scope, receive: _Received, send: Send) -> None:
-        """Let the caller in, and answer.
+    def _let_in(self, found: FoundRoute, scope: Scope) -> None:
+        """Check what the caller may do, and count a refusal.
 
         Raises:
-            GatewayError: The answer is an error, or breaks off.
-            ClientGone: Nobody waits for it.
+            GatewayError: The caller is refused.
         """
         try:
             self._access.admit(scope, found.group)
         except GatewayError as error:
             self._outcomes.count(found.surface.name, outcome_of(error), current_record())
             raise
-        try:
-            await found.application(scope, receive, send)
-        except asyncio.CancelledError:
-            if not self._drain.over:
-                raise
-            raise ShuttingDown from None
 
 
 class _Received:

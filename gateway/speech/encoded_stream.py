@@ -182,9 +182,8 @@ class EncodedStream:
         metrics.response_bytes.inc(self._uncounted_bytes)
         self._uncounted_bytes = 0
         seconds, self._counted_seconds = self._counted_seconds, self._delivered_seconds
-        request = self.request
         metrics.audio_seconds.labels(
-            request.surface, request.response_format, request.voice_label
+            self.request.surface, self.request.response_format, self.request.voice_label
         ).inc(self._counted_seconds - seconds)
         tokens, self._counted_tokens = self._counted_tokens, self.audio_tokens
         metrics.audio_tokens.inc(self._counted_tokens - tokens)

@@ -193,6 +193,7 @@ class SpeechService:
         if prepared.request.text.silent:
             answer.source = CompleteAudio(silence(SILENT_TEXT_SECONDS))
         else:
+            self._pool.require_ready()
             record = current_record()
             answer.queue_wait_seconds = record.queue_wait_seconds = await self._admit(answer)
             # The wait for a slot has a limit of its own.

@@ -7,12 +7,11 @@ read by `AudioParser`, whatever it calls it.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
-
-from pydantic_core import to_json
 
 from gateway.text.prompt import scene_of
 from gateway.upstream import known_servers as known
@@ -66,7 +65,7 @@ class OpenAIDialect:
             body |= _given(seed=sampling.seed)
         if server.most_tokens_field is not None:
             body[server.most_tokens_field] = generation.max_tokens
-        return Call(server.path, to_json(body), AudioParser())
+        return Call(server.path, json.dumps(body).encode(), AudioParser())
 
     def _references(self, generation: Generation) -> dict[str, Any]:
         """The recordings, where this server takes them.

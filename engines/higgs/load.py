@@ -28,7 +28,7 @@ MOST_SLOTS = 64  # chosen at most where the operator names no number
 # Beside weights, slots and codec, measured on an H100: what kernels, graphs and a chunk of prefill
 # take of PyTorch's memory, and what CUDA takes beside that.
 _WORKING_BYTES = 512 << 20
-_CONTEXT_BYTES = 768 << 20
+_CONTEXT_BYTES = 800 << 20
 _SWITCH_SECONDS = 0.0005
 # Less of a larger chunk's time goes to reading the weights: 15 ms on an H100. Cards without room
 # for so many slots are slower, and their streams would starve meanwhile.

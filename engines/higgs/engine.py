@@ -62,7 +62,7 @@ def create_app(arguments: argparse.Namespace, options: EngineOptions) -> Starlet
             codec_bytes=_codec_bytes(arguments.slots or MOST_SLOTS, on_card=on_card),
             memory_bytes=arguments.memory,
         )
-        show("codec")
+        show("codec: loading")
         placed = codec.result().place(device, device if on_card else torch.device("cpu"))
     worker = _worker(placed, loop, most_rows=1 if arguments.deterministic else MOST_ROWS)
     encoder = _encoder(placed, loop, warm=on_card)

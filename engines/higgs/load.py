@@ -84,7 +84,7 @@ def load_engine(
     # thread may keep it for 5 ms more, which is longer than a step.
     sys.setswitchinterval(_SWITCH_SECONDS)
     random = model in RANDOM_MODELS
-    show("files")
+    show("files of the model: finding them, or fetching them from the hub")
     folder = None if random else fetched(model, revision, _HUB_PATTERNS)
     config = random_config(tiny=model == "random-tiny") if folder is None else read_config(folder)
     builder = PromptBuilder(tokenizer_of(folder), config)

@@ -138,7 +138,7 @@ def load_weights(
         "cpu", compute_dtype(device)
     )
     return Weights(
-        layers=[build.layer(index) for index in shown(range(config.num_hidden_layers), "weights")],
+        layers=[build.layer(index) for index in shown(range(config.num_hidden_layers), "layers")],
         text_embedding=text,
         audio_embedding=build.plain("embed_audio_tokens.embed_audio_tokens", codes, hidden),
         norm=build.plain("norm", hidden),

@@ -148,15 +148,15 @@ def _measured(part: str) -> tuple[float, float, list[tuple[str, float]]]:
     """
     said = part
     if len(part) > MOST_REMEMBERED_WORD_CHARACTERS or len(part) - len(set(part)) >= _MOST_REPEATS:
-        part = _RULES.sub(r"\1\1\1", part)
+        part = _RULES.sub(lambda match: match[1] * _MOST_REPEATS, part)
+        said = _NO_WORD.sub(lambda match: match[1], part)
         # One character less than four times, so that more text never counts less.
-        said = _GROUPS.sub(
-            lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], _NO_WORD.sub(r"\1", part)
-        )
+        said = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], said)
     paces = [_pace(character) for character in part]
     words = [
         (word, sum([_pace(character).hasty for character in word]))
         for word in _BETWEEN_WORDS.split(said.casefold())
+        if word
     ]
     return sum([pace.likely for pace in paces]), sum([pace.longest for pace in paces]), words
 

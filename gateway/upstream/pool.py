@@ -244,9 +244,9 @@ class Pool:
 
     def require_ready(self) -> None:
         """Raise NoHealthyUpstream before any upstream has ever spoken, or while all are drained."""
-        if not self._spoken:
+        if not (spoken := self._spoken):
             raise self.unready("No upstream is ready yet.")
-        if all(upstream.draining for upstream in self._spoken):
+        if all(upstream.draining for upstream in spoken):
             raise NoHealthyUpstream(
                 "All upstreams are being drained.", retry_after_seconds=RETRY_AFTER_SECONDS
             )

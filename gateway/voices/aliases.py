@@ -51,10 +51,16 @@ def fold(name: str) -> str:
     return without_ending(name.strip().casefold())
 
 
+@lru_cache(maxsize=16)  # what engines list changes with their probes, not with requests
+def by_folded_name(presets: tuple[str, ...]) -> Mapping[str, str]:
+    """Presets by what their names have in common with a client's word."""
+    return {fold(preset): preset for preset in presets}
+
+
 def resolve_voice(
     name: str,
     aliases: Mapping[str, str],
-    listed: Sequence[str],
+    listed: tuple[str, ...],
     further_names: Sequence[str] = (),
 ) -> str:
     """The preset that `name` means.
@@ -71,7 +77,7 @@ def resolve_voice(
     Raises:
         VoiceNotFound: With the list of names that work.
     """
-    presets = {fold(preset): preset for preset in listed}
+    presets = by_folded_name(listed)
     wanted = fold(name)
     for meant in (wanted, fold(aliases.get(wanted, wanted))):
         if meant in presets:

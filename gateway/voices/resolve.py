@@ -13,6 +13,7 @@ from gateway.voices.aliases import (
     DEFAULT,
     ITS_DEFAULT_NAMES,
     OPENAI_VOICES,
+    by_folded_name,
     fold,
     resolve_voice,
 )
@@ -69,14 +70,14 @@ def choose_voice(
     Raises:
         VoiceNotFound: With the list of names that work.
     """
-    outside = library.outside(listed)
-    chosen = library.default
-    if name is None or _means_default(fold(name), aliases, outside, library, is_set=bool(chosen)):
+    outside = tuple(library.outside(listed))
+    presets, chosen = by_folded_name(outside), library.default
+    if name is None or _means_default(fold(name), aliases, presets, library):
         if chosen is not None:
             return _recorded(chosen, listed, library, now)
         name = default
     found = library.find(name)
-    if found is None and fold(name) not in map(fold, outside):
+    if found is None and fold(name) not in presets:
         found = _by_alias(fold(name), aliases, outside, library)
     if found is not None:
         return _recorded(found, listed, library, now)
@@ -85,21 +86,17 @@ def choose_voice(
 
 
 def _means_default(
-    name: str,
-    aliases: Mapping[str, str],
-    outside: Sequence[str],
-    library: Snapshot,
-    *,
-    is_set: bool,
+    name: str, aliases: Mapping[str, str], presets: Mapping[str, str], library: Snapshot
 ) -> bool:
     """Whether a name is only a client's word for the default voice.
 
     A voice of that name is stronger, and so is an operator's alias.
     """
-    if library.find(name) is not None or name in map(fold, outside):
+    if library.find(name) is not None or name in presets:
         return False
     if name == DEFAULT:
         return name not in aliases
+    is_set = library.default is not None
     return is_set and name in ITS_DEFAULT_NAMES and aliases.get(name) == OPENAI_VOICES[name]
 
 

@@ -10,6 +10,8 @@ import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
 from typing import Literal
 
 from gateway.errors import NoHealthyUpstream, UnsupportedByEngine
@@ -139,6 +141,11 @@ def choose(
     )
 
 
+@lru_cache(maxsize=16)  # what upstreams list changes with their probes, not with requests
+def _each_once(lists: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(lists)))
+
+
 class Lease:
     """One generation, counted on its upstream until it is closed.
 
@@ -192,12 +199,12 @@ class Pool:
 
         A voice that only an ejected one has is answered 503, which clients try again, not 404.
         """
-        return tuple(dict.fromkeys([v for u in self._spoken for v in u.voices]))
+        return _each_once(tuple([upstream.voices for upstream in self._spoken]))
 
     @property
     def models(self) -> tuple[str, ...]:
         """Models that an upstream lists, each once, however that upstream does at the moment."""
-        return tuple(dict.fromkeys([m for u in self._spoken for m in u.models]))
+        return _each_once(tuple([upstream.models for upstream in self._spoken]))
 
     @property
     def faults(self) -> tuple[str, ...]:

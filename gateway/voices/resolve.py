@@ -113,11 +113,8 @@ def _by_alias(
 def _recorded(
     voice: LibraryVoice, listed: Sequence[str], library: Snapshot, now: float
 ) -> ChosenVoice:
-    by_name = (
-        voice.preset in listed
-        and library.is_read_by_engines(listed)
-        and now - voice.changed_at > SETTLED_SECONDS
-    )
+    settled = now - voice.changed_at > SETTLED_SECONDS
+    by_name = settled and voice.preset in listed and library.is_read_by_engines(listed)
     return ChosenVoice(voice.preset if by_name else None, voice)
 
 

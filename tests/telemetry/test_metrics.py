@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import prometheus_client
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.metrics import LATENCY_BUCKETS, Distribution, Metrics
+from gateway.telemetry.metrics import LATENCY_BUCKETS, BoundCounter, Distribution, Metrics
 from loadtest.processes import ServeProcess, answers, running_engine, running_serve, wait_until
 
 BYTES_PER_SECOND = 48_000
@@ -217,6 +218,24 @@ def test_promtool_finds_nothing_to_say(gateway: ServeProcess) -> None:
     said = subprocess.run(["promtool", "check", "metrics"], input=exposition,
                           capture_output=True, check=False)  # fmt: skip
     assert (said.returncode, said.stdout + said.stderr) == (0, b"")
+
+
+def test_a_counter_tells_what_the_librarys_would() -> None:
+    """To the byte, with labels and without; it never goes down."""
+    Metrics()  # the library leaves out `_created` from then on
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    for registry, kind in ((ours, BoundCounter), (theirs, prometheus_client.Counter)):
+        bytes_sent = kind("sent_bytes", "Bytes.", registry=registry)
+        ended = kind("ended", "Requests.", ("surface", "outcome"), registry=registry)
+        for labels in (("openai", "ok"), ("openai", "cancelled"), ("openai", "ok")):
+            ended.labels(*labels).inc()
+            bytes_sent.inc(0.5)
+        for counter in (bytes_sent, ended.labels("openai", "ok")):
+            with pytest.raises(ValueError, match="only"):
+                counter.inc(-1)
+        with pytest.raises(ValueError, match="label"):
+            ended.labels("openai")
+    assert generate_latest(ours) == generate_latest(theirs)
 
 
 def test_a_distribution_tells_what_the_librarys_histogram_would() -> None:

@@ -27,6 +27,7 @@ from gateway.text.tokens import (
     CONTEXT_TOKENS,
     DEFAULT_PROMPT_TOKENS,
     OVERHEAD_TOKENS,
+    STOP_TOKENS,
     fits_context,
     free_tokens,
     likely_tokens,
@@ -144,7 +145,7 @@ def measure_share(
         prompt_tokens: What the prompt takes of it at most, references included.
     """
     free = free_tokens("", context_tokens=context_tokens, prompt_tokens=prompt_tokens)
-    room = max(1, free - OVERHEAD_TOKENS)
+    room = max(1, free - OVERHEAD_TOKENS - STOP_TOKENS)
     most_bytes = min(MOST_SEGMENT_BYTES, max(1, room // 2))
 
     def share(text: str) -> float:

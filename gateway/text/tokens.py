@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from gateway.text.estimate import speech_seconds
+from gateway.text.estimate import PAUSE, speech_seconds
 
 TOKENS_PER_SECOND = 25  # of audio, docs/contract.md section 2
 OVERHEAD_TOKENS = 11  # tokens used = frames + 11, same section
@@ -21,6 +21,8 @@ DEFAULT_PROMPT_TOKENS = 96
 # How much longer than likely the audio of a text may be and still fit the context.
 LIKELY_MARGIN = 1.2
 _FINAL_STOP_TOKENS = 1  # normalising ends a text with a full stop
+# What that stop takes of a segment: itself, and its reading.
+STOP_TOKENS = _FINAL_STOP_TOKENS + math.ceil(LIKELY_MARGIN * TOKENS_PER_SECOND * PAUSE.likely)
 
 
 def text_tokens(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.text.dialogue import iter_generations, parse_turns
@@ -54,6 +54,7 @@ def test_prompt_text_and_bound_fit_the_context(name: str, context_tokens: int) -
 
 
 @quick
+@example(text="0" * 260, context_tokens=1024, prompt_share=0.25)  # full before its final stop
 @given(
     text=CHARACTERS.map(lambda text: text * 20),
     context_tokens=st.sampled_from([1024, 2048, 4096, CONTEXT_TOKENS]),

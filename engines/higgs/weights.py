@@ -100,7 +100,7 @@ def checkpoint_source(folder: Path) -> Source:
     for name in sorted(names):
         if Path(name).name != name or not (folder / name).is_file():
             raise UnsupportedCheckpointError(f"{folder} lacks the weights file {name!r}")
-        file = safe_open(folder / name, framework="pt")
+        file: Any = safe_open(folder / name, framework="pt")
         files.update(dict.fromkeys(file.keys(), file))
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -38,9 +38,7 @@ STATUS_USAGE = 2
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 KEPT_BYTES = 64 << 20  # of freed memory, at most
 LARGE_BYTES = 16 << 20  # what is as large as that is given back at once
-COMMAND_ADDRESS = (
-    "http://127.0.0.1:8000"  # of an engine's command, as the container's server has it
-)
+COMMAND_ADDRESS = "http://127.0.0.1:8000"  # of an engine's command: the container's own port
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:

@@ -51,7 +51,7 @@ IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    "gateway": 13693,
+    "gateway": 13687,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

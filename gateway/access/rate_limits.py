@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import InitVar, dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from gateway.errors import RateLimited
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the settings know limits, and shall not load the Prometheus
 
 SECONDS_PER_MINUTE = 60.0
 ANONYMOUS = "anonymous"  # the one caller of all requests that show no key
+Settle = Callable[[float], object]  # called once, with the seconds of audio that were made
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +80,6 @@ class Bucket:
         self._level = self.level - amount
 
 
-@dataclass(slots=True, eq=False)
-class Charge:
-    """Audio that one request makes; settled at the end of the block that it is entered with.
-
-    Attributes:
-        settle: Takes the seconds that were made.
-        made_seconds: Tells what was made so far.
-    """
-
-    settle: Callable[[float], object]
-    made_seconds: Callable[[], float] = float  # nothing yet
-
-    def __enter__(self) -> Self:
-        """What is likely to be made is held already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Charge what was made."""
-        self.settle(self.made_seconds())
-
-
 @dataclass(eq=False)
 class Caller:
     """One caller, with the rest of its limits for the current minute.
@@ -145,8 +125,8 @@ class Caller:
             self.requests.take(count)
         self.metrics.key_requests.labels(self.name).inc(count)
 
-    def charge_audio(self, likely_seconds: float) -> Charge:
-        """Hold what a text is likely to take; at the end of the block, charge what it took.
+    def charge_audio(self, likely_seconds: float) -> Settle:
+        """Hold what a text is likely to take, until it is settled with what it took.
 
         Raises:
             RateLimited: Too much audio was made in the last minute.
@@ -155,7 +135,7 @@ class Caller:
             wait = self.audio.wait_seconds(likely_seconds)
             self._refuse_for(wait, f"{self.audio.capacity:g} seconds of audio a minute")
             self.audio.take(likely_seconds)
-        return Charge(partial(self._settle, likely_seconds))
+        return partial(self._settle, likely_seconds)
 
     def _settle(self, likely_seconds: float, made_seconds: float) -> None:
         if self.audio is not None:
@@ -240,11 +220,11 @@ def charge_more_requests(count: int) -> None:
         caller.charge_more_requests(count)
 
 
-def audio_charged(likely_seconds: float) -> Charge:
+def charge_audio(likely_seconds: float) -> Settle:
     """`Caller.charge_audio` of the current caller; no one is charged where there is none.
 
     Raises:
         RateLimited: Too much audio was made for the caller in the last minute.
     """
     caller = CALLER.get()
-    return Charge(float) if caller is None else caller.charge_audio(likely_seconds)
+    return float if caller is None else caller.charge_audio(likely_seconds)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
-from gateway.access.rate_limits import Charge
+from gateway.access.rate_limits import Settle
 from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_BYTES_PER_SECOND
 from gateway.audio.playback import Player
 from gateway.audio.transcoder import Transcoder
@@ -35,7 +35,7 @@ class EncodedStream:
 
     Attributes:
         request: What is answered.
-        charge: What its caller is charged.
+        settle: Charges its caller the seconds that were made.
         entry: Its line in the process's activity.
         transcoder: Its codec.
         limit: Of its time.
@@ -49,7 +49,7 @@ class EncodedStream:
     """
 
     request: SpeechRequest
-    charge: Charge
+    settle: Settle
     entry: RequestProgress
     transcoder: Transcoder
     limit: WaitLimit
@@ -157,7 +157,7 @@ class EncodedStream:
             if self.leave is not None:
                 self.leave()
             self.entry.close(error)
-            self.charge.settle(self.source.received_bytes / ENGINE_BYTES_PER_SECOND)
+            self.settle(self.source.received_bytes / ENGINE_BYTES_PER_SECOND)
         if self._job is not None and not self._job.done():
             self._job.add_done_callback(lambda _: self.transcoder.close())
         else:

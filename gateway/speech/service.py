@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 
-from gateway.access.rate_limits import audio_charged
+from gateway.access.rate_limits import charge_audio
 from gateway.audio.join import Joiner
 from gateway.audio.pcm import silence
 from gateway.audio.transcoder import BitRates, Transcoder
@@ -173,7 +173,7 @@ class SpeechService:
         limit = WaitLimit(asyncio.get_running_loop().time() + prepared.timeout_seconds)
         answer = EncodedStream(
             request,
-            audio_charged(request.text.likely_seconds),
+            charge_audio(request.text.likely_seconds),
             self._activity.note(request),
             transcoder,
             limit,

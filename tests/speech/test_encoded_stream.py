@@ -11,7 +11,6 @@ from functools import partial
 import pytest
 
 from engines.simulator.waveform import expected_pcm
-from gateway.access.rate_limits import Charge
 from gateway.audio.transcoder import Transcoder
 from gateway.errors import EncodingError
 from gateway.speech.activity import Activity
@@ -62,7 +61,7 @@ async def test_a_codec_is_freed_when_its_thread_has_done_with_it(response_format
     with ThreadPoolExecutor(1) as executor:
         answer = EncodedStream(
             request,
-            Charge(float),
+            float,
             Activity().note(request),
             transcoder,
             WaitLimit(asyncio.get_running_loop().time() + 600),

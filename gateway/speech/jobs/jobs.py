@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.access.rate_limits import CALLER, audio_charged
+from gateway.access.rate_limits import CALLER, charge_audio
 from gateway.audio.join import PAUSES_SECONDS
 from gateway.errors import GatewayError, JobNotFound, NoJobs, SegmentLost, WrongJobState
 from gateway.speech.jobs.chapters import Part, plan_segments
@@ -136,9 +136,12 @@ class Jobs:
         return await self._add(new)
 
     async def _add(self, new: NewJob) -> Job:
-        with audio_charged(new.likely_seconds) as charge:
+        settle, stored_seconds = charge_audio(new.likely_seconds), 0.0
+        try:
             job = await self._store(Store.add, new, MOST_OPEN)
-            charge.made_seconds = lambda: new.likely_seconds
+            stored_seconds = new.likely_seconds
+        finally:
+            settle(stored_seconds)
         self._worker.poke()
         return job
 

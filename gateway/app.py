@@ -58,7 +58,6 @@ from gateway.voices.library.library import VoiceLibrary
 
 LEAST_RETRIES = 10
 CODEC_THREADS = max(2, os.cpu_count() or 2)
-PROBE_CONNECTIONS = 4  # beside the slots, for each upstream
 
 
 class Runtime:
@@ -87,8 +86,7 @@ class Runtime:
         drain.at_begin = self.admission.close
         self.executor = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec")
         key = settings.upstream_api_key
-        connections = settings.slots + PROBE_CONNECTIONS * len(settings.upstreams)
-        self.client = UpstreamClient(key.get_secret_value() if key else None, connections)
+        self.client = UpstreamClient(key.get_secret_value() if key else None)
         self.probers = {
             upstream: Prober(
                 upstream,
@@ -178,7 +176,7 @@ class Runtime:
     async def aclose(self) -> None:
         """Give everything back."""
         await self.jobs.aclose()
-        await self.client.aclose()
+        self.client.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 

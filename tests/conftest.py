@@ -82,7 +82,7 @@ def one_tls_context() -> Iterator[None]:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Tests marked `anyio` run on asyncio: aiohttp, the upstream transport, knows no other loop."""
+    """Tests marked `anyio` run on asyncio: the upstreams' connections are its protocols."""
     return "asyncio"
 
 

@@ -47,11 +47,12 @@ LONG_FILES = frozenset(
         "gateway/upstream/retry.py",
     }
 )
-IMPURE = ("asyncio", "anyio", "httpx", "aiohttp", "starlette", "uvicorn")
+IMPURE = ("asyncio", "anyio", "httpx", "httptools", "starlette", "uvicorn")
 PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.server.http_heads")
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
-    "gateway": 13687,
+    # 176 for connections to upstreams in place of aiohttp: a quarter of a request (decision 2)
+    "gateway": 13863,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

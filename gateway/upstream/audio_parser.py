@@ -225,11 +225,12 @@ class AudioParser:
         self._held = b""
         self._reader: _Reader | None = None
 
-    def begin(self, headers: Mapping[str, str]) -> None:
+    def begin(self, headers: Mapping[bytes, bytes]) -> None:
         """Take note of the answer's headers."""
-        self._type = headers.get("Content-Type", "").split(";")[0].strip().lower()
-        told = headers.get("X-Sample-Rate", "")
-        if told.isascii() and told.isdecimal():
+        named = headers.get(b"content-type", b"").partition(b";")[0]
+        self._type = named.decode("latin-1").strip().lower()
+        told = headers.get(b"x-sample-rate", b"")
+        if told.isdigit():
             self._rate_hz = int(told[:7])
 
     def feed(self, data: bytes) -> bytes:

@@ -1,42 +1,33 @@
-"""HTTP to the upstreams: one client for the life of the process, one `PcmStream` a generation.
+"""The upstreams' HTTP client: one for the life of the process, one `PcmStream` a generation.
 
-Every foreign error becomes a `GatewayError` here. aiohttp is spoken directly: it costs a third of
-the CPU of httpx's own pool, and the interface would add a copy (docs/decisions/0002).
+What fails becomes a `GatewayError` here or in `http_connection`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import io
+import base64
 import itertools
 import secrets
-from dataclasses import dataclass
-from functools import lru_cache
-
-import aiohttp
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import unquote, urlsplit
 
 from gateway import value
-from gateway.errors import (
-    GatewayError,
-    UpstreamError,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from gateway.errors import GatewayError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
 from gateway.upstream.dialect import Call, Parser
+from gateway.upstream.http_connection import HttpConnection, connect
 from gateway.upstream.parsers import parse_error_body
 from gateway.upstream.wait_limit import WaitLimit
 
 # The container closes idle connections after 5.0 s (docs/contract.md section 1); a connection
 # reused at that moment would be reset.
 KEEP_ALIVE_SECONDS = 4.0
-# aiohttp stops reading a socket at twice this much unread data: the bound of one stream's backlog.
-READ_BUFFER_BYTES = 64 * 1024
 ERROR_BODY_BYTES = 64 * 1024
-PIECE_BYTES = 64 * 1024
-UNAUTHORIZED = 401
+OK, UNAUTHORIZED = 200, 401
 ANSWER_BODY_BYTES = 1024 * 1024  # /v1/models and /v1/audio/voices
+PORTS = {"http": 80, "https": 443}
 
 
 @value
@@ -48,45 +39,65 @@ class Timeouts:
     idle_seconds: float
 
 
-@lru_cache(maxsize=8)
-def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+@dataclass(slots=True, eq=False)
+class Origin:
+    """An upstream's address, and the connections to it that wait for an exchange.
 
-
-FOREIGN_ERRORS = (aiohttp.ClientError, TimeoutError)
-
-
-def _translated(error: Exception) -> UpstreamError:
-    """One of FOREIGN_ERRORS as the gateway's own, by its type and never by its text.
-
-    The messages reach clients, so none names the address: it may hold a password, and who may ask
-    for speech may not know the inner network.
+    Attributes:
+        host: To connect to.
+        port: To connect to.
+        tls: Whether by TLS.
+        path: What goes before each request's path.
+        head: The headers that every request to it has.
+        idle: The connections, the longest idle first.
     """
-    match error:
-        case aiohttp.ClientConnectorError():
-            return UpstreamUnreachable(_connect_failure(error))
-        case aiohttp.ConnectionTimeoutError():
-            return UpstreamTimeout("The upstream does not take connections in time.")
-        case aiohttp.ServerTimeoutError() | TimeoutError():
-            return UpstreamTimeout("The upstream did not answer in time.")
-        case aiohttp.ClientPayloadError():
-            return UpstreamProtocolError("The upstream cut its answer off.")
-        case aiohttp.ClientConnectionError():
-            return UpstreamUnreachable("The upstream reset the connection.")
-        case _:
-            return UpstreamProtocolError("The upstream does not speak HTTP.")
 
+    host: str
+    port: int
+    tls: bool
+    path: str
+    head: str = field(repr=False)
+    idle: deque[HttpConnection] = field(default_factory=deque)
 
-def _connect_failure(error: aiohttp.ClientConnectorError) -> str:
-    """Why no connection came about, in a sentence that tells an operator what to mend."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "The upstream's host name does not resolve."
-    if isinstance(error, aiohttp.ClientSSLError):
-        return "The upstream's TLS certificate or protocol is not accepted."
-    if error.errno == errno.ECONNREFUSED:
-        return "The upstream refuses connections: nothing listens at its address and port."
-    name = errno.errorcode.get(error.errno or 0, "no reason given")
-    return f"The upstream cannot be reached ({name})."
+    @classmethod
+    def of(cls, address: str, api_key: str | None) -> Self:
+        """Read an address.
+
+        Args:
+            address: An URL, with or without `user:password@`.
+            api_key: Bearer key, which is stronger than user and password.
+        """
+        url = urlsplit(address)
+        name = url.netloc.rpartition("@")[2].encode("idna").decode()
+        head = f"Host: {name}\r\nAccept: */*\r\n"
+        if api_key:
+            head += f"Authorization: Bearer {api_key}\r\n"
+        elif url.username is not None:
+            pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
+            head += f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
+        port = url.port or PORTS[url.scheme]
+        return cls(url.hostname or "", port, url.scheme == "https", url.path, head)
+
+    async def connection(self, timeout_seconds: float) -> HttpConnection:
+        """The connection that was used last, if that was just now; else a new one.
+
+        Raises:
+            UpstreamUnreachable, UpstreamTimeout: There is none.
+        """
+        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.reusable and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return await connect(self.host, self.port, tls=self.tls, timeout_seconds=timeout_seconds)
+
+    def give_back(self, connection: HttpConnection) -> None:
+        """Keep a connection for the next request, unless its answer was not read to the end."""
+        if connection.end():
+            self.idle.append(connection)
+            if self.idle[0].idle_since < connection.idle_since - KEEP_ALIVE_SECONDS:
+                self.idle.popleft().close()
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -94,14 +105,16 @@ class PcmStream:
     """One running generation; closing it makes the upstream stop (docs/contract.md section 3).
 
     Attributes:
-        response: The answer, its headers read.
-        parser: Of its body.
+        connection: Carries the answer, whose head has come; None when closed.
+        origin: Whose connection it is.
+        parser: Of the answer's body.
         timeouts: Bounds of its waits.
         limit: Of the wait for the first audio; then of each wait.
         ended: It was read to its end.
     """
 
-    response: aiohttp.ClientResponse
+    connection: HttpConnection | None
+    origin: Origin
     parser: Parser
     timeouts: Timeouts
     limit: WaitLimit
@@ -119,13 +132,15 @@ class PcmStream:
             # One bound for the whole wait: bytes without audio keep no stream alive.
             self.limit.at = asyncio.get_running_loop().time() + self.timeouts.idle_seconds
         while not self.ended:
-            try:
-                data = self.response.content.read_nowait()
-                if not data:
+            if self.connection is None:
+                raise UpstreamProtocolError("The generation was stopped.")
+            data = self.connection.take()
+            if not data and not self.connection.complete:
+                try:
                     with self.limit:
-                        data = await self.response.content.readany()
-            except FOREIGN_ERRORS as error:
-                raise _translated(error) from error
+                        data = await self.connection.receive()
+                except TimeoutError as error:
+                    raise _late() from error
             pcm = self.parser.feed(data) if data else await self._finish()
             if pcm:
                 self._started = True
@@ -148,12 +163,15 @@ class PcmStream:
             return b""
 
     def close(self) -> None:
-        """Drop the connection unless the answer was read to its end. Synchronous, idempotent."""
+        """Drop the connection unless the answer is complete. Synchronous, idempotent."""
         self.limit.close()
-        if self.ended:
-            self.response.release()
-        else:
-            self.response.close()
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self.origin.give_back(connection)
+
+
+def _late() -> UpstreamTimeout:
+    return UpstreamTimeout("The upstream did not answer in time.")
 
 
 class UpstreamClient:
@@ -161,54 +179,41 @@ class UpstreamClient:
 
     Args:
         api_key: Bearer key for every upstream, or None.
-        connections: Upper bound of open connections.
     """
 
-    def __init__(self, api_key: str | None, connections: int) -> None:
+    def __init__(self, api_key: str | None) -> None:
         self._name, self._numbers = secrets.token_hex(8), itertools.count()
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
-            read_bufsize=READ_BUFFER_BYTES,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=("Accept-Encoding", "User-Agent"),
-        )
+        self._api_key = api_key
+        self._origins: dict[str, Origin] = {}
 
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._session.close()
+    def close(self) -> None:
+        """Close every idle connection; those in use belong to their streams."""
+        for origin in self._origins.values():
+            while origin.idle:
+                origin.idle.pop().close()
 
     async def open(self, address: str, call: Call, timeouts: Timeouts) -> PcmStream:
-        """Send a generation's request and wait for the answer's headers.
+        """Send a generation's request and wait for the answer's head.
 
         Raises:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, UpstreamRejected.
         """
         limit = WaitLimit(asyncio.get_running_loop().time() + timeouts.first_audio_seconds)
-        headers = {
-            **self._headers,
-            "Content-Type": "application/json",
-            # The container makes this its own request id, and two alike collide (section 3).
-            "X-Request-Id": f"{self._name}-{next(self._numbers)}",
-        }
+        origin = self._origin(address)
         try:
             with limit:
-                response = await self._session.post(
-                    address + call.path,
-                    # A prompt with references is megabytes: as a file it is sent in pieces.
-                    data=io.BytesIO(call.body) if len(call.body) > PIECE_BYTES else call.body,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=_connect_timeout(timeouts.connect_seconds),
+                # The container makes the id its own, and two alike collide (section 3).
+                head = (
+                    f"POST {origin.path}{call.path} HTTP/1.1\r\n{origin.head}"
+                    f"X-Request-Id: {self._name}-{next(self._numbers)}\r\n"
+                    "Content-Type: application/json\r\n"
+                    f"Content-Length: {len(call.body)}\r\n\r\n"
                 )
-                if response.status != 200:  # noqa: PLR2004
-                    raise await self._refusal(response)
-        except FOREIGN_ERRORS as error:
-            raise _translated(error) from error
-        call.parser.begin(response.headers)
-        return PcmStream(response, call.parser, timeouts, limit)
+                connection = await self._ask(origin, timeouts.connect_seconds, head, call.body)
+        except TimeoutError as error:
+            raise _late() from error
+        call.parser.begin(connection.headers)
+        return PcmStream(connection, origin, call.parser, timeouts, limit)
 
     async def get(self, address: str, path: str, timeout_seconds: float) -> bytes:
         """Fetch a small answer.
@@ -217,40 +222,57 @@ class UpstreamClient:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: also for a status other
                 than 200 and a body above ANSWER_BODY_BYTES.
         """
+        origin = self._origin(address)
+        head = f"GET {origin.path}{path} HTTP/1.1\r\n{origin.head}\r\n"
         try:
-            async with (
-                asyncio.timeout(timeout_seconds),
-                self._session.get(
-                    address + path, headers=self._headers, allow_redirects=False
-                ) as response,
-            ):
-                if response.status != 200:  # noqa: PLR2004
-                    raise await self._refusal(response)
-                return await _read_bounded(response, ANSWER_BODY_BYTES)
-        except FOREIGN_ERRORS as error:
-            raise _translated(error) from error
+            async with asyncio.timeout(timeout_seconds):
+                connection = await self._ask(origin, timeout_seconds, head)
+                try:
+                    return await _read_bounded(connection, ANSWER_BODY_BYTES)
+                finally:
+                    origin.give_back(connection)
+        except TimeoutError as error:
+            raise _late() from error
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
+    def _origin(self, address: str) -> Origin:
+        origin = self._origins.get(address)
+        if origin is None:
+            origin = self._origins[address] = Origin.of(address, self._api_key)
+        return origin
+
+    async def _ask(
+        self, origin: Origin, connect_seconds: float, head: str, body: bytes = b""
+    ) -> HttpConnection:
+        """Send a request; the connection has received the head of an answer with status 200."""
+        connection = await origin.connection(connect_seconds)
+        try:
+            connection.ask(head.encode(), body)
+            await connection.head()
+            if connection.status != OK:
+                raise await self._refusal(connection)
+        except BaseException:
+            origin.give_back(connection)
+            raise
+        return connection
+
+    async def _refusal(self, connection: HttpConnection) -> GatewayError:
         """The exception for an answer whose status is not 200."""
-        if response.status == UNAUTHORIZED and not self._headers:
-            response.release()
+        if connection.status == UNAUTHORIZED and not self._api_key:
             return UpstreamProtocolError(
                 "The upstream wants an API key, and GATEWAY_UPSTREAM_API_KEY is not set."
             )
         try:
-            body = await _read_bounded(response, ERROR_BODY_BYTES)
+            body = await _read_bounded(connection, ERROR_BODY_BYTES)
         except UpstreamError as error:
             return error
-        finally:
-            response.release()
-        return parse_error_body(response.status, body)
+        return parse_error_body(connection.status, body)
 
 
-async def _read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+async def _read_bounded(connection: HttpConnection, limit_bytes: int) -> bytes:
     body = bytearray()
-    while data := await response.content.readany():
+    while data := await connection.receive():
         body += data
         if len(body) > limit_bytes:
-            response.close()
+            connection.close()
             raise UpstreamProtocolError("The upstream's answer is too long.")
     return bytes(body)

@@ -124,8 +124,8 @@ class Parser(Protocol):
     def finish_blocks(self) -> bool:
         """Whether `finish` takes long: it belongs into a thread."""
 
-    def begin(self, headers: Mapping[str, str]) -> None:
-        """Take note of the answer's headers."""
+    def begin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Take note of the answer's headers; their names are lower-case."""
 
     def feed(self, data: bytes) -> bytes:
         """Return the PCM (s16le mono 24 kHz, whole samples) that `data` completes."""

@@ -72,7 +72,7 @@ class SpeechParser:
         self._held = b""
         self._begun = False
 
-    def begin(self, headers: Mapping[str, str]) -> None:
+    def begin(self, headers: Mapping[bytes, bytes]) -> None:
         """Pass over the headers: they say audio/mpeg whatever comes."""
 
     def feed(self, data: bytes) -> bytes:
@@ -144,7 +144,7 @@ class ChatParser:
         self._parts_bytes = 0
         self._done = False
 
-    def begin(self, headers: Mapping[str, str]) -> None:
+    def begin(self, headers: Mapping[bytes, bytes]) -> None:
         """Pass over the headers."""
 
     def feed(self, data: bytes) -> bytes:

@@ -211,7 +211,7 @@ for room in (gateway.audio, gateway.text):
         importlib.import_module(module.name)
 importlib.import_module("gateway.upstream.parsers")
 assert "gateway.audio.encoders.mp3" in sys.modules
-foreign = {"asyncio", "anyio", "httpx", "starlette", "aiohttp", "uvicorn"} & set(sys.modules)
+foreign = {"asyncio", "anyio", "httpx", "starlette", "httptools", "uvicorn"} & set(sys.modules)
 assert not foreign, foreign
 """
     subprocess.run([sys.executable, "-c", program], check=True)

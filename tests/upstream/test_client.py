@@ -34,11 +34,11 @@ TOO_LONG = "The upstream's answer is too long."
 @asynccontextmanager
 async def client(key: str | None = "k") -> AsyncIterator[UpstreamClient]:
     """A client that is closed."""
-    running = UpstreamClient(key, 4)
+    running = UpstreamClient(key)
     try:
         yield running
     finally:
-        await running.aclose()
+        running.close()
 
 
 def call() -> Call:

@@ -65,7 +65,7 @@ async def test_what_dies_with_an_upstream_counts_as_one_failure(
     engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Thirty streams break at once: one line in the log, and the first probe comes soon."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     probed = Probed(engine, client, Admission(1, 0, 5.0))
     try:
         await probed.prober.probe()
@@ -81,12 +81,12 @@ async def test_what_dies_with_an_upstream_counts_as_one_failure(
         assert probed.told == [True, False, True]
         assert probed.upstream.state == "ready"
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def test_each_failed_trial_counts() -> None:
     """An upstream that stays away is knocked on less and less often."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     probed = Probed("http://no-such-host.invalid:1", client, Admission(1, 0, 5.0))
     try:
         for failures in (1, 2, 3):
@@ -95,12 +95,12 @@ async def test_each_failed_trial_counts() -> None:
         assert probed.upstream.state == "starting"
         assert not probed.told
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def test_a_trial_comes_before_all_who_wait(engine: str) -> None:
     """In an overload it is the one request that brings relief: no full queue may turn it away."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     admission = Admission(slots=1, places=1, timeout_seconds=30.0)
     probed = Probed(engine, client, admission)
     order: list[str] = []
@@ -127,12 +127,12 @@ async def test_a_trial_comes_before_all_who_wait(engine: str) -> None:
         assert probed.upstream.state == "ready"
         assert order == ["trial", "client"]
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def test_a_gateway_that_is_busy_or_ends_blames_no_upstream(engine: str) -> None:
     """No slot for the trial says nothing about the upstream."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     admission = Admission(slots=1, places=1, timeout_seconds=0.01)
     probed = Probed(engine, client, admission)
     try:
@@ -148,12 +148,12 @@ async def test_a_gateway_that_is_busy_or_ends_blames_no_upstream(engine: str) ->
         assert probed.told == [True]
         assert probed.upstream.failures == 0
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def test_an_engine_in_doubt_is_sure_again_once_it_has_spoken(engine: str) -> None:
     """One request's hang is not held against it for longer than a trial takes."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     probed = Probed(engine, client, Admission(1, 0, 5.0))
     try:
         await probed.prober.probe()
@@ -163,7 +163,7 @@ async def test_an_engine_in_doubt_is_sure_again_once_it_has_spoken(engine: str) 
         assert not probed.upstream.suspect
         assert probed.told == [True]
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def probed_often(probed: Probed, times: int) -> None:
@@ -174,7 +174,7 @@ async def probed_often(probed: Probed, times: int) -> None:
 
 async def test_lists_are_read_again_every_few_probes(engine: str) -> None:
     """A voice that the operator adds works without a restart; one list in six probes is enough."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     probed = Probed(engine, client, Admission(1, 0, 5.0))
     try:
         await probed.prober.probe()
@@ -192,12 +192,12 @@ async def test_lists_are_read_again_every_few_probes(engine: str) -> None:
         assert engine_state(engine)["voice_lists"] == listed + 2
     finally:
         plan_faults(engine, voices=None)
-        await client.aclose()
+        client.close()
 
 
 async def test_failures_are_forgotten_after_good_probes_in_a_row(engine: str) -> None:
     """Not before: an upstream that comes and goes is knocked on less and less often."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     probed = Probed(engine, client, Admission(1, 0, 5.0))
     try:
         await probed.prober.probe()
@@ -208,12 +208,12 @@ async def test_failures_are_forgotten_after_good_probes_in_a_row(engine: str) ->
         await probed.prober.probe()
         assert probed.upstream.failures == 0
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def test_an_ejected_upstream_is_shown_half_open_while_it_is_tried(engine: str) -> None:
     """An operator sees that one request decides; ejected before, ready after."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     admission = Admission(slots=1, places=0, timeout_seconds=30.0)
     probed = Probed(engine, client, admission)
     try:
@@ -230,12 +230,12 @@ async def test_an_ejected_upstream_is_shown_half_open_while_it_is_tried(engine: 
         probed.prober.eject("reset")
         assert probed.upstream.state == "ejected"
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def test_a_probe_that_fails_ejects_and_a_silent_engine_is_no_engine(engine: str) -> None:
     """`/health` must answer; a warm-up must make audio."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     with running_engine("--voice", "simulated") as dying:
         probed = Probed(dying.address, client, Admission(1, 0, 5.0))
         await probed.prober.probe()
@@ -250,7 +250,7 @@ async def test_a_probe_that_fails_ejects_and_a_silent_engine_is_no_engine(engine
         assert (silent.upstream.spoken, silent.upstream.failures) == (False, 1)
     finally:
         plan_faults(engine)
-        await client.aclose()
+        client.close()
 
 
 async def test_a_first_warm_up_has_more_time_than_a_later_one(
@@ -258,7 +258,7 @@ async def test_a_first_warm_up_has_more_time_than_a_later_one(
 ) -> None:
     """The container's first generation compiles for up to a minute; later ones do not."""
     monkeypatch.setattr(probes, "RECHECK_SECONDS", 0.2)
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     probed = Probed(engine, client, Admission(1, 0, 5.0))
     try:
         plan_faults(engine, always="slow-600")
@@ -269,12 +269,12 @@ async def test_a_first_warm_up_has_more_time_than_a_later_one(
         assert probed.upstream.state == "ejected"
     finally:
         plan_faults(engine)
-        await client.aclose()
+        client.close()
 
 
 async def test_a_warm_up_is_heard_to_its_end() -> None:
     """One that is broken off counts on the engine as a client that left."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     slow = ("--voice", "simulated", "--tokens-per-second", "100", "--fault", "runaway")
     try:
         with running_engine(*slow) as engine:  # half a second between its first chunk and its last
@@ -282,7 +282,7 @@ async def test_a_warm_up_is_heard_to_its_end() -> None:
             after = engine_state(engine.address)
             assert (after["finished"], after["aborted"]) == (1, 0)
     finally:
-        await client.aclose()
+        client.close()
 
 
 @pytest.mark.parametrize("kind", ENGINES)
@@ -291,7 +291,7 @@ async def test_a_question_without_an_answer_leaves_an_upstream_unidentified(
 ) -> None:
     """It is taken for nothing else meanwhile, and for what it is once it answers."""
     monkeypatch.setattr(discovery, "PROBE_SECONDS", 0.2)
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     lists = ("/v1/models", "/v1/audio/voices")
     asked = (*lists, "/capabilities", "/", "/health/liveliness")
     ways = itertools.product(asked, ("late", "503", "429"))
@@ -309,13 +309,13 @@ async def test_a_question_without_an_answer_leaves_an_upstream_unidentified(
             assert probed.upstream.capabilities.engine == ENGINES[kind]
             assert probed.upstream.models
     finally:
-        await client.aclose()
+        client.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/capabilities", "/health/liveliness"])
 async def test_what_the_settings_name_needs_no_other_answer(path: str) -> None:
     """A proxy may answer 503 for good to whatever is not speech."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     try:
         with running_server("vllm-omni") as (address, server):
             server.failing = (path, "503")
@@ -325,13 +325,13 @@ async def test_what_the_settings_name_needs_no_other_answer(path: str) -> None:
             assert probed.upstream.models
             assert probed.upstream.capabilities.engine == ENGINES["vllm-omni"]
     finally:
-        await client.aclose()
+        client.close()
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/voices"])
 async def test_a_list_that_is_no_json_is_no_answer(path: str) -> None:
     """A page of a proxy in its place says nothing of the engine behind it."""
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     try:
         for kind in ("higgs", "vllm-omni", "devnen"):
             with running_server(kind, failing=(path, "page")) as (address, server):
@@ -339,7 +339,7 @@ async def test_a_list_that_is_no_json_is_no_answer(path: str) -> None:
                 await probed.prober.probe()
                 assert (probed.upstream.models, server.asked) == ((), []), kind
     finally:
-        await client.aclose()
+        client.close()
 
 
 async def test_a_late_answer_is_forgiven_while_the_upstream_works(
@@ -350,7 +350,7 @@ async def test_a_late_answer_is_forgiven_while_the_upstream_works(
     Only lateness is, only while a generation runs, and only where none has hung: a server that
     stands still would stay in the pool for as long as clients come.
     """
-    client = UpstreamClient(None, 4)
+    client = UpstreamClient(None)
     try:
         with running_server("kokoro") as (address, server):
             probed = Probed(address, client, Admission(1, 0, 5.0))
@@ -372,4 +372,4 @@ async def test_a_late_answer_is_forgiven_while_the_upstream_works(
                 states.append(upstream.state)
             assert states == ["ready", "ejected", "ejected", "ejected"]
     finally:
-        await client.aclose()
+        client.close()

@@ -38,7 +38,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
 from gateway.text.boundary import Boundary
 from gateway.text.spoken_text import SpokenText, read_text
-from gateway.upstream.capabilities import needs_of
+from gateway.upstream.capabilities import Needs
 from gateway.upstream.dialect import Reference
 from gateway.upstream.pool import Pool
 from gateway.upstream.retry import Attempts
@@ -132,8 +132,8 @@ class SpeechService:
         """
         pool, voice, model = self._pool, request.voice, request.model
         context_tokens = pool.context_tokens(voice, model)
-        text, references = request.text.spoken, request.references
-        needs = needs_of(text, references, request.system_prompt, whole=False)
+        scene = request.system_prompt is not None
+        needs = Needs(request.text.spoken, request.references, scene)
         if request.text.is_dialogue and not pool.able(voice, model, needs):
             # What reads no dialogue is given one turn after another, each in its speaker's voice.
             if request.directed:
@@ -193,7 +193,6 @@ class SpeechService:
         if prepared.request.text.silent:
             answer.source = CompleteAudio(silence(SILENT_TEXT_SECONDS))
         else:
-            self._pool.require_ready()
             record = current_record()
             answer.queue_wait_seconds = record.queue_wait_seconds = await self._admit(answer)
             # The wait for a slot has a limit of its own.
@@ -271,7 +270,6 @@ class SpeechService:
         """
         if not text:
             return silence(SILENT_TEXT_SECONDS)
-        self._pool.require_ready()
         try:
             async with asyncio.timeout(self._settings.request_timeout_seconds):
                 made = await self._complete(prepared.plan(text, earlier))

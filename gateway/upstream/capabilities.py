@@ -7,11 +7,11 @@ what remains is refused with a sentence, never dropped in silence.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
-from gateway import value
 from gateway.text.dialogue import is_dialogue
 from gateway.text.writing_systems import scripts_in
 from gateway.upstream.dialect import Reference
@@ -131,51 +131,39 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(entry for entry in entries if isinstance(entry, str))
 
 
-@value
+@dataclass(eq=False)
 class Needs:
     """What a generation needs of an engine.
 
     Attributes:
+        text: What is spoken.
         references: The recordings to imitate.
         scene: A scene prompt, which instructions can stand in for.
-        dialogue: Turns of several speakers in one text.
-        text_characters: Length of the text.
-        scripts: Of its letters.
+        whole: All of the text in one request to an engine; False where it may be said in segments.
     """
 
+    text: str = field(default="", repr=False)
     references: tuple[Reference, ...] = ()
     scene: bool = False
-    dialogue: bool = False
-    text_characters: int = 0
-    scripts: frozenset[str] = frozenset()
+    whole: bool = False
+
+    @cached_property
+    def dialogue(self) -> bool:
+        """Whether the text has turns of several speakers."""
+        return is_dialogue(self.text)
+
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """Of the text's letters."""
+        return scripts_in(self.text)
 
 
 NO_NEEDS = Needs()
 
 
-def needs_of(
-    text: str, references: tuple[Reference, ...], system_prompt: str | None, *, whole: bool
-) -> Needs:
-    """What it takes to say a text.
-
-    Args:
-        text: As it is spoken.
-        references: The recordings to imitate.
-        system_prompt: A scene, or None.
-        whole: In one request to an engine; False where it may be said in segments.
-    """
-    return Needs(
-        references=references,
-        scene=system_prompt is not None,
-        dialogue=is_dialogue(text),
-        text_characters=len(text) if whole else 0,
-        scripts=scripts_in(text),
-    )
-
-
 def lacking(can: Capabilities, needs: Needs) -> str | None:
     """What an engine lacks for a generation, in words that end "No engine at hand …", or None."""
-    count, characters = len(needs.references), needs.text_characters
+    count, most_characters = len(needs.references), can.longest_text_characters
     lacks = None
     if count and can.references is ReferenceField.NONE:
         lacks = "imitates a recorded voice"
@@ -183,12 +171,12 @@ def lacking(can: Capabilities, needs: Needs) -> str | None:
         lacks = f"takes {count} recordings at once"
     elif can.transcripts and not all(reference.transcript for reference in needs.references):
         lacks = "imitates a recorded voice without its transcript"
-    elif needs.dialogue and not can.dialogue:
+    elif not can.dialogue and needs.dialogue:
         lacks = "reads a dialogue in several voices"
     elif needs.scene and not (can.scene or can.instructions):
         lacks = "takes instructions or a scene prompt"
     elif can.scripts and (other := needs.scripts - can.scripts):
         lacks = f"speaks the script {min(other).capitalize()}"
-    elif characters > (can.longest_text_characters or characters):
-        lacks = f"takes {characters} characters at once"
+    elif needs.whole and most_characters and len(needs.text) > most_characters:
+        lacks = f"takes {len(needs.text)} characters at once"
     return lacks

@@ -89,18 +89,19 @@ class Upstream:
         return "half_open" if self.probing else "ejected"
 
 
-def can_serve(
-    upstream: Upstream, voice: str | None, model: str | None, needs: Needs = NO_NEEDS
-) -> bool:
+def has(upstream: Upstream, voice: str | None, model: str | None) -> bool:
+    """Whether an upstream has a voice and a model: it would answer others with its own."""
+    return (voice is None or voice in upstream.voices or voice in upstream.aliases) and (
+        model is None or model in upstream.models
+    )
+
+
+def can_serve(upstream: Upstream, voice: str | None, model: str | None, needs: Needs) -> bool:
     """Whether an upstream has a voice and a model, and lacks nothing that is needed.
 
-    It would answer other voices and models with its own, and leave out what it does not know.
+    It would leave out what it does not know.
     """
-    return (
-        (voice is None or voice in upstream.voices or voice in upstream.aliases)
-        and (model is None or model in upstream.models)
-        and lacking(upstream.capabilities, needs) is None
-    )
+    return has(upstream, voice, model) and lacking(upstream.capabilities, needs) is None
 
 
 def choose(
@@ -127,6 +128,8 @@ def choose(
         for u in upstreams
         if u.spoken and (goes_on or not u.draining) and can_serve(u, voice, model, needs)
     ]
+    if len(able) == 1:
+        return able[0]
     return min(
         able,
         key=lambda u: (
@@ -183,6 +186,7 @@ class Pool:
             )
             for named, address in map(split_address, addresses)
         )
+        self._spoken: Sequence[Upstream] = ()
 
     @property
     def ready(self) -> bool:
@@ -190,8 +194,11 @@ class Pool:
         return any(u.healthy and not u.draining for u in self.upstreams)
 
     @property
-    def _spoken(self) -> Sequence[Upstream]:
-        return [upstream for upstream in self.upstreams if upstream.spoken]
+    def spoken(self) -> Sequence[Upstream]:
+        """Those that have spoken, which is for good: not looked for once they are all."""
+        if len(self._spoken) < len(self.upstreams):
+            self._spoken = [upstream for upstream in self.upstreams if upstream.spoken]
+        return self._spoken
 
     @property
     def voices(self) -> tuple[str, ...]:
@@ -199,12 +206,12 @@ class Pool:
 
         A voice that only an ejected one has is answered 503, which clients try again, not 404.
         """
-        return _each_once(tuple([upstream.voices for upstream in self._spoken]))
+        return _each_once(tuple([upstream.voices for upstream in self.spoken]))
 
     @property
     def models(self) -> tuple[str, ...]:
         """Models that an upstream lists, each once, however that upstream does at the moment."""
-        return _each_once(tuple([upstream.models for upstream in self._spoken]))
+        return _each_once(tuple([upstream.models for upstream in self.spoken]))
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -213,36 +220,36 @@ class Pool:
 
     def context_tokens(self, voice: str | None, model: str | None) -> int:
         """The smallest context of the upstreams that can serve this voice and model."""
-        contexts = [u.context_tokens for u in self._spoken if can_serve(u, voice, model)]
+        contexts = [u.context_tokens for u in self.spoken if has(u, voice, model)]
         return min(contexts, default=CONTEXT_TOKENS)
 
     def require_able(self, needs: Needs) -> None:
         """Raise UnsupportedByEngine where no upstream that has spoken can do what is needed."""
-        lacks = [lacking(u.capabilities, needs) for u in self._spoken]
+        lacks = [lacking(u.capabilities, needs) for u in self.spoken]
         if lacks and all(lacks):
             raise UnsupportedByEngine(f"No engine at hand {lacks[0]}.")
 
     @property
     def scripts(self) -> frozenset[str] | None:
         """The scripts that the engines at hand can say; None where one of them tells none."""
-        told = [u.capabilities.scripts for u in self._spoken]
+        told = [u.capabilities.scripts for u in self.spoken]
         if not told or None in told:
             return None
         return frozenset().union(*(scripts for scripts in told if scripts is not None))
 
     def able(self, voice: str | None, model: str | None, needs: Needs) -> bool:
         """Whether an upstream can do this: one that is well, unless none is well at all."""
-        well = [u for u in self._spoken if u.healthy and not u.draining] or self._spoken
+        well = [u for u in self.spoken if u.healthy and not u.draining] or self.spoken
         return any(can_serve(u, voice, model, needs) for u in well)
 
     def keeps_preset_in_scene(self, voice: str | None, model: str | None, needs: Needs) -> bool:
         """Whether a preset keeps its voice beside a scene on all upstreams that can do this."""
-        able = [u for u in self._spoken if can_serve(u, voice, model, needs)]
+        able = [u for u in self.spoken if can_serve(u, voice, model, needs)]
         return bool(able) and all(u.capabilities.preset_in_scene for u in able)
 
     def knows_everywhere(self, voice: str) -> bool:
         """Whether every upstream that has ever spoken lists this voice."""
-        return all(voice in upstream.voices for upstream in self._spoken)
+        return all(voice in upstream.voices for upstream in self.spoken)
 
     def unready(self, what: str) -> NoHealthyUpstream:
         """The refusal of a request that no upstream can take, with what is known of the cause."""
@@ -251,7 +258,7 @@ class Pool:
 
     def require_ready(self) -> None:
         """Raise NoHealthyUpstream before any upstream has ever spoken, or while all are drained."""
-        if not (spoken := self._spoken):
+        if not (spoken := self.spoken):
             raise self.unready("No upstream is ready yet.")
         if all(upstream.draining for upstream in spoken):
             raise NoHealthyUpstream(

@@ -24,7 +24,7 @@ from gateway.errors import (
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
 from gateway.text.tokens import TOKENS_PER_SECOND
-from gateway.upstream.capabilities import needs_of
+from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
 from gateway.upstream.dialect import Generation
 from gateway.upstream.pool import Lease, Pool, Upstream
@@ -188,8 +188,11 @@ class Attempts:
                 generation.voice,
                 tried,
                 generation.model,
-                needs=needs_of(
-                    generation.text, generation.references, generation.system_prompt, whole=True
+                needs=Needs(
+                    generation.text,
+                    generation.references,
+                    scene=generation.system_prompt is not None,
+                    whole=True,
                 ),
                 goes_on=generation.goes_on,
             )

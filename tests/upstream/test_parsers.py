@@ -76,7 +76,7 @@ def test_error_text_is_found_anywhere_in_a_long_piece(place: int) -> None:
     audio = bytearray(b"\x01" * 131_072)
     audio[place : place + 2] = b'{"'
     assert read(SpeechParser(), [bytes(audio)]) == audio
-    audio[place : place + 10] = b'{"error":{'
+    audio[place : place + 40] = ERROR_TEXT[:40]
     with pytest.raises(UpstreamProtocolError):
         read(SpeechParser(), [bytes(audio)])
 
@@ -90,7 +90,7 @@ def even(data: bytes) -> bytes:
 @given(data=tricky.map(even), places=cuts)
 def test_any_slicing_of_the_audio_gives_the_same_samples(data: bytes, places: list[int]) -> None:
     """How the network cuts the answer is never heard."""
-    assume(b'{"error":' not in data)
+    assume(b'{"error"' not in data)
     assume(not re.match(rb'\s*\{\s*"(error|object|detail|message)"|RIFF....WAVE', data, re.DOTALL))
     parser = SpeechParser()
     returned = [parser.feed(piece) for piece in slices(data, places)]
@@ -109,6 +109,23 @@ def test_error_text_is_found_wherever_it_stands_and_however_it_is_cut(
     with pytest.raises(UpstreamProtocolError) as caught:
         read(SpeechParser(), slices(data, places))
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("text", [b'{"error":"x"}', b'{"error" : {"message": "x"}}'])
+def test_a_chunk_of_error_text_is_found_in_any_spelling(text: bytes) -> None:
+    """An engine sends it as a chunk of its own; its first bytes may come alone."""
+    for cut in range(len(text)):
+        parser = SpeechParser()
+        assert parser.feed(bytes(4801)) == bytes(4800)
+        with pytest.raises(UpstreamProtocolError):
+            read(parser, [text[:cut], text[cut:]])
+
+
+def test_error_text_that_the_answer_ends_within_is_found() -> None:
+    """What an engine that dies has sent of it is not heard."""
+    for end in range(len(b'{"error"'), len(ERROR_TEXT)):
+        with pytest.raises(UpstreamProtocolError):
+            read(SpeechParser(), [bytes(4801) + ERROR_TEXT[:end]])
 
 
 @pytest.mark.parametrize("lead", [32_640, 32_641])
@@ -142,9 +159,9 @@ def test_a_body_that_is_no_pcm_is_refused(body: bytes, step: int) -> None:
         read(SpeechParser(), [body[at : at + step] for at in range(0, len(body), step)])
 
 
-@pytest.mark.parametrize("last", [b"{", b'{"error"', b'{"{'])
+@pytest.mark.parametrize("last", [b"{", b'{"erro', b'{"{', b'{{"e', b'{"error: {"'])
 def test_only_bytes_that_may_be_error_text_wait(last: bytes) -> None:
-    """Audio is passed on at once: at most eight bytes wait for the next read."""
+    """Audio is passed on at once: only the beginning of error text waits for the next read."""
     audio = bytes(4800)
     parser = SpeechParser()
     assert len(parser.feed(audio + last)) >= len(audio)

@@ -20,14 +20,9 @@ SILENCE_DBFS = -120.0  # what a level of nothing but zeros reads as; s16 itself 
 
 
 class Aligner:
-    """Turns chunks of any size into whole samples; an odd byte waits for its other half.
-
-    Attributes:
-        samples: Returned so far.
-    """
+    """Turns chunks of any size into whole samples; an odd byte waits for its other half."""
 
     def __init__(self) -> None:
-        self.samples = 0
         self._odd = b""
 
     @property
@@ -39,9 +34,8 @@ class Aligner:
         """Whole samples out of everything fed so far and not yet returned."""
         if self._odd:
             chunk = self._odd + chunk
-        self.samples += len(chunk) // BYTES_PER_SAMPLE
-        if len(chunk) % BYTES_PER_SAMPLE == 0:
             self._odd = b""
+        if len(chunk) % BYTES_PER_SAMPLE == 0:
             return chunk
         self._odd = chunk[-1:]
         return chunk[:-1]

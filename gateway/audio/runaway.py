@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.audio.pcm import BYTES_PER_SAMPLE, Aligner, as_samples, samples_in
+from gateway.audio.pcm import BYTES_PER_SAMPLE, as_samples, samples_in
 
 QUIET_BELOW = 164  # -46 dBFS: under any voiced sound, over the noise of a quiet room
 KEPT_QUIET_SECONDS = 1.0  # pauses of speech are shorter, so a live stream is never held up
+KEPT_QUIET_SAMPLES = samples_in(KEPT_QUIET_SECONDS)
 LOOK_SAMPLES = 480  # 20 ms: longer than a period of any voice
-FADE_SECONDS = 0.005  # a cut inside a sound clicks; 5 ms do not
+FADE_SAMPLES = 120  # a cut inside a sound clicks; 5 ms do not
 
 Reason = Literal["too_long", "silence"]
 
@@ -39,16 +40,14 @@ class RunawayGuard:
         self.ended: Reason | None = None
         self._max_samples = max_samples
         self._quiet_limit_samples = samples_in(quiet_seconds_limit)
-        self._kept_samples = min(samples_in(KEPT_QUIET_SECONDS), self._quiet_limit_samples)
-        self._fade_samples = min(samples_in(FADE_SECONDS), max_samples)
-        self._aligner = Aligner()
+        self._kept_samples = min(KEPT_QUIET_SAMPLES, self._quiet_limit_samples)
+        self._fade_samples = min(FADE_SAMPLES, max_samples)
         self._seen_samples = 0
         self._quiet_samples = 0  # length of the quiet run that the audio seen so far ends with
         self._held = bytearray()
 
     def feed(self, pcm: bytes) -> bytes:
-        """What may go on; s16le mono 24 kHz of any size in, whole samples out."""
-        pcm = self._aligner.feed(pcm)
+        """What may go on; s16le mono 24 kHz in and out, whole samples."""
         if self.ended or not pcm:
             return b""
         room = (self._max_samples - self._seen_samples) * BYTES_PER_SAMPLE
@@ -80,11 +79,14 @@ class RunawayGuard:
         ):
             return False
         # The last sound is mostly a few samples away: found before numpy would have begun.
-        end = reversed(memoryview(pcm)[-LOOK_SAMPLES * BYTES_PER_SAMPLE :].cast("h"))
-        quiet_samples = next(
-            (place for place, sample in enumerate(end) if abs(sample) >= QUIET_BELOW), None
-        )
-        if quiet_samples is None or quiet_samples > self._kept_samples:
+        quiet_samples = 0
+        for sample in reversed(memoryview(pcm)[-LOOK_SAMPLES * BYTES_PER_SAMPLE :].cast("h")):
+            if not -QUIET_BELOW < sample < QUIET_BELOW:
+                break
+            quiet_samples += 1
+        else:
+            return False
+        if quiet_samples > self._kept_samples:
             return False
         self._quiet_samples = quiet_samples
         self._seen_samples += count

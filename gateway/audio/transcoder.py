@@ -11,7 +11,7 @@ import av
 
 from gateway.audio.encoders import ENCODERS
 from gateway.audio.encoders.base import BitRates, Encoder, legal_rate_hz
-from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ, SAMPLE_RATES_HZ, Aligner
+from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ, SAMPLE_RATES_HZ
 from gateway.audio.resample import Resampler
 from gateway.audio.tempo import Tempo, tempo_filters
 from gateway.errors import EncodingError
@@ -77,7 +77,6 @@ class Transcoder:
         self._speed = speed if changes_tempo else None
         self._buffered = buffered
         self._bit_rates = bit_rates or BitRates()
-        self._aligner = Aligner()
         self._filters: list[Stage] = []
         self._opened: Encoder | None = None
         self._closed = False
@@ -92,7 +91,7 @@ class Transcoder:
         """Encode more audio.
 
         Args:
-            pcm: s16le mono 24 kHz, any number of bytes.
+            pcm: s16le mono 24 kHz, whole samples, any number of them.
 
         Returns:
             Encoded bytes that may leave, often none.
@@ -100,20 +99,19 @@ class Transcoder:
         Raises:
             EncodingError: A codec or filter failed, or the transcoder is closed.
         """
-        whole = self._aligner.feed(pcm)
         try:
-            return self._through(whole, self._open(), self._filters)
+            return self._through(pcm, self._opened or self._open(), self._filters)
         except FOREIGN_ERRORS as error:
             raise EncodingError("The audio could not be encoded.") from error
 
     def finish(self) -> bytes:
-        """The rest of the encoded stream; half a sample at the end is dropped.
+        """The rest of the encoded stream.
 
         Raises:
             EncodingError: A codec or filter failed, or the transcoder is closed.
         """
         try:
-            encoder = self._open()
+            encoder = self._opened or self._open()
             data = b""
             for index, stage in enumerate(self._filters):
                 data += self._through(stage.finish(), encoder, self._filters[index + 1 :])
@@ -140,17 +138,14 @@ class Transcoder:
         return encoder.feed(pcm)
 
     def _open(self) -> Encoder:
-        """The encoder; opens all stages at the first call."""
+        """Open all stages; returns the encoder."""
         if self._closed:
             raise EncodingError("The encoder is closed.")
-        if self._opened is None:
-            filters: list[Stage] = []
-            if self._speed is not None:
-                filters.append(Tempo(self._speed))
-            if self.sample_rate_hz != ENGINE_SAMPLE_RATE_HZ:
-                filters.append(Resampler(self.sample_rate_hz))
-            self._opened = self._encoder(
-                self.sample_rate_hz, self._bit_rates, buffered=self._buffered
-            )
-            self._filters = filters
+        filters: list[Stage] = []
+        if self._speed is not None:
+            filters.append(Tempo(self._speed))
+        if self.sample_rate_hz != ENGINE_SAMPLE_RATE_HZ:
+            filters.append(Resampler(self.sample_rate_hz))
+        self._opened = self._encoder(self.sample_rate_hz, self._bit_rates, buffered=self._buffered)
+        self._filters = filters
         return self._opened

@@ -17,7 +17,7 @@ from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_BYTES_PER_SECOND
 from gateway.audio.playback import Player
 from gateway.audio.transcoder import Transcoder
 from gateway.speech.activity import RequestProgress
-from gateway.speech.generation import CompleteAudio, Source, in_time
+from gateway.speech.generation import CompleteAudio, Source
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
@@ -91,12 +91,15 @@ class EncodedStream:
         asked = time.monotonic()
         data = b""
         while not data and not self._ended:
-            pcm = self._slice(self._pending or await in_time(self.limit, self.source.read()))
-            if pcm:
-                data = await self._run(self.transcoder.feed, pcm)
-            else:
-                data = await self._run(self.transcoder.finish)
-                self._ended = True
+            pcm = self._pending
+            if not pcm:
+                with self.limit:
+                    pcm = await self.source.read()
+            if self.transcoder.needs_thread:
+                data = await self._encoded_in_thread(pcm)
+            else:  # a thread costs more than the step
+                data = self._encoded(pcm)
+            self._ended = not pcm
         if data:
             now = time.monotonic()
             if not self.sent_bytes:
@@ -106,18 +109,28 @@ class EncodedStream:
             self._player.deliver(asked, now, self.audio_seconds)
         return data
 
-    def _slice(self, pcm: bytes) -> bytes:
-        """The front of some PCM; the rest is pending.
+    def _encoded(self, pcm: bytes) -> bytes:
+        """What the codec makes of some PCM, or of its end."""
+        return self.transcoder.feed(pcm) if pcm else self.transcoder.finish()
+
+    async def _encoded_in_thread(self, pcm: bytes) -> bytes:
+        """What the codec makes of the front of some PCM; the rest is pending.
 
         An engine may send a whole sentence at once: the client need not wait until all of it is
         encoded, nor another answer for the thread.
         """
-        if not self.transcoder.needs_thread:
-            self._pending = b""
-            return pcm
         size = SLICE_BYTES if self.sent_bytes else FIRST_SLICE_BYTES
         self._pending = pcm[size:]
-        return pcm[:size]
+
+        def timed() -> bytes:
+            started = time.thread_time()
+            try:
+                return self._encoded(pcm[:size])
+            finally:
+                self._encode_seconds += time.thread_time() - started
+
+        self._job = self.executor.submit(timed)
+        return await asyncio.wrap_future(self._job)
 
     async def read_all(self) -> bytes:
         """The whole answer."""
@@ -125,21 +138,6 @@ class EncodedStream:
         while data := await self.read():
             parts.append(data)
         return b"".join(parts)
-
-    async def _run(self, step: Callable[..., bytes], *arguments: bytes) -> bytes:
-        """Run one step of the codec: in a thread, unless a thread costs more than the step."""
-        if not self.transcoder.needs_thread:
-            return step(*arguments)
-
-        def timed() -> bytes:
-            started = time.thread_time()
-            try:
-                return step(*arguments)
-            finally:
-                self._encode_seconds += time.thread_time() - started
-
-        self._job = self.executor.submit(timed)
-        return await asyncio.wrap_future(self._job)
 
     def close(self, error: BaseException | None = None) -> None:
         """Give everything back; idempotent. A codec at work in a thread is freed when done.

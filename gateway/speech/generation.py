@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from gateway.audio.pcm import BYTES_PER_SAMPLE
 from gateway.audio.runaway import RunawayGuard
-from gateway.errors import UpstreamError, UpstreamTimeout
+from gateway.errors import UpstreamError
 from gateway.speech.prepare import GenerationPlan
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.dialect import SAMPLES_PER_TOKEN
 from gateway.upstream.retry import Running, TooShort
-from gateway.upstream.wait_limit import WaitLimit
 
 logger = logging.getLogger("gateway.speech")
-Result = TypeVar("Result")
 
 
 class Source(Protocol):
@@ -132,16 +129,3 @@ async def collect(generation: WatchedGeneration) -> CompleteAudio:
     finally:
         generation.close()
     return CompleteAudio(bytes(pcm), generation.received_bytes)
-
-
-async def in_time(limit: WaitLimit, wait: Awaitable[Result]) -> Result:
-    """What a request waits for, within the limit of the whole request.
-
-    Raises:
-        UpstreamTimeout: The limit has passed.
-    """
-    try:
-        with limit:
-            return await wait
-    except TimeoutError:
-        raise UpstreamTimeout("The whole request took too long.") from None

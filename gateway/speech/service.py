@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -28,15 +29,15 @@ from gateway.speech.generation import (
     Source,
     WatchedGeneration,
     collect,
-    in_time,
     plan_again,
 )
 from gateway.speech.long_text import LookAhead, SegmentedSource
 from gateway.speech.prepare import GenerationPlan, PreparedSpeech, prepare
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.request_record import current_record
+from gateway.telemetry.request_record import RequestRecord, current_record
 from gateway.text.boundary import Boundary
+from gateway.text.split import Segment
 from gateway.text.spoken_text import SpokenText, read_text
 from gateway.upstream.capabilities import Needs
 from gateway.upstream.dialect import Reference
@@ -159,7 +160,30 @@ class SpeechService:
         Raises:
             GatewayError: Nothing was sent yet: an honest status.
         """
-        request, record = prepared.request, current_record()
+        record = current_record()
+        answer = self._answer(prepared, arrived, record)
+        try:
+            if prepared.request.text.silent:
+                answer.source = CompleteAudio(silence(SILENT_TEXT_SECONDS))
+            else:
+                answer.queue_wait_seconds = record.queue_wait_seconds = await self._admit(answer)
+                # The wait for a slot has a limit of its own.
+                answer.limit.at = asyncio.get_running_loop().time() + prepared.timeout_seconds
+                with answer.limit:
+                    answer.source = await self._source(prepared)
+                record.first_audio_seconds = time.monotonic() - arrived
+                self._metrics.time_to_first_audio.observe(record.first_audio_seconds)
+        except BaseException as error:
+            answer.close(error)
+            raise
+        answer.entry.speak(partial(getattr, answer.source, "received_bytes"))
+        return answer
+
+    def _answer(
+        self, prepared: PreparedSpeech, arrived: float, record: RequestRecord
+    ) -> EncodedStream:
+        """Note a request and charge its caller; the answer has no audio yet."""
+        request = prepared.request
         record.add_text(request.text.written, shown=self._settings.log_text)
         record.response_format, record.voice = request.response_format, request.voice_label
         self._metrics.input_characters.inc(len(request.text.written))
@@ -170,37 +194,17 @@ class SpeechService:
             buffered=request.buffered,
             bit_rates=self._bit_rates,
         )
-        limit = WaitLimit(asyncio.get_running_loop().time() + prepared.timeout_seconds)
-        answer = EncodedStream(
+        at = asyncio.get_running_loop().time() + prepared.timeout_seconds
+        return EncodedStream(
             request,
             charge_audio(request.text.likely_seconds),
             self._activity.note(request),
             transcoder,
-            limit,
+            WaitLimit(at, _too_late),
             self._executor,
             self._metrics,
             arrived,
         )
-        try:
-            await self._begin(answer, prepared)
-        except BaseException as error:
-            answer.close(error)
-            raise
-        return answer
-
-    async def _begin(self, answer: EncodedStream, prepared: PreparedSpeech) -> None:
-        """Bring an answer to its first audio."""
-        if prepared.request.text.silent:
-            answer.source = CompleteAudio(silence(SILENT_TEXT_SECONDS))
-        else:
-            record = current_record()
-            answer.queue_wait_seconds = record.queue_wait_seconds = await self._admit(answer)
-            # The wait for a slot has a limit of its own.
-            answer.limit.at = asyncio.get_running_loop().time() + prepared.timeout_seconds
-            answer.source = await in_time(answer.limit, self._opened(prepared))
-            record.first_audio_seconds = time.monotonic() - answer.arrived
-            self._metrics.time_to_first_audio.observe(record.first_audio_seconds)
-        answer.entry.speak(partial(getattr, answer.source, "received_bytes"))
 
     @property
     def in_flight(self) -> int:
@@ -229,27 +233,33 @@ class SpeechService:
         self._open_requests -= 1
         self._admission.release()
 
-    async def _opened(self, prepared: PreparedSpeech) -> Source:
+    def _source(self, prepared: PreparedSpeech) -> Awaitable[Source]:
+        """Waits for the first audio."""
         segments = prepared.segments()
-        front = list(itertools.islice(segments, 2))
-        if len(front) > 1:
-            source = SegmentedSource(
-                prepared,
-                itertools.chain(front, segments),
-                self._generate,
-                self._attempts.may_repeat,
-                self._admission,
-                Joiner({Boundary.TURN: self._settings.turn_pause_seconds}),
-                self.look_ahead,
-            )
-            try:
-                await source.open()
-            except BaseException:
-                source.close()
-                raise
-            return source
-        plan = prepared.plan(front[0].text)
-        return await (self._complete(plan) if prepared.request.buffered else self._generate(plan))
+        first, second = next(segments), next(segments, None)
+        if second is not None:
+            return self._segmented(prepared, itertools.chain((first, second), segments))
+        plan = prepared.plan(first.text)
+        return self._complete(plan) if prepared.request.buffered else self._generate(plan)
+
+    async def _segmented(
+        self, prepared: PreparedSpeech, segments: Iterator[Segment]
+    ) -> SegmentedSource:
+        source = SegmentedSource(
+            prepared,
+            segments,
+            self._generate,
+            self._attempts.may_repeat,
+            self._admission,
+            Joiner({Boundary.TURN: self._settings.turn_pause_seconds}),
+            self.look_ahead,
+        )
+        try:
+            await source.open()
+        except BaseException:
+            source.close()
+            raise
+        return source
 
     async def _generate(self, plan: GenerationPlan) -> WatchedGeneration:
         running = await self._attempts.start(plan.generation, plan.timeouts, plan.shortest_samples)
@@ -290,3 +300,7 @@ class SpeechService:
                     raise
                 plan = plan_again(plan, error)
         raise AssertionError("unreachable")
+
+
+def _too_late() -> UpstreamTimeout:
+    return UpstreamTimeout("The whole request took too long.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -221,7 +221,14 @@ class Attempts:
         stream = None
         try:
             stream = await self._open(lease.upstream, generation, timeouts)
-            first = await self._first_audio(stream, generation, shortest_samples)
+            first = await stream.read()
+            if not first:
+                raise UpstreamProtocolError("The upstream answered without audio.")
+            first_chunk = generation.chunking.first_chunk_samples
+            if len(first) < BYTES_PER_SAMPLE * min(shortest_samples, first_chunk):
+                first += await stream.read_end(END_GRACE_SECONDS)
+                if stream.ended and len(first) < BYTES_PER_SAMPLE * shortest_samples:
+                    raise TooShort("The upstream's audio is far too short for its text.")
         except BaseException:
             if stream is not None:
                 stream.close()
@@ -280,9 +287,9 @@ class Attempts:
         elif isinstance(error, UpstreamTimeout):
             self.probers[upstream].suspect()
 
-    async def _open(
+    def _open(
         self, upstream: Upstream, generation: Generation, timeouts: Timeouts
-    ) -> PcmStream:
+    ) -> Awaitable[PcmStream]:
         generation = fitted(generation, upstream)
         model = generation.model or self.model or upstream.models[0]
         voice = voice_at(generation, upstream)
@@ -293,20 +300,7 @@ class Attempts:
             seconds = timeouts.first_audio_seconds + generation.max_tokens / TOKENS_PER_SECOND
             timeouts = replace(timeouts, first_audio_seconds=seconds)
         call = upstream.dialect.call(generation, model)
-        return await self.client.open(upstream.address, call, timeouts)
-
-    async def _first_audio(
-        self, stream: PcmStream, generation: Generation, shortest_samples: int
-    ) -> bytes:
-        first = await stream.read()
-        if not first:
-            raise UpstreamProtocolError("The upstream answered without audio.")
-        first_chunk = generation.chunking.first_chunk_samples
-        if len(first) < BYTES_PER_SAMPLE * min(shortest_samples, first_chunk):
-            first += await stream.read_end(END_GRACE_SECONDS)
-            if stream.ended and len(first) < BYTES_PER_SAMPLE * shortest_samples:
-                raise TooShort("The upstream's audio is far too short for its text.")
-        return first
+        return self.client.open(upstream.address, call, timeouts)
 
     async def _pause(self, error: GatewayError, history: History, upstream: Upstream) -> None:
         """Count a failed attempt; wait before the next one, or raise."""

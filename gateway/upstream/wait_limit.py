@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
 @dataclass(eq=False)
 class WaitLimit:
-    """Ends a wait with TimeoutError, as `asyncio.timeout_at` does, with one timer for all waits.
+    """Ends a wait with an error, as `asyncio.timeout_at` does, with one timer for all waits.
 
     A context manager around each wait of one task at a time. A stream waits for every chunk of its
     audio; a timer for each of them is a tenth of what the chunk costs.
 
     Attributes:
         at: When a wait is over, in loop time; may be moved between waits.
+        late: Makes the error.
     """
 
     at: float
+    late: Callable[[], Exception] = TimeoutError
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _waiter: asyncio.Task[object] | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -35,7 +38,7 @@ class WaitLimit:
         """End it; an error that leaves it closes the limit, as most often nobody waits again.
 
         Raises:
-            TimeoutError: It took too long.
+            TimeoutError: It took too long, or what `late` makes.
         """
         if error is not None:
             self.close()
@@ -43,7 +46,7 @@ class WaitLimit:
         over, self._over = self._over, False
         cancelled = kind is asyncio.CancelledError
         if over and waiter is not None and waiter.uncancel() == 0 and cancelled:
-            raise TimeoutError from error
+            raise self.late() from error
 
     def _ring(self) -> None:
         self._timer = None

@@ -30,6 +30,17 @@ def test_a_wait_that_is_too_long_ends() -> None:
     assert asyncio.run(run()) == 0
 
 
+def test_a_wait_that_is_too_long_ends_with_the_error_of_its_bound() -> None:
+    """The bound of a request ends in another way than that of its engine, inside of it."""
+
+    async def run() -> None:
+        outer, inner = WaitLimit(now() + 0.01, lambda: ValueError("late")), WaitLimit(now() + 20)
+        with pytest.raises(ValueError, match="late"), outer, inner:
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
 def test_a_bound_that_is_moved_holds_at_its_new_place() -> None:
     """The old time passes within a wait, and nothing happens; the new one ends it."""
 

@@ -12,9 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from gateway.audio.pcm import ENGINE_BYTES_PER_SECOND
 from gateway.errors import GatewayError
@@ -28,20 +26,11 @@ HIDDEN = "[hidden]"
 MOST_SHARE_WHILE_RUNNING = 0.99  # the length of the audio is an estimate until its end
 
 
-class Step(StrEnum):
-    """Where a request is."""
-
-    WAITING = "waiting"
-    SPEAKING = "speaking"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
+Step = Literal["waiting", "speaking", "completed", "cancelled", "failed"]  # where a request is
+OVER = ("completed", "cancelled", "failed")
 
 
-OVER = frozenset({Step.COMPLETED, Step.CANCELLED, Step.FAILED})
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RequestProgress:
     """One request; it is closed when it holds nothing of the gateway's any more.
 
@@ -55,7 +44,6 @@ class RequestProgress:
         sampling: What the engine was told.
         likely_seconds: How long its audio will probably be.
         remember: Called at its end.
-        id: Of this entry alone.
         started: Unix time.
         step: Where it is.
         error: What a failure was, in words fit for a client.
@@ -70,21 +58,27 @@ class RequestProgress:
     sampling: Sampling
     likely_seconds: float
     remember: Callable[[RequestProgress], None] = field(repr=False)
-    id: str = field(default_factory=partial(secrets.token_hex, 4))
     started: float = field(default_factory=time.time)
-    step: Step = Step.WAITING
+    step: Step = "waiting"
     error: str | None = None
     _began: float = field(default_factory=time.monotonic)
     _seconds: float | None = None
     _made_bytes: Callable[[], int] = int  # nothing yet
     _share: float = 0.0
+    _id: str = ""
+
+    @property
+    def id(self) -> str:
+        """A name of this entry alone, made when it is first asked for."""
+        self._id = self._id or secrets.token_hex(4)
+        return self._id
 
     def close(self, error: BaseException | None) -> None:
         """It holds nothing any more; an error says how it ended."""
         if isinstance(error, GatewayError):
-            self.end(Step.FAILED, error.message)
+            self.end("failed", error.message)
         elif self.step not in OVER:
-            self.end(Step.CANCELLED)
+            self.end("cancelled")
         self.remember(self)
 
     def speak(self, made_bytes: Callable[[], int]) -> None:
@@ -93,7 +87,7 @@ class RequestProgress:
         Args:
             made_bytes: Tells the PCM bytes that its engine has made so far.
         """
-        self.step = Step.SPEAKING
+        self.step = "speaking"
         self._made_bytes = made_bytes
 
     def end(self, step: Step, error: str | None = None) -> None:
@@ -102,15 +96,15 @@ class RequestProgress:
             self._seconds = time.monotonic() - self._began
             self._share = self.share
             self._made_bytes = int
-        if step is Step.COMPLETED:
+        if step == "completed":
             self._share = 1.0
         self.step = step
         self.error = self.error if error is None else error
 
     def judge(self, outcome: str) -> None:
         """It is over, with an outcome of `gateway_requests_total`."""
-        steps = {"ok": Step.COMPLETED, "cancelled": Step.CANCELLED}
-        self.end(steps.get(outcome, Step.FAILED))
+        steps: dict[str, Step] = {"ok": "completed", "cancelled": "cancelled"}
+        self.end(steps.get(outcome, "failed"))
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -157,7 +151,7 @@ class Activity:
 
     def __init__(self, *, show_texts: bool = False) -> None:
         self._show_texts = show_texts
-        self._running: dict[str, RequestProgress] = {}
+        self._running: dict[RequestProgress, None] = {}  # in the order in which they began
         self._over: deque[RequestProgress] = deque(maxlen=MOST_REMEMBERED)
         self.total = 0
 
@@ -174,12 +168,12 @@ class Activity:
             likely_seconds=request.text.likely_seconds,
             remember=self._remember,
         )
-        self._running[entry.id] = entry
+        self._running[entry] = None
         self.total += 1
         return entry
 
     def _remember(self, entry: RequestProgress) -> None:
-        del self._running[entry.id]
+        del self._running[entry]
         self._over.append(entry)
 
     def _preview(self, text: str) -> str:
@@ -190,7 +184,7 @@ class Activity:
     @property
     def running(self) -> list[RequestProgress]:
         """What waits or is spoken, the oldest first."""
-        return list(self._running.values())
+        return list(self._running)
 
     @property
     def over(self) -> list[RequestProgress]:

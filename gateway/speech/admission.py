@@ -268,6 +268,7 @@ class Admission:
                 await future
         except BaseException:
             if future.done() and not future.cancelled() and not future.exception():
+                self._note()
                 self._pass_on()  # the slot came at the moment in which the caller was cancelled
             elif future in line:
                 line.remove(future)
@@ -299,11 +300,11 @@ class Admission:
         self._pass_on()
 
     def _pass_on(self) -> None:
+        """Hand a slot to the first in line, if there is one; `_note` was called just now."""
         for waiting in (self._waiting, self._spare_waiting):
             while waiting:
                 future = waiting.popleft()
                 if not future.done():
                     future.set_result(None)  # the slot changes hands: in_flight stays
                     return
-        self._note()
         self.in_flight -= 1

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.errors import UpstreamTimeout
-from gateway.speech.activity import HIDDEN, MOST_REMEMBERED, Activity, RequestProgress, Step
+from gateway.speech.activity import HIDDEN, MOST_REMEMBERED, Activity, RequestProgress
 from gateway.speech.request import SpeechRequest
 from gateway.text.spoken_text import SpokenText
 from gateway.upstream.dialect import Sampling
@@ -52,7 +52,7 @@ def test_what_runs_tells_how_far_it_is() -> None:
     activity = Activity()
     made = 0
     with noted(activity, a_request(likely_seconds=200.0)) as entry:
-        assert (entry.step, entry.share, entry.likely_end) == (Step.WAITING, 0.0, None)
+        assert (entry.step, entry.share, entry.likely_end) == ("waiting", 0.0, None)
         entry.speak(lambda: made)
         made = 4_800_000  # a hundred seconds
         assert entry.share == pytest.approx(0.5)
@@ -62,7 +62,7 @@ def test_what_runs_tells_how_far_it_is() -> None:
         assert entry.share < 1
         assert activity.running == [entry]
     entry.judge("ok")
-    assert (entry.step, entry.share) == (Step.COMPLETED, 1.0)
+    assert (entry.step, entry.share) == ("completed", 1.0)
     assert activity.running == []
     assert activity.over == [entry]
 
@@ -75,15 +75,15 @@ def test_an_end_is_what_became_of_it() -> None:
         noted(activity, a_request()),
     ):
         raise UpstreamTimeout("too late")
-    assert activity.over[0].step is Step.FAILED
+    assert activity.over[0].step == "failed"
     assert activity.over[0].error == "too late"
     with noted(activity, a_request()) as left:
         pass
-    assert left.step is Step.CANCELLED
+    assert left.step == "cancelled"
     with noted(activity, a_request()) as cut:
         cut.speak(lambda: 0)
     cut.judge("truncated")
-    assert cut.step is Step.FAILED
+    assert cut.step == "failed"
 
 
 def test_the_past_is_bounded_and_can_be_forgotten() -> None:

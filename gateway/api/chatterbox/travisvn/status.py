@@ -26,12 +26,12 @@ LISTED_IN_STATUS = 5
 LISTED_IN_INFO = 3
 API_NAME = "Chatterbox TTS API"
 # Their words for where a request is.
-_STATUS = {
-    Step.WAITING: "initializing",
-    Step.SPEAKING: "generating_audio",
-    Step.COMPLETED: "completed",
-    Step.CANCELLED: "error",
-    Step.FAILED: "error",
+_STATUS: dict[Step, str] = {
+    "waiting": "initializing",
+    "speaking": "generating_audio",
+    "completed": "completed",
+    "cancelled": "error",
+    "failed": "error",
 }
 
 
@@ -65,24 +65,24 @@ def progress_of(entry: RequestProgress) -> dict[str, Any]:
     """The progress of a request; its chunks are estimated from the text's likely length."""
     total, share = entry.chunks, entry.share
     current = min(total, 1 + int(share * total)) if share else 0
-    if entry.step is Step.WAITING:
+    if entry.step == "waiting":
         step = "Waiting for a slot"
-    elif entry.step is Step.SPEAKING:
+    elif entry.step == "speaking":
         step = f"Generating audio for chunk {current}/{total}"
     else:
-        step = entry.step.value
+        step = entry.step
     return {
         "current_chunk": current,
         "total_chunks": total,
         "current_step": step,
         "progress_percentage": round(100 * share, 1),
-        "estimated_completion": entry.likely_end if entry.step is Step.SPEAKING else None,
+        "estimated_completion": entry.likely_end if entry.step == "speaking" else None,
     }
 
 
 def record_of(entry: RequestProgress) -> dict[str, Any]:
     """The record of a request."""
-    error = entry.error or ("cancelled" if entry.step is Step.CANCELLED else None)
+    error = entry.error or ("cancelled" if entry.step == "cancelled" else None)
     return {
         "request_id": entry.id,
         "status": _STATUS[entry.step],
@@ -114,8 +114,8 @@ def status_of(activity: Activity) -> dict[str, Any]:
 
 def statistics_of(activity: Activity) -> dict[str, Any]:
     """How the remembered requests ended."""
-    completed = [entry for entry in activity.over if entry.step is Step.COMPLETED]
-    errors = sum(1 for entry in activity.over if entry.step is Step.FAILED)
+    completed = [entry for entry in activity.over if entry.step == "completed"]
+    errors = sum(1 for entry in activity.over if entry.step == "failed")
     count = max(1, len(completed))
     return {
         "total_requests": activity.total,

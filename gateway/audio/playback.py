@@ -33,5 +33,6 @@ class Player:
             self._started = came
         else:
             dry = self._started + self._delivered_seconds + self.underrun_seconds
-            self.underrun_seconds += max(0.0, came - max(asked, dry))
+            if came > asked and came > dry:
+                self.underrun_seconds += came - max(asked, dry)
         self._delivered_seconds = delivered_seconds

@@ -41,7 +41,6 @@ class RunawayGuard:
         self._max_samples = max_samples
         self._quiet_limit_samples = samples_in(quiet_seconds_limit)
         self._kept_samples = min(KEPT_QUIET_SAMPLES, self._quiet_limit_samples)
-        self._fade_samples = min(FADE_SAMPLES, max_samples)
         self._seen_samples = 0
         self._quiet_samples = 0  # length of the quiet run that the audio seen so far ends with
         self._held = bytearray()
@@ -75,7 +74,7 @@ class RunawayGuard:
         if (
             self._held
             or count + self._quiet_samples > self._quiet_limit_samples
-            or len(pcm) > room_bytes - self._fade_samples * BYTES_PER_SAMPLE
+            or len(pcm) > room_bytes - FADE_SAMPLES * BYTES_PER_SAMPLE
         ):
             return False
         # The last sound is mostly a few samples away: found before numpy would have begun.
@@ -126,12 +125,13 @@ class RunawayGuard:
 
     def _fade(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
         """Fade the last samples before the bound."""
-        first = self._max_samples - self._fade_samples - self._seen_samples
+        fade_samples = min(FADE_SAMPLES, self._max_samples)
+        first = self._max_samples - fade_samples - self._seen_samples
         if samples.size <= first:
             return samples
         faded = samples.copy()
         at = np.arange(max(0, first), samples.size)
-        gain = (self._fade_samples - (at - first)) / (self._fade_samples + 1)
+        gain = (fade_samples - (at - first)) / (fade_samples + 1)
         faded[at] = np.rint(samples[at] * gain).astype(np.int16)
         return faded
 

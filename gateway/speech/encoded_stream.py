@@ -28,6 +28,8 @@ FIRST_SLICE_BYTES = 9_600  # 0.2 s: every codec has bytes after that (AAC needs 
 COUNT_EVERY_SECONDS = 2.0  # finer than any scrape
 SLICE_BYTES = 48_000  # 1 s: a few milliseconds of a thread for the slowest codec
 
+NO_AUDIO = CompleteAudio()  # of every answer before it has its own
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class EncodedStream:
@@ -56,7 +58,7 @@ class EncodedStream:
     executor: Executor
     metrics: Metrics
     arrived: float
-    source: Source = field(default_factory=CompleteAudio)
+    source: Source = NO_AUDIO
     leave: Callable[[], None] | None = None
     queue_wait_seconds: float = 0.0
     sent_bytes: int = 0
@@ -106,7 +108,7 @@ class EncodedStream:
                 self.metrics.time_to_first_byte.observe(now - self.arrived)
                 current_record().first_byte_seconds = now - self.arrived
             self.sent_bytes += len(data)
-            self._player.deliver(asked, now, self.audio_seconds)
+            self._player.deliver(asked, now, self.transcoder.output_seconds)
         return data
 
     def _encoded(self, pcm: bytes) -> bytes:
@@ -168,7 +170,7 @@ class EncodedStream:
             body_bytes: Bytes of the answer's body that were sent, framing included.
         """
         self._uncounted_bytes += body_bytes
-        self._delivered_seconds = self.audio_seconds
+        self._delivered_seconds = self.transcoder.output_seconds
         now = time.monotonic()
         if now - (self._counted_at or self.arrived) >= COUNT_EVERY_SECONDS:
             self._counted_at = now
@@ -189,15 +191,16 @@ class EncodedStream:
     def observe(self, outcome: str) -> None:
         """Count the answer as it ended."""
         self._count()
-        current_record().add_audio(self.audio_seconds)
+        audio_seconds = self.audio_seconds
+        current_record().add_audio(audio_seconds)
         self.entry.judge(outcome)
         metrics, request = self.metrics, self.request
         elapsed = time.monotonic() - self.arrived
         metrics.request_duration.observe(elapsed)
         if self._encode_seconds:
             metrics.encode_seconds.labels(request.response_format).inc(self._encode_seconds)
-        if outcome == "ok" and self.audio_seconds:
-            metrics.audio_duration.observe(self.audio_seconds)
-            metrics.real_time_factor.observe(elapsed / self.audio_seconds)
+        if outcome == "ok" and audio_seconds:
+            metrics.audio_duration.observe(audio_seconds)
+            metrics.real_time_factor.observe(elapsed / audio_seconds)
             if not request.buffered:
                 metrics.underrun.observe(self._player.underrun_seconds)

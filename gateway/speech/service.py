@@ -168,7 +168,7 @@ class SpeechService:
             else:
                 answer.queue_wait_seconds = record.queue_wait_seconds = await self._admit(answer)
                 # The wait for a slot has a limit of its own.
-                answer.limit.at = asyncio.get_running_loop().time() + prepared.timeout_seconds
+                answer.limit.at += answer.queue_wait_seconds
                 with answer.limit:
                     answer.source = await self._source(prepared)
                 record.first_audio_seconds = time.monotonic() - arrived

@@ -24,37 +24,16 @@ from gateway.upstream.parsers import ChatParser, SpeechParser
 STOP = ("<|eot_id|>", "<|end_of_text|>", "<|audio_eos|>")
 
 
-def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
+def _sampling_fields(sampling: Sampling, *, takes_seed: bool) -> dict[str, Any]:
     """The engine's own defaults, said aloud so that both routes sample alike."""
-    return {
+    fields = {
         "temperature": 1.0 if sampling.temperature is None else sampling.temperature,
         "top_p": 0.95 if sampling.top_p is None else sampling.top_p,
         "top_k": 50 if sampling.top_k is None else sampling.top_k,
     }
-
-
-def _seed_field(sampling: Sampling, *, takes_seed: bool) -> dict[str, int]:
-    return {"seed": sampling.seed} if takes_seed and sampling.seed is not None else {}
-
-
-def _chunk_fields(generation: Generation) -> dict[str, int]:
-    return {
-        "audio_chunk_size": generation.chunking.size_tokens,
-        "audio_chunk_overlap_size": generation.chunking.overlap_tokens,
-    }
-
-
-def _chat_chunk_fields(generation: Generation) -> dict[str, int]:
-    """The knobs inside `audio`, in both spellings: the image of July 2025 knows the short ones.
-
-    Each image ignores the other's names (docs/contract.md section 4).
-    """
-    chunking = generation.chunking
-    return {
-        **_chunk_fields(generation),
-        "chunk_size": chunking.size_tokens,
-        "chunk_overlap_size": chunking.overlap_tokens,
-    }
+    if takes_seed and sampling.seed is not None:
+        fields["seed"] = sampling.seed
+    return fields
 
 
 def needs_chat(generation: Generation) -> bool:
@@ -89,26 +68,35 @@ class HiggsDialect:
             "voice": generation.voice,
             "response_format": "pcm",
             "max_tokens": generation.max_tokens,
-            **_sampling_fields(generation.sampling),
-            **_seed_field(generation.sampling, takes_seed=self.takes_seed),
-            **_chunk_fields(generation),
+            "audio_chunk_size": generation.chunking.size_tokens,
+            "audio_chunk_overlap_size": generation.chunking.overlap_tokens,
+            **_sampling_fields(generation.sampling, takes_seed=self.takes_seed),
         }
         # A tenth of json.dumps' cost; it refuses lone surrogates, which a text has not, but a
         # recording's transcript may have.
         return Call("/v1/audio/speech", to_json(body), SpeechParser())
 
     def _chat(self, generation: Generation, model: str) -> Call:
+        size, overlap = generation.chunking.size_tokens, generation.chunking.overlap_tokens
         body = {
             "model": model,
             "messages": self._messages(generation),
             "modalities": ["text", "audio"],
             # The voice must be an OpenAI name and is not used; the format is ignored in streams.
-            "audio": {"format": "wav", "voice": "alloy", **_chat_chunk_fields(generation)},
+            # The image of July 2025 knows the short names of the knobs, and each image ignores the
+            # other's (docs/contract.md section 4).
+            "audio": {
+                "format": "wav",
+                "voice": "alloy",
+                "audio_chunk_size": size,
+                "audio_chunk_overlap_size": overlap,
+                "chunk_size": size,
+                "chunk_overlap_size": overlap,
+            },
             "max_completion_tokens": generation.max_tokens,
             "stop": list(STOP),
             "stream": True,
-            **_sampling_fields(generation.sampling),
-            **_seed_field(generation.sampling, takes_seed=self.takes_seed),
+            **_sampling_fields(generation.sampling, takes_seed=self.takes_seed),
         }
         return Call("/v1/chat/completions", json.dumps(body).encode(), ChatParser())
 

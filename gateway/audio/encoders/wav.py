@@ -7,6 +7,7 @@ OpenAI sends and players read as "until the end"; a buffered file has exact size
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from gateway.audio.encoders.base import BitRates, Encoder
 from gateway.audio.pcm import BYTES_PER_SAMPLE, ENGINE_SAMPLE_RATE_HZ
@@ -18,6 +19,7 @@ PCM_FORMAT_TAG = 1
 CHANNELS = 1
 
 
+@lru_cache(maxsize=32)  # nearly every stream has the same
 def header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
     """The first 44 bytes of a file.
 

@@ -134,7 +134,7 @@ class HttpConnection(asyncio.Protocol):
             raise kind(message)
 
     def _fail(self, kind: type[UpstreamError], message: str) -> None:
-        self._failure = self._failure or (kind, message)
+        self._failure = kind, message
         self.close()
 
     def _wake(self) -> None:
@@ -215,7 +215,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is complete."""
         if self.status:
-            self.reusable = self.reusable and not self.complete and self._parser.should_keep_alive()
+            self.reusable = self.reusable and self._parser.should_keep_alive()
             self.complete = True
 
 

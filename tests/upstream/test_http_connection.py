@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import itertools
 import shutil
+import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, UpstreamProtocolError, UpstreamUnreachable
+from gateway.upstream import client as upstream_client
 from gateway.upstream import http_connection
 from gateway.upstream.client import Timeouts, UpstreamClient
 from gateway.upstream.dialect import Call
@@ -73,7 +78,7 @@ async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncItera
         running.add(task)
         try:
             await serve(reader, writer)
-        except OSError:  # the client is gone
+        except (OSError, EOFError, asyncio.CancelledError):  # the client is gone, or the test over
             pass
         finally:
             writer.close()
@@ -86,13 +91,15 @@ async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncItera
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def sends(answer: bytes, *, stays: bool) -> Serve:
-    """Sends the same bytes for every request, and closes the connection or leaves it open."""
+def sends(*answers: bytes, stays: bool) -> Serve:
+    """Sends these in turn, one for each request; then closes the connection, or goes on."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(answer)
-            await writer.drain()
+        while True:
+            for answer in answers:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+                await writer.drain()
             if not stays:
                 return
 
@@ -107,6 +114,14 @@ async def connected(port: int) -> AsyncIterator[HttpConnection]:
         yield connection
     finally:
         connection.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the event loop go on until something is true."""
+    for _ in itertools.count():
+        if true():
+            return
+        await asyncio.sleep(0.001)
 
 
 async def ask(connection: HttpConnection) -> bytes:
@@ -126,7 +141,7 @@ async def test_a_whole_answer_leaves_the_connection_for_another(name: str) -> No
     async with serving(sends(WHOLE[name], stays=True)) as port, connected(port) as connection:
         for _ in range(3):
             assert (await ask(connection), connection.status) == (b"hello", 200)
-            assert b"link" not in connection.headers, "of the hints"
+            assert not {b"link", b"z"} & connection.headers.keys(), "of hints, and behind the body"
             assert connection.end()
 
 
@@ -137,6 +152,112 @@ async def test_an_answer_without_a_length_ends_with_its_connection(name: str) ->
     async with serving(serve) as port, connected(port) as connection:
         assert await ask(connection) == b"hello"
         assert not connection.end()
+
+
+async def test_each_answer_has_its_own_headers() -> None:
+    """The length of an earlier one says nothing of one that has none."""
+    serve = sends(WHOLE["a length"], ENDED_BY_THE_END["no length"], stays=False)
+    async with serving(serve) as port, connected(port) as connection:
+        assert await ask(connection) == b"hello"
+        assert connection.end()
+        assert await ask(connection) == b"hello"
+
+
+async def test_an_upstream_that_wants_no_further_request_gets_none() -> None:
+    """It would reset the connection under the next one."""
+    answer = OK + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello"
+    async with serving(sends(answer, stays=True)) as port, connected(port) as connection:
+        assert await ask(connection) == b"hello"
+        assert not connection.end()
+
+
+async def test_what_was_not_taken_of_an_answer_is_not_taken_for_the_next_one() -> None:
+    """A runaway is stopped while the engine has sent all of it."""
+    long = OK + b"Content-Length: 100000\r\n\r\n" + bytes(100_000)
+    serve = sends(long, WHOLE["a length"], stays=True)
+    async with serving(serve) as port, connected(port) as connection, asyncio.timeout(60):
+        connection.ask(b"GET / HTTP/1.1\r\n\r\n", b"")
+        await until(lambda: connection.complete)
+        assert connection.end()
+        assert await ask(connection) == b"hello"
+
+
+async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reset the connection."""
+    at_once = struct.pack("ii", 1, 0)  # struct linger
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    writer.transport.abort()
+
+
+async def test_a_reset_is_no_end_of_an_answer() -> None:
+    """A process that is killed resets its connections."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await sends(ENDED_BY_THE_END["no length"], stays=False)(reader, writer)
+        await received.wait()
+        await reset(reader, writer)
+
+    received = asyncio.Event()
+    async with serving(serve) as port, connected(port) as connection, asyncio.timeout(60):
+        connection.ask(b"GET / HTTP/1.1\r\n\r\n", b"")
+        await connection.head()
+        received.set()
+        await until(lambda: not connection.reusable)
+        with pytest.raises(UpstreamProtocolError, match=CUT):
+            await connection.receive()
+
+
+@pytest.mark.parametrize("serve", [reset, sends(stays=False)], ids=["reset", "closed"])
+async def test_a_connection_that_its_upstream_drops_while_it_is_idle_is_not_used(
+    serve: Serve,
+) -> None:
+    """Servers keep idle connections for some time of their own."""
+    async with serving(serve) as port, connected(port) as connection, asyncio.timeout(60):
+        await until(lambda: not connection.reusable)
+
+
+async def test_a_connection_that_is_about_to_close_is_not_used() -> None:
+    """The event loop tells its end a moment before it is lost."""
+    async with serving(sends(b"", stays=True)) as port, connected(port) as connection:
+        connection.eof_received()
+        assert not connection.reusable
+
+
+async def test_an_upstream_may_close_after_every_answer() -> None:
+    """It need not say so; the next request goes over a new connection."""
+    async with serving(sends(WHOLE["a length"], stays=False)) as port:
+        client = UpstreamClient(None)
+        for _ in range(3):
+            assert await client.get(f"http://127.0.0.1:{port}", "/", 60) == b"hello"
+            await asyncio.sleep(0.05)  # its end comes
+        client.close()
+
+
+async def test_what_a_crowd_has_opened_is_closed_when_few_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else hundreds of connections would stay for the one request a second that comes after it."""
+    monkeypatch.setattr(upstream_client, "KEEP_ALIVE_SECONDS", 0.1)
+    connections, crowd = 0, asyncio.Barrier(3)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await crowd.wait()
+            writer.write(WHOLE["a length"])
+            await sends(WHOLE["a length"], stays=True)(reader, writer)
+        finally:
+            connections -= 1
+
+    async with serving(serve) as port, asyncio.timeout(60):
+        client, url = UpstreamClient(None), f"http://127.0.0.1:{port}"
+        await asyncio.gather(*[client.get(url, "/", 60) for _ in range(3)])
+        assert connections == 3
+        while connections > 1:
+            await client.get(url, "/", 60)
+        client.close()
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -152,22 +273,27 @@ async def test_a_broken_answer_is_an_error(name: str) -> None:
         assert not connection.end()
 
 
-@pytest.mark.parametrize("tail", [b"\0", WHOLE["a length"], b"HTTP/1.1 500 No\r\n"])
+@pytest.mark.parametrize(
+    "tail", [b"\0", WHOLE["a length"], b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nx"]
+)
 async def test_what_follows_a_whole_answer_is_never_taken_for_the_next_one(tail: bytes) -> None:
     """Else one client could hear what another one asked for."""
     for answer in WHOLE.values():
         async with serving(sends(answer + tail, stays=True)) as port, connected(port) as connection:
-            assert await ask(connection) == b"hello"
+            assert (await ask(connection), connection.status) == (b"hello", 200)
             assert not connection.end()
 
 
 async def test_bytes_that_nobody_asked_for_close_an_idle_connection() -> None:
     """They could only be the answer to a request that comes later."""
-    async with serving(sends(WHOLE["a length"], stays=True)) as port, connected(port) as connection:
-        await ask(connection)
-        assert connection.end()
-        connection.data_received(WHOLE["a length"])
-        assert not connection.reusable
+    for asked in (False, True):
+        serve = sends(WHOLE["a length"], stays=True)
+        async with serving(serve) as port, connected(port) as connection:
+            if asked:
+                await ask(connection)
+                assert connection.end()
+            connection.data_received(WHOLE["a length"])
+            assert not connection.reusable
 
 
 @settings(max_examples=200, deadline=None)
@@ -220,22 +346,25 @@ async def test_what_is_not_taken_is_not_read() -> None:
 
 async def test_closing_ends_an_upload_as_well() -> None:
     """A client that leaves frees the engine at once, also of the rest of its recordings."""
-    gone = asyncio.Event()
+    gone, closed = asyncio.Event(), asyncio.Event()
+    size, received_bytes = 30_000_000, 0
 
     async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        nonlocal received_bytes
         await reader.readuntil(b"\r\n\r\n")
-        try:
-            while await reader.read(1024):
-                pass
-        except ConnectionError:
-            pass
+        await closed.wait()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                received_bytes += len(data)
         gone.set()
 
     async with serving(serve) as port, connected(port) as connection, asyncio.timeout(60):
-        connection.ask(b"POST / HTTP/1.1\r\nContent-Length: 30000000\r\n\r\n", bytes(30_000_000))
+        connection.ask(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size, bytes(size))
         await asyncio.sleep(0)
         connection.close()
+        closed.set()
         await gone.wait()
+        assert received_bytes < size
 
 
 async def test_a_stream_that_was_closed_reads_no_other_answer() -> None:

@@ -181,20 +181,13 @@ class Attempts:
             GatewayError: The last attempt's failure.
         """
         self.budget.earn()
+        scene = generation.system_prompt is not None
+        needs = Needs(generation.text, generation.references, scene, whole=True)
         history = History()
         tried: list[Upstream] = []
         while True:
             lease = self.pool.lease(
-                generation.voice,
-                tried,
-                generation.model,
-                needs=Needs(
-                    generation.text,
-                    generation.references,
-                    scene=generation.system_prompt is not None,
-                    whole=True,
-                ),
-                goes_on=generation.goes_on,
+                generation.voice, tried, generation.model, needs=needs, goes_on=generation.goes_on
             )
             upstream = lease.upstream
             current_record().upstream = upstream.address

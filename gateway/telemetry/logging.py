@@ -32,7 +32,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 def escaped(text: str) -> str:
     r"""A text on one line: what could end the line or fool a terminal as `\x0a` or `\u2028`."""
-    return _UNSAFE.sub(_escape, text)
+    return text if text.isprintable() else _UNSAFE.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -49,7 +49,7 @@ class AbortFilter(logging.Filter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What an entry tells beside its message: `extra={"fields": {...}}`."""
+    """Texts and numbers that an entry tells beside its message; what is None is not told."""
     fields: dict[str, Any] = getattr(record, "fields", {})
     return fields
 
@@ -59,26 +59,33 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and a traceback's below it."""
-        when = _moment(int(record.created))
-        words = [f"{when} {record.levelname:7} {record.name}:", escaped(record.getMessage())]
-        words += [
-            f"{name}={value:.3f}" if isinstance(value, float) else f"{name}={_word(str(value))}"
-            for name, value in _fields(record).items()
-        ]
+        line = _head(int(record.created), record.levelname, record.name, record.getMessage())
+        if fields := _fields(record):
+            told = [_word(value) if isinstance(value, str) else value for value in fields.values()]
+            line += _layout(tuple(fields), tuple(map(type, told))) % tuple(told)
         request_id = REQUEST_ID.get()
         if request_id != NO_REQUEST:
-            words.append(f"id={request_id}")
-        lines = [" ".join(words)]
+            line += f" id={request_id}"
         if record.exc_info:
             trace = self.formatException(record.exc_info)
-            lines += [MARK + escaped(line) for line in trace.split("\n")]
-        return "\n".join(lines)
+            line = "\n".join([line, *[MARK + escaped(each) for each in trace.split("\n")]])
+        return line
 
 
-@lru_cache(maxsize=2)
-def _moment(seconds: int) -> str:
-    """A Unix time, as lines for people tell it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+@lru_cache(maxsize=16)  # in one second, most lines begin alike
+def _head(seconds: int, level: str, logger: str, message: str) -> str:
+    """The beginning of a line: a Unix time as people read it, and what is said by whom."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+    return f"{when} {level:7} {logger}: {escaped(message)}"
+
+
+@lru_cache(maxsize=256)  # requests of one kind tell the same fields
+def _layout(names: tuple[str, ...], types: tuple[type, ...]) -> str:
+    """The `name=value` of fields, to be filled by `%`."""
+    return "".join(
+        "%.0s" if kind is type(None) else f" {name}=%.3f" if kind is float else f" {name}=%s"
+        for name, kind in zip(names, types, strict=True)
+    )
 
 
 @lru_cache(maxsize=256)  # most fields have the same few values in every line
@@ -105,7 +112,8 @@ class JsonFormatter(logging.Formatter):
         if REQUEST_ID.get() != NO_REQUEST:
             entry["request_id"] = REQUEST_ID.get()
         for name, value in _fields(record).items():
-            entry[name] = round(value, 6) if isinstance(value, float) else value
+            if value is not None:
+                entry[name] = round(value, 6) if isinstance(value, float) else value
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)  # ASCII: no separator of lines is left in it

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from dataclasses import fields
+import time
 
 from gateway.errors import outcome_of_status
 from gateway.telemetry.logging import NO_REQUEST, REQUEST_ID, escaped
@@ -21,7 +21,10 @@ SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SHOWN_PATH_CHARACTERS = 128
 PROBE_PATHS = {"/", "/health", "/ready", "/metrics"}
 STATUS_GONE = 499  # nginx' word for a client that left before its answer
-_FIELDS = [field.name for field in fields(RequestRecord)]
+_ENTRIES = {  # what the log records of all requests have in common
+    level: vars(logger.makeRecord(logger.name, level, "", 0, "request", (), None))
+    for level in (logging.DEBUG, logging.INFO)
+}
 
 
 def name_request(given: str) -> str:
@@ -51,9 +54,10 @@ def log_request(method: str, path: str, record: RequestRecord, seconds: float) -
         record.outcome = outcome_of_status(record.status) if record.status else "cancelled"
     record.key = record.key or NO_REQUEST
     record.status = record.status or STATUS_GONE
-    told = {name: told for name in _FIELDS if (told := getattr(record, name)) is not None}
-    # Not `logger.log`, which would look for the caller's line, that nothing shows.
-    entry = logger.makeRecord(logger.name, level, "", 0, "request", (), None)
+    # As `logger.log` makes it, which would look for the caller's line and more that nothing shows.
+    entry = logging.LogRecord.__new__(logging.LogRecord)
+    now = time.time()
+    vars(entry).update(_ENTRIES[level], created=now, msecs=now % 1 * 1000)
     where = {"method": method, "path": escaped(path[:SHOWN_PATH_CHARACTERS])}
-    entry.fields = {**where, **told, "total_seconds": seconds}
+    entry.fields = {**where, **vars(record), "total_seconds": seconds}
     logger.handle(entry)

@@ -10,9 +10,9 @@ from gateway.telemetry.logging import escaped
 SHOWN_TEXT_CHARACTERS = 200
 
 
-@dataclass(slots=True)
+@dataclass
 class RequestRecord:
-    """The log's fields of a request; None where a step was not reached.
+    """The log's fields of a request, in this order; None where a step was not reached.
 
     A request that speaks several texts sums up their characters and audio.
 

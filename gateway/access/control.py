@@ -71,8 +71,9 @@ class AccessControl:
             caller.charge_request()
 
     def _check(self, need: Need, key: Key | None, scope: Scope) -> None:
-        keyed = need in {Need.KEY, Need.ADMIN_KEY} or (need is Need.ABSENT and self.policy.guarded)
-        if keyed and key is None:
+        if key is None and (
+            need in {Need.KEY, Need.ADMIN_KEY} or (need is Need.ABSENT and self.policy.guarded)
+        ):
             raise AuthenticationFailed(
                 "The API key is not valid."
                 if credentials_of(scope["headers"])

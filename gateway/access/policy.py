@@ -76,18 +76,11 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     Args:
         headers: Pairs of name (lower case) and value, as ASGI has them.
     """
-    values: dict[bytes, list[bytes]] = {}
+    given: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _KEY_HEADERS:
-            values.setdefault(name, []).append(value)
-    shown = []
-    match values.get(b"authorization"):
-        case [value]:
-            scheme, _, key = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                shown.append(key.strip())
-    for name in _KEY_HEADERS[1:]:
-        match values.get(name):
-            case [value]:
-                shown.append(value.strip())
-    return [key for key in shown if key]
+            given[name] = b"" if name in given else value
+    scheme, _, key = given.get(b"authorization", b"").partition(b" ")
+    shown = [key] if scheme.lower() == b"bearer" else []
+    shown += [given.get(b"x-api-key", b""), given.get(b"api-key", b"")]
+    return list(filter(None, map(bytes.strip, shown)))

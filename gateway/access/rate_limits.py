@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import InitVar, dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.errors import RateLimited
@@ -43,6 +43,9 @@ class Limits:
             defaults.requests_per_minute if requests is None else requests,
             defaults.audio_seconds_per_minute if seconds is None else seconds,
         )
+
+
+NO_LIMITS = Limits()  # of its own
 
 
 class Bucket:
@@ -123,7 +126,7 @@ class Caller:
         """Count requests that came as one and are in already, even beyond the limit."""
         if self.requests is not None:
             self.requests.take(count)
-        self.metrics.key_requests.labels(self.name).inc(count)
+        self.metrics.key_requests.inc(self.name, by=count)
 
     def charge_audio(self, likely_seconds: float) -> Settle:
         """Hold what a text is likely to take, until it is settled with what it took.
@@ -140,11 +143,11 @@ class Caller:
     def _settle(self, likely_seconds: float, made_seconds: float) -> None:
         if self.audio is not None:
             self.audio.take(made_seconds - likely_seconds)
-        self.metrics.key_audio_seconds.labels(self.name).inc(made_seconds)
+        self.metrics.key_audio_seconds.inc(self.name, by=made_seconds)
 
     def _refuse_for(self, wait_seconds: float, limit: str) -> None:
         if wait_seconds > 0:
-            self.metrics.rejections.labels("rate_limit").inc()
+            self.metrics.rejections.inc("rate_limit")
             raise RateLimited(
                 f"The limit of {limit} is reached; try again later.",
                 retry_after_seconds=wait_seconds,
@@ -163,16 +166,6 @@ class Caller:
         return headers
 
 
-@lru_cache(maxsize=1024)
-def _share(limits: Limits | None, defaults: Limits, replicas: int) -> Limits:
-    """What one of so many replicas gives a caller, whose own limits go before the defaults."""
-    whole = (limits or Limits()).over(defaults)
-    return Limits(
-        (whole.requests_per_minute or 0.0) / replicas,
-        (whole.audio_seconds_per_minute or 0.0) / replicas,
-    )
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Callers:
     """The callers of one process; bounded by the number of configured names.
@@ -188,18 +181,23 @@ class Callers:
     metrics: Metrics
     replicas: int = 1
     now: Callable[[], float] = time.monotonic
-    _callers: dict[str, Caller] = field(default_factory=dict)
+    _callers: dict[str, tuple[Limits, Caller]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """The callers' names, for tests and logs."""
         return f"<Callers {sorted(self._callers)}>"
 
-    def get(self, name: str = ANONYMOUS, limits: Limits | None = None) -> Caller:
+    def get(self, name: str = ANONYMOUS, limits: Limits = NO_LIMITS) -> Caller:
         """The caller of a name; a new one when its limits have changed."""
-        share = _share(limits, self.defaults, self.replicas)
-        caller = self._callers.get(name)
-        if caller is None or caller.limits != share:
-            caller = self._callers[name] = Caller(name, share, self.metrics, self.now)
+        of_key, caller = self._callers.get(name, (limits, None))
+        if caller is None or of_key != limits:
+            whole = limits.over(self.defaults)
+            share = Limits(
+                (whole.requests_per_minute or 0.0) / self.replicas,
+                (whole.audio_seconds_per_minute or 0.0) / self.replicas,
+            )
+            caller = Caller(name, share, self.metrics, self.now)
+            self._callers[name] = limits, caller
         return caller
 
     def keep(self, names: frozenset[str]) -> None:

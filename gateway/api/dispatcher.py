@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,7 +87,7 @@ class Dispatcher:
         CALLER.set(None)
         answer = self._answer if b"origin" in dict(scope["headers"]) else self._answer_or_refuse
 
-        async def send_noted(message: Message) -> None:
+        def send_noted(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 added = {"x-request-id": request_id}
@@ -95,7 +96,7 @@ class Dispatcher:
                 if caller := CALLER.get():
                     added |= caller.headers()
                 message["headers"] += [(n.encode(), v.encode()) for n, v in added.items()]
-            await send(message)
+            return send(message)
 
         try:
             await answer(scope, receive, send_noted)

@@ -180,7 +180,9 @@ class SpeechEndpoint:
                 spoken = await self.parse(body, scope)
                 del body  # an answer may take minutes: what it was read from need not
                 held.answer = answer = await self.service.open(spoken.speech, arrived)
-                await _Exchange(answer, spoken, send, arrived).run(watch)
+                exchange = _Exchange(answer, spoken, send, arrived)
+                whole = spoken.speech.request.buffered
+                await (exchange.send_whole(watch) if whole else exchange.send_stream(watch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,20 +221,8 @@ class _Exchange:
     send: Send
     arrived: float
 
-    async def run(self, watch: Disconnect) -> None:
-        """Send the answer, or as much of it as there is."""
-        wrap = self.spoken.wrap
-        try:
-            if self.spoken.speech.request.buffered:
-                await self._send_whole(watch)
-            else:
-                await self._send_stream(watch)
-        except GatewayError as error:
-            if wrap and current_record().started:
-                await self._body(wrap.failure(error), more=True)
-            raise
-
-    async def _send_whole(self, watch: Disconnect) -> None:
+    async def send_whole(self, watch: Disconnect) -> None:
+        """Send the answer at once, when it is complete."""
         answer = self.answer
         body = await answer.read_all()
         await self._start(
@@ -246,18 +236,26 @@ class _Exchange:
         watch.stop()
         await self._body(body, more=False)
 
-    async def _send_stream(self, watch: Disconnect) -> None:
+    async def send_stream(self, watch: Disconnect) -> None:
+        """Send the answer as it is made, or as much of it as there is."""
         answer, wrap = self.answer, self.spoken.wrap
         data = await answer.read()  # whatever fails before this is an honest status
         content_type = wrap.content_type if wrap else answer.transcoder.content_type
         await self._start({"Content-Type": content_type, **STREAM_HEADERS})
-        while data:
-            await self._body(wrap.chunk(data) if wrap else data, more=True)
-            data = await answer.read()
+        try:
+            while data:
+                body = wrap.chunk(data) if wrap else data
+                await self.send({"type": "http.response.body", "body": body, "more_body": True})
+                answer.count_delivered(len(body))
+                data = await answer.read()
+        except GatewayError as error:
+            if wrap:
+                await self._body(wrap.failure(error), more=True)
+            raise
         watch.stop()
         await self._body(wrap.end(answer) if wrap else b"", more=False)
 
-    async def _start(self, headers: Mapping[str, str]) -> None:
+    def _start(self, headers: Mapping[str, str]) -> Awaitable[None]:
         pairs = {
             **headers,
             **self.spoken.headers,
@@ -268,7 +266,7 @@ class _Exchange:
         if self.spoken.duration_header:
             seconds = time.monotonic() - self.arrived
             pairs[self.spoken.duration_header] = f"{seconds:.3f}"
-        await self.send(
+        return self.send(
             {
                 "type": "http.response.start",
                 "status": 200,

@@ -33,7 +33,10 @@ TOO_MANY_HEADERS = Refusal(431, f"The request has more than {HEADERS} headers.")
 
 def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
     """The first header of a name (lower case); nothing where there is none."""
-    return next((given.decode("latin-1") for each, given in headers if each == name), "")
+    for each, given in headers:
+        if each == name:
+            return given.decode("latin-1")
+    return ""
 
 
 def check_head(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
@@ -48,12 +51,14 @@ def check_head(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Refusal 
     """
     if version not in {"1.0", "1.1"}:
         return Refusal(400, "The gateway speaks HTTP/1.1.")
-    hosts = [name for name, _ in headers].count(b"host")
+    names = [name for name, _ in headers]
+    hosts = names.count(b"host")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         return Refusal(400, "The request must name its host once.")  # RFC 9112, 3.2
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
-    if codings and version == "1.0":
+    if b"transfer-encoding" not in names:
+        return None
+    if version == "1.0":
         return Refusal(400, "HTTP/1.0 has no transfer codings.")  # RFC 9112, 6.1
-    if codings and codings[0].lower() != b"chunked":
+    if header_of(headers, b"transfer-encoding").lower() != "chunked":
         return Refusal(400, "The only transfer coding is 'chunked'.")
     return None

@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import deque
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import httptools
@@ -236,7 +237,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is complete: the request starts, or queues behind the one that runs."""
         if self._replaying:
             return
-        size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
+        size = len(self.url) + sum(map(len, chain(*self.headers))) + 4 * len(self.headers)
         refusal = check_head(self.parser.get_http_version(), self.headers)
         if refusal or size > HEAD_BYTES:
             raise self._give_up(refusal or HEAD_TOO_LARGE)
@@ -333,7 +334,8 @@ class BoundedProtocol(HttpToolsProtocol):
         finally:
             if is_old and cycle.response_started and not cycle.response_complete:
                 self._reset_at_close()
-            self.loop.call_soon(self._after_application)
+            if not cycle.response_complete:
+                self.loop.call_soon(self._after_application)
 
     def _reset_at_close(self) -> None:
         """Let the close be a reset: HTTP/1.0 has no chunks, so any other end is a whole answer."""

@@ -179,14 +179,17 @@ class EncodedStream:
     def _count(self) -> None:
         """Bring the counters up to date; a few microseconds that not every chunk need cost."""
         metrics = self.metrics
-        metrics.response_bytes.inc(self._uncounted_bytes)
+        metrics.response_bytes.inc(by=self._uncounted_bytes)
         self._uncounted_bytes = 0
         seconds, self._counted_seconds = self._counted_seconds, self._delivered_seconds
-        metrics.audio_seconds.labels(
-            self.request.surface, self.request.response_format, self.request.voice_label
-        ).inc(self._counted_seconds - seconds)
+        metrics.audio_seconds.inc(
+            self.request.surface,
+            self.request.response_format,
+            self.request.voice_label,
+            by=self._counted_seconds - seconds,
+        )
         tokens, self._counted_tokens = self._counted_tokens, self.audio_tokens
-        metrics.audio_tokens.inc(self._counted_tokens - tokens)
+        metrics.audio_tokens.inc(by=self._counted_tokens - tokens)
 
     def observe(self, outcome: str) -> None:
         """Count the answer as it ended."""
@@ -198,7 +201,7 @@ class EncodedStream:
         elapsed = time.monotonic() - self.arrived
         metrics.request_duration.observe(elapsed)
         if self._encode_seconds:
-            metrics.encode_seconds.labels(request.response_format).inc(self._encode_seconds)
+            metrics.encode_seconds.inc(request.response_format, by=self._encode_seconds)
         if outcome == "ok" and audio_seconds:
             metrics.audio_duration.observe(audio_seconds)
             metrics.real_time_factor.observe(elapsed / audio_seconds)

@@ -110,7 +110,7 @@ class WatchedGeneration:
         if reason is None and samples + SAMPLES_PER_TOKEN >= self._plan.longest_samples:
             reason = "too_long"  # the engine itself stopped at max_tokens, one frame sooner on chat
         if reason and not (reason == "too_long" and self._plan.bounded_by_client):
-            self._metrics.runaway.labels(reason).inc()
+            self._metrics.runaway.inc(reason)
         if reason and self._plan.warmer is not None:
             raise RanAwayCold("The upstream did not find the end of the text.")
         return self._guard.finish()

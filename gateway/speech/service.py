@@ -186,7 +186,7 @@ class SpeechService:
         request = prepared.request
         record.add_text(request.text.written, shown=self._settings.log_text)
         record.response_format, record.voice = request.response_format, request.voice_label
-        self._metrics.input_characters.inc(len(request.text.written))
+        self._metrics.input_characters.inc(by=len(request.text.written))
         transcoder = Transcoder(
             request.response_format,
             speed=request.speed,
@@ -218,7 +218,7 @@ class SpeechService:
             waited = await self._admission.acquire()
         except (QueueFull, ShuttingDown) as error:
             reason = error.code if isinstance(error, QueueFull) else "shutdown"
-            metrics.rejections.labels(reason).inc()
+            metrics.rejections.inc(reason)
             raise
         metrics.queue_wait.observe(waited)
         answer.leave = self._leave

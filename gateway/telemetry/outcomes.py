@@ -40,7 +40,7 @@ class Outcomes:
         """
         if record is not None:
             record.outcome = outcome
-        self._requests.labels(surface, outcome).inc()
+        self._requests.inc(surface, outcome)
 
     def counted(self, surface: str, record: RequestRecord | None = None) -> Held:
         """Count how a block ends, and close the answer that it holds.

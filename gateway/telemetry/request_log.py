@@ -7,8 +7,8 @@ and metrics are told at the level `debug` alone.
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import time
 
 from gateway.errors import outcome_of_status
@@ -33,7 +33,7 @@ def name_request(given: str) -> str:
     Args:
         given: The client's `x-request-id`; may be empty.
     """
-    request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+    request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{os.urandom(16).hex()}"
     REQUEST_ID.set(request_id)  # never reset: the task ends with the request
     return request_id
 

@@ -267,14 +267,14 @@ class Attempts:
         """Count how a stream ended, and the samples that its engine let wrap around."""
         repair = stream.parser.wraparound
         if repair is not None:
-            self.metrics.wrapped_samples.labels("clipped").inc(repair.repaired)
-            self.metrics.wrapped_samples.labels("left").inc(repair.uncertain)
+            self.metrics.wrapped_samples.inc("clipped", by=repair.repaired)
+            self.metrics.wrapped_samples.inc("left", by=repair.uncertain)
         self._note_end(upstream, error)
 
     def _note_end(self, upstream: Upstream, error: GatewayError | None) -> None:
         """Count an attempt's end, and tell the prober what it means for the upstream itself."""
         outcome = error.code if error else "ok"
-        self.metrics.upstream_requests.labels(upstream.address, outcome).inc()
+        self.metrics.upstream_requests.inc(upstream.address, outcome)
         if isinstance(error, UpstreamUnreachable):
             self.probers[upstream].eject(error.message)
         elif isinstance(error, UpstreamTimeout):
@@ -316,5 +316,5 @@ class Attempts:
         if not self.budget.spend():
             self.metrics.retry_budget_exhausted.inc()
             return False
-        self.metrics.upstream_retries.labels(error.code).inc()
+        self.metrics.upstream_retries.inc(error.code)
         return True

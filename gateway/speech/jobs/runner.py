@@ -245,7 +245,7 @@ class Runner:
                 except UpstreamError as error:
                     await self.store(Store.count_try, job.id, self.holder, segment.number)
                     segment = replace(segment, tries=segment.tries + 1)
-                    self.metrics.job_segments.labels("retried").inc()
+                    self.metrics.job_segments.inc("retried")
                     if segment.tries % MOST_TRIES == 0 or not error.retryable:
                         raise
                 await asyncio.sleep(RETRY_SECONDS)
@@ -255,7 +255,7 @@ class Runner:
                 job.id, self.holder, segment.number, pcm, seconds=seconds
             )
         )
-        self.metrics.job_segments.labels("made").inc()
+        self.metrics.job_segments.inc("made")
         return replace(segment, file=name, samples=len(pcm) // 2)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
@@ -283,7 +283,7 @@ class Runner:
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
-                    self.metrics.job_segments.labels("gave_way").inc()
+                    self.metrics.job_segments.inc("gave_way")
 
     async def _complete(self, job: Job, request: SpeechRequest) -> None:
         """Encode the stored segments into the job's file."""

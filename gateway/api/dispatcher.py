@@ -155,7 +155,12 @@ class _Received:
 
 
 async def _end(error: GatewayError, scope: Scope, receive: _Received, send: Send) -> None:
-    """Refuse a request, or abort its answer where that has begun."""
+    """Abort a request's answer where that has begun, or refuse it at once, whatever is to come.
+
+    A refusal is complete for the client; the connection is kept for a moment while the rest of the
+    body is thrown away, as closing it on unread bytes would reset it under a client that has not
+    read yet.
+    """
     record = current_record()
     if record.started:
         # An ASGI call that returns without its last body chunk makes the HTTP server drop the
@@ -165,27 +170,9 @@ async def _end(error: GatewayError, scope: Scope, receive: _Received, send: Send
         return
     record.outcome = outcome_of(error)
     surface: Surface = scope["surface"]
-    await refuse(surface, error, scope, receive, send)
-
-
-def brings_much(scope: Scope) -> bool:
-    """Whether a request's body may be too long to read just to keep the connection."""
-    declared = header_of(scope["headers"], b"content-length") or "0"
-    small = declared.isdecimal() and int(declared[:20]) <= SMALL_BODY_BYTES
-    return not small or b"transfer-encoding" in dict(scope["headers"])
-
-
-async def refuse(
-    surface: Surface, error: GatewayError, scope: Scope, receive: _Received, send: Send
-) -> None:
-    """Answer at once, whatever of the body is still to come.
-
-    The answer is complete for the client; the connection is kept for a moment while the rest is
-    thrown away, as closing it on unread bytes would reset it under a client that has not read yet.
-    """
     response = surface.render(error)
     gave_up = isinstance(error, RequestTimeout)
-    if receive.complete or gave_up or not brings_much(scope):
+    if receive.complete or gave_up or not _brings_much(scope):
         # The HTTP server reads past a small body.
         await response(scope, receive, send)
         return
@@ -201,3 +188,10 @@ async def refuse(
     except TimeoutError:
         pass
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _brings_much(scope: Scope) -> bool:
+    """Whether a request's body may be too long to read just to keep the connection."""
+    declared = header_of(scope["headers"], b"content-length") or "0"
+    small = declared.isdecimal() and int(declared[:20]) <= SMALL_BODY_BYTES
+    return not small or b"transfer-encoding" in dict(scope["headers"])

@@ -29,7 +29,7 @@ from gateway.server.http_heads import header_of
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
 from gateway.speech.service import SpeechService
-from gateway.telemetry.outcomes import Outcomes
+from gateway.telemetry.outcomes import Held, Outcomes
 from gateway.telemetry.request_record import current_record
 from gateway.upstream.wait_limit import WaitLimit
 from gateway.voices.catalogue import VoiceCatalogue
@@ -173,7 +173,7 @@ class SpeechEndpoint:
             ClientGone: The client left.
         """
         arrived = time.monotonic()
-        with self.outcomes.counted(scope["surface"].name, current_record()) as held:
+        with Held(self.outcomes, scope["surface"].name, current_record()) as held:
             self.check(scope)
             body = await self.bodies.read(scope, receive)
             async with Disconnect(receive) as watch:

@@ -31,6 +31,7 @@ from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.server.disconnect import Disconnect
 from gateway.speech.request import SpeechRequest
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcomes import Held
 from gateway.text.prompt import system_prompt_for
 from gateway.upstream.dialect import Reference, Sampling
 from gateway.voices.references import make_reference
@@ -210,7 +211,7 @@ class GenerateSurface(SpeechSurface):
         async with limit:
             arrived = time.monotonic()
             try:
-                with self.outcomes.counted(GENERATE.name) as held:
+                with Held(self.outcomes, GENERATE.name) as held:
                     spoken = await self.understand(item)
                     held.answer = answer = await self.service.open(spoken.speech, arrived)
                     audio = await answer.read_all()

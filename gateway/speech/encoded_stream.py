@@ -182,12 +182,8 @@ class EncodedStream:
         metrics.response_bytes.inc(by=self._uncounted_bytes)
         self._uncounted_bytes = 0
         seconds, self._counted_seconds = self._counted_seconds, self._delivered_seconds
-        metrics.audio_seconds.inc(
-            self.request.surface,
-            self.request.response_format,
-            self.request.voice_label,
-            by=self._counted_seconds - seconds,
-        )
+        labels = self.request.surface, self.request.response_format, self.request.voice_label
+        metrics.audio_seconds.inc(*labels, by=self._counted_seconds - seconds)
         tokens, self._counted_tokens = self._counted_tokens, self.audio_tokens
         metrics.audio_tokens.inc(by=self._counted_tokens - tokens)
 

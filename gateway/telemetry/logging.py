@@ -48,19 +48,13 @@ class AbortFilter(logging.Filter):
         return record.msg != ABORT_MESSAGE
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Texts and numbers that an entry tells beside its message; what is None is not told."""
-    fields: dict[str, Any] = getattr(record, "fields", {})
-    return fields
-
-
 class ConsoleFormatter(logging.Formatter):
     """Lines for people: time, level, logger, message, `name=value` of the fields, request id."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and a traceback's below it."""
         line = _head(int(record.created), record.levelname, record.name, record.getMessage())
-        if fields := _fields(record):
+        if fields := getattr(record, "fields", {}):
             told = [_word(value) if isinstance(value, str) else value for value in fields.values()]
             line += _layout(tuple(fields), tuple(map(type, told))) % tuple(told)
         request_id = REQUEST_ID.get()
@@ -111,7 +105,7 @@ class JsonFormatter(logging.Formatter):
         }
         if REQUEST_ID.get() != NO_REQUEST:
             entry["request_id"] = REQUEST_ID.get()
-        for name, value in _fields(record).items():
+        for name, value in getattr(record, "fields", {}).items():
             if value is not None:
                 entry[name] = round(value, 6) if isinstance(value, float) else value
         if record.exc_info:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import accumulate
@@ -44,23 +45,16 @@ class Tally(Collector):
         labels: Their names.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, name: str, text: str, labels: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, *labels: str) -> None:
         self._name, self._text, self._labels = name, text, labels
-        self._sums: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+        self._sums = defaultdict[tuple[str, ...], float](float, {} if labels else {(): 0.0})
         registry.register(self)
 
     def inc(self, *values: str, by: float = 1) -> None:
         """Count under these label values, in the order of the names."""
         if by < 0:
             raise ValueError("A counter only goes up.")
-        try:
-            self._sums[values] += by
-        except KeyError:
-            if len(values) != len(self._labels):
-                raise ValueError(f"The labels are {self._labels}.") from None
-            self._sums[values] = by
+        self._sums[values] += by
 
     def collect(self) -> Iterable[Metric]:
         """The library's form of it."""
@@ -112,13 +106,10 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and tell nothing that a scrape does not
         self.registry = registry or CollectorRegistry()
 
-        def counter(name: str, text: str, *labels: str) -> Tally:
-            return Tally(self.registry, name, text, labels)
-
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, labels, registry=self.registry)
 
-        histogram = partial(Distribution, self.registry)
+        counter, histogram = partial(Tally, self.registry), partial(Distribution, self.registry)
 
         self.requests = counter(
             "gateway_requests_total", "Speech requests by how they ended.", "surface", "outcome"
@@ -234,10 +225,9 @@ class Metrics:
             "1 while the upstream has produced audio and answers.",
             "upstream",
         )
-        gauge(
-            "gateway_start_time_seconds",
-            "Unix time at which the gateway started.",
-        ).set(time.time())
+        gauge("gateway_start_time_seconds", "Unix time at which the gateway started.").set(
+            time.time()
+        )
         gauge("gateway_build_info", "Versions.", "version", "python").labels(
             __version__, platform.python_version()
         ).set(1)

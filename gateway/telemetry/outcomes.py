@@ -42,27 +42,25 @@ class Outcomes:
             record.outcome = outcome
         self._requests.inc(surface, outcome)
 
-    def counted(self, surface: str, record: RequestRecord | None = None) -> Held:
-        """Count how a block ends, and close the answer that it holds.
-
-        What is no error and ends it before it is complete is a client that left. A failure after
-        the answer's beginning is `truncated`.
-
-        Args:
-            surface: The surface that the request came by.
-            record: Of the request whose own answer this is; None where its answer is inside of
-                another one, or for nobody who waits.
-        """
-        return Held(self, surface, record)
-
 
 @dataclass(slots=True)
 class Held:
-    """What a request holds until it ends: its answer, once there is one."""
+    """Counts how a block ends, and closes the answer that it holds.
 
-    _outcomes: Outcomes
-    _surface: str
-    _record: RequestRecord | None
+    What is no error and ends it before it is complete is a client that left. A failure after the
+    answer's beginning is `truncated`.
+
+    Attributes:
+        outcomes: Where it is counted.
+        surface: The surface that the request came by.
+        record: Of the request whose own answer this is; None where its answer is inside of another
+            one, or for nobody who waits.
+        answer: What is held, once there is one.
+    """
+
+    outcomes: Outcomes
+    surface: str
+    record: RequestRecord | None = None
     answer: Answer | None = None
 
     def __enter__(self) -> Self:
@@ -76,11 +74,11 @@ class Held:
         elif isinstance(error, ClientGone) or not isinstance(error, Exception):
             outcome = "cancelled"
         else:
-            started = self._record is not None and self._record.started
+            started = self.record is not None and self.record.started
             outcome = "truncated" if started else outcome_of(error)
         try:
             if self.answer is not None:
                 self.answer.close()
                 self.answer.observe(outcome)
         finally:
-            self._outcomes.count(self._surface, outcome, self._record)
+            self.outcomes.count(self.surface, outcome, self.record)

@@ -21,10 +21,8 @@ SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SHOWN_PATH_CHARACTERS = 128
 PROBE_PATHS = {"/", "/health", "/ready", "/metrics"}
 STATUS_GONE = 499  # nginx' word for a client that left before its answer
-_ENTRIES = {  # what the log records of all requests have in common
-    level: vars(logger.makeRecord(logger.name, level, "", 0, "request", (), None))
-    for level in (logging.DEBUG, logging.INFO)
-}
+# What the log records of all requests have in common.
+_ENTRY = vars(logger.makeRecord(logger.name, logging.INFO, "", 0, "request", (), None))
 
 
 def name_request(given: str) -> str:
@@ -57,7 +55,8 @@ def log_request(method: str, path: str, record: RequestRecord, seconds: float) -
     # As `logger.log` makes it, which would look for the caller's line and more that nothing shows.
     entry = logging.LogRecord.__new__(logging.LogRecord)
     now = time.time()
-    vars(entry).update(_ENTRIES[level], created=now, msecs=now % 1 * 1000)
+    vars(entry).update(_ENTRY, created=now, msecs=now % 1 * 1000)
+    entry.levelno, entry.levelname = level, logging.getLevelName(level)
     where = {"method": method, "path": escaped(path[:SHOWN_PATH_CHARACTERS])}
     entry.fields = {**where, **vars(record), "total_seconds": seconds}
     logger.handle(entry)

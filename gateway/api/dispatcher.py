@@ -18,7 +18,7 @@ from gateway.access.control import AccessControl
 from gateway.access.loopback import LOCAL_ORIGINS
 from gateway.access.rate_limits import CALLER
 from gateway.api.error_bodies import Surface
-from gateway.api.routes import FoundRoute, RouteTable
+from gateway.api.routes import RouteTable
 from gateway.errors import (
     ClientGone,
     GatewayError,
@@ -113,7 +113,11 @@ class Dispatcher:
         record.surface = found.surface.name
         received = _Received(receive)
         try:
-            self._let_in(found, scope)
+            try:
+                self._access.admit(scope, found.group)
+            except GatewayError as error:
+                self._outcomes.count(found.surface.name, outcome_of(error), record)
+                raise
             await found.application(scope, received, send)
         except asyncio.CancelledError:
             if not self._drain.over:
@@ -126,18 +130,6 @@ class Dispatcher:
         except Exception:
             logger.exception("internal error")
             await _end(InternalError(), scope, received, send)
-
-    def _let_in(self, found: FoundRoute, scope: Scope) -> None:
-        """Check what the caller may do, and count a refusal.
-
-        Raises:
-            GatewayError: The caller is refused.
-        """
-        try:
-            self._access.admit(scope, found.group)
-        except GatewayError as error:
-            self._outcomes.count(found.surface.name, outcome_of(error), current_record())
-            raise
 
 
 class _Received:

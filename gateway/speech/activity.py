@@ -63,8 +63,8 @@ class RequestProgress:
     error: str | None = None
     _began: float = field(default_factory=time.monotonic)
     _seconds: float | None = None
-    _made_bytes: Callable[[], int] = int  # nothing yet
-    _share: float = 0.0
+    _made_bytes: int = 0
+    _ask_made_bytes: Callable[[], int] | None = None  # while it is spoken
     _id: str = ""
 
     @property
@@ -88,16 +88,14 @@ class RequestProgress:
             made_bytes: Tells the PCM bytes that its engine has made so far.
         """
         self.step = "speaking"
-        self._made_bytes = made_bytes
+        self._ask_made_bytes = made_bytes
 
     def end(self, step: Step, error: str | None = None) -> None:
         """It is over; what it held is let go. A later word corrects an earlier one."""
-        if self.step not in OVER:
+        if self._seconds is None:
             self._seconds = time.monotonic() - self._began
-            self._share = self.share
-            self._made_bytes = int
-        if step == "completed":
-            self._share = 1.0
+        if self._ask_made_bytes is not None:
+            self._made_bytes, self._ask_made_bytes = self._ask_made_bytes(), None
         self.step = step
         self.error = self.error if error is None else error
 
@@ -125,10 +123,11 @@ class RequestProgress:
     @property
     def share(self) -> float:
         """How much of its likely audio is made, 0 to 1; 1 only at the end."""
-        if self.step in OVER:
-            return self._share
+        if self.step == "completed":
+            return 1.0
+        made_bytes = self._ask_made_bytes() if self._ask_made_bytes else self._made_bytes
         likely_bytes = max(self.likely_seconds, 0.1) * ENGINE_BYTES_PER_SECOND
-        return min(MOST_SHARE_WHILE_RUNNING, self._made_bytes() / likely_bytes)
+        return min(MOST_SHARE_WHILE_RUNNING, made_bytes / likely_bytes)
 
     @property
     def chunks(self) -> int:

@@ -258,12 +258,14 @@ class Pool:
 
     def require_ready(self) -> None:
         """Raise NoHealthyUpstream before any upstream has ever spoken, or while all are drained."""
-        if not (spoken := self.spoken):
+        for upstream in self.spoken:
+            if not upstream.draining:
+                return
+        if not self.spoken:
             raise self.unready("No upstream is ready yet.")
-        if all(upstream.draining for upstream in spoken):
-            raise NoHealthyUpstream(
-                "All upstreams are being drained.", retry_after_seconds=RETRY_AFTER_SECONDS
-            )
+        raise NoHealthyUpstream(
+            "All upstreams are being drained.", retry_after_seconds=RETRY_AFTER_SECONDS
+        )
 
     def find(self, address: str) -> Upstream | None:
         """The upstream of an address, written as in the settings or with a slash more."""

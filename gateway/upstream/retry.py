@@ -88,8 +88,10 @@ def fitted(generation: Generation, upstream: Upstream) -> Generation:
     if learnt is not None:
         text_bytes = len(generation.text.encode("utf-8", "surrogatepass"))
         prompt_tokens = max(prompt_tokens, learnt + text_bytes)
-    room = max(LEAST_ROOM_TOKENS, upstream.context_tokens - prompt_tokens)
-    return generation if generation.max_tokens <= room else replace(generation, max_tokens=room)
+    room = upstream.context_tokens - prompt_tokens
+    if generation.max_tokens <= room:
+        return generation
+    return replace(generation, max_tokens=min(generation.max_tokens, max(LEAST_ROOM_TOKENS, room)))
 
 
 def voice_at(generation: Generation, upstream: Upstream) -> str | None:

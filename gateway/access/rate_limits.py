@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,6 @@ class Bucket:
         self._level = self.level - amount
 
 
-@dataclass(eq=False)
 class Caller:
     """One caller, with the rest of its limits for the current minute.
 
@@ -98,16 +97,11 @@ class Caller:
         audio: The bucket of seconds of audio, likewise.
     """
 
-    name: str
-    limits: Limits
-    metrics: Metrics
-    now: InitVar[Callable[[], float]] = time.monotonic
-    requests: Bucket | None = field(init=False)
-    audio: Bucket | None = field(init=False)
-
-    def __post_init__(self, now: Callable[[], float]) -> None:
-        """Fill the buckets."""
-        requests, seconds = self.limits.requests_per_minute, self.limits.audio_seconds_per_minute
+    def __init__(
+        self, name: str, limits: Limits, metrics: Metrics, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name, self.limits, self.metrics = name, limits, metrics
+        requests, seconds = limits.requests_per_minute, limits.audio_seconds_per_minute
         self.requests = Bucket(requests, now) if requests else None
         self.audio = Bucket(seconds, now) if seconds else None
 
@@ -182,10 +176,6 @@ class Callers:
     replicas: int = 1
     now: Callable[[], float] = time.monotonic
     _callers: dict[str, tuple[Limits, Caller]] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        """The callers' names, for tests and logs."""
-        return f"<Callers {sorted(self._callers)}>"
 
     def get(self, name: str = ANONYMOUS, limits: Limits = NO_LIMITS) -> Caller:
         """The caller of a name; a new one when its limits have changed."""

@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.access.control import AccessControl
 from gateway.access.loopback import LOCAL_ORIGINS
 from gateway.access.rate_limits import CALLER
-from gateway.api.error_bodies import Surface
 from gateway.api.routes import RouteTable
 from gateway.errors import (
     ClientGone,
@@ -161,10 +160,8 @@ async def _end(error: GatewayError, scope: Scope, receive: _Received, send: Send
         logger.warning("answer aborted: %s", error.message)
         return
     record.outcome = outcome_of(error)
-    surface: Surface = scope["surface"]
-    response = surface.render(error)
-    gave_up = isinstance(error, RequestTimeout)
-    if receive.complete or gave_up or not _brings_much(scope):
+    response = scope["surface"].render(error)
+    if receive.complete or isinstance(error, RequestTimeout) or not _brings_much(scope):
         # The HTTP server reads past a small body.
         await response(scope, receive, send)
         return

@@ -75,8 +75,7 @@ class BodyReader:
         latest = now() + self.pause_seconds  # and more with every byte
         limit = WaitLimit(latest)
         try:
-            more = True
-            while more:
+            while True:
                 slowest = latest + len(body) / LEAST_BODY_BYTES_PER_SECOND
                 limit.at = min(now() + self.pause_seconds, slowest)
                 with limit:
@@ -86,12 +85,12 @@ class BodyReader:
                 body += message.get("body", b"")
                 if len(body) > limit_bytes:
                     raise RequestTooLarge(f"The request's body is above {limit_bytes} bytes.")
-                more = message.get("more_body", False)
+                if not message.get("more_body", False):
+                    return bytes(body)
         except TimeoutError:
             raise RequestTimeout("The request's body did not come in time.") from None
         finally:
             limit.close()
-        return bytes(body)
 
 
 def media_type(scope: Scope) -> str:
@@ -152,16 +151,12 @@ class SpeechEndpoint:
     """An ASGI endpoint that answers with speech; its errors are raised, not answered.
 
     Attributes:
-        service: The straight line.
-        outcomes: Counts how requests end.
-        bodies: Reads them.
+        parts: What it has in common with its surface's other ones.
         parse: Reads a body into what to say; raises GatewayError.
         check: Looks at the scope before the body is read; raises GatewayError.
     """
 
-    service: SpeechService
-    outcomes: Outcomes
-    bodies: BodyReader
+    parts: SpeechSurface
     parse: Parse
     check: Callable[[Scope], None]
 
@@ -173,13 +168,13 @@ class SpeechEndpoint:
             ClientGone: The client left.
         """
         arrived = time.monotonic()
-        with Held(self.outcomes, scope["surface"].name, current_record()) as held:
+        with Held(self.parts.outcomes, scope["surface"].name, current_record()) as held:
             self.check(scope)
-            body = await self.bodies.read(scope, receive)
-            async with Disconnect(receive) as watch:
+            body = await self.parts.bodies.read(scope, receive)
+            async with Disconnect(receive, scope) as watch:
                 spoken = await self.parse(body, scope)
                 del body  # an answer may take minutes: what it was read from need not
-                held.answer = answer = await self.service.open(spoken.speech, arrived)
+                held.answer = answer = await self.parts.service.open(spoken.speech, arrived)
                 exchange = _Exchange(answer, spoken, send, arrived)
                 whole = spoken.speech.request.buffered
                 await (exchange.send_whole(watch) if whole else exchange.send_stream(watch))
@@ -205,7 +200,7 @@ class SpeechSurface:
 
     def endpoint(self, parse: Parse, check: Callable[[Scope], None]) -> SpeechEndpoint:
         """The endpoint of a route; the arguments are those of `SpeechEndpoint`."""
-        return SpeechEndpoint(self.service, self.outcomes, self.bodies, parse, check)
+        return SpeechEndpoint(self, parse, check)
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """Decode voice samples: work of up to a second."""

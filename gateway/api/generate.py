@@ -182,7 +182,7 @@ class GenerateSurface(SpeechSurface):
             self.outcomes.count(GENERATE.name, outcome_of(error))
             raise
         charge_more_requests(len(items) - 1)  # one is charged already
-        async with Disconnect(receive) as watch:
+        async with Disconnect(receive, scope) as watch:
             results, waits = zip(*await self._run(items), strict=True)
             watch.stop()
             await _batch_answer(results, max(waits))(scope, receive, send)

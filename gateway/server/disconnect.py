@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Self
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from gateway.errors import ClientGone
+
+# The ASGI extension of a server that calls back when a request's client leaves: a function that
+# takes what is to be called from now on.
+DISCONNECT = "gateway.disconnect"
 
 
 class Disconnect:
@@ -17,20 +23,24 @@ class Disconnect:
 
     Args:
         receive: Tells that the client has left.
+        scope: The request; a server that offers `DISCONNECT` in it is asked to tell, which takes no
+            task that waits for it.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("not in a task")
-        self._task = task
+    def __init__(self, receive: Receive, scope: Scope | None = None) -> None:
+        self._task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment]  # else it would not be awaited
         self._gone = False
         self._receive = receive
-        self._watcher: asyncio.Task[None] | None = None
+        self._when_gone = (scope or {}).get("extensions", {}).get(DISCONNECT)
+        self._unwatch: Callable[[], object] = bool  # does nothing
 
     async def __aenter__(self) -> Self:
         """Watch from now on."""
-        self._watcher = asyncio.create_task(self._watch())
+        if self._when_gone is None:
+            self._unwatch = asyncio.create_task(self._watch()).cancel
+        else:
+            self._when_gone(self._leave)
+            self._unwatch = partial(self._when_gone, bool)
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
@@ -56,12 +66,14 @@ class Disconnect:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def _leave(self) -> None:
         self._gone = True
         self._task.cancel()
 
     def stop(self) -> None:
         """Stop watching: the answer is complete. Idempotent."""
         # Not kept: its traceback leads back here, and such a circle waits for the collector.
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
+        unwatch, self._unwatch = self._unwatch, bool
+        unwatch()

@@ -12,6 +12,7 @@ import json
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from typing import Any, cast
@@ -28,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from gateway.server.connections import Crowd
+from gateway.server.disconnect import DISCONNECT
 from gateway.server.http_heads import (
     HEAD_BYTES,
     HEAD_TOO_LARGE,
@@ -91,6 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._heads = 0
         self._head_bytes = self._body_bytes = self._raw_bytes = self._held_bytes = 0
         self._read_timer: asyncio.TimerHandle | None = None
+        self._tell_gone: Callable[[], object] = bool  # of the request that runs; does nothing
 
     # The connection
 
@@ -147,6 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
             cycle.message_event.set()
+        self._tell_gone()
 
     # What comes in
 
@@ -329,6 +333,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle = self._unfinished[0]
         if is_old := scope["http_version"] == "1.0":
             send = _unframed(cycle, send)
+        scope["extensions"] = {DISCONNECT: self._when_gone}
         try:
             await self._application(scope, receive, send)
         finally:
@@ -336,6 +341,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._reset_at_close()
             if not cycle.response_complete:
                 self.loop.call_soon(self._after_application)
+
+    def _when_gone(self, tell: Callable[[], object]) -> None:
+        """Tell the request that runs, which has read its body, that its client is gone."""
+        self._tell_gone = tell
 
     def _reset_at_close(self) -> None:
         """Let the close be a reset: HTTP/1.0 has no chunks, so any other end is a whole answer."""

@@ -228,12 +228,7 @@ class PreparedSpeech:
         request, settings = self.request, self._settings
         prompt_tokens = self._prompt_tokens_with(earlier)
         free = free_tokens(text, context_tokens=self.context_tokens, prompt_tokens=prompt_tokens)
-        tokens = max_tokens(
-            text,
-            seconds_per_character_factor=settings.plausible_length_factor,
-            context_tokens=self.context_tokens,
-            prompt_tokens=prompt_tokens,
-        )
+        tokens = max_tokens(text, free, settings.plausible_length_factor)
         if tokens <= OVERHEAD_TOKENS:
             raise InvalidRequest(
                 f"The engine's context of {self.context_tokens} tokens is too short for this text.",

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from gateway import value
 from gateway.text.writing_systems import name_of_script
 
 MOST_REMEMBERED_CHARACTERS = 4096
-MOST_REMEMBERED_WORD_CHARACTERS = 32
+MOST_REMEMBERED, MOST_REMEMBERED_WORD_CHARACTERS = 8192, 32
 SHORTEST_SECONDS = 0.04  # one audio token
 LONGEST_BASE_SECONDS = 5.0  # breath, pauses and a sigh around the shortest text
+Known = TypeVar("Known")
 
 
 @value
@@ -33,6 +37,11 @@ class Estimate:
     shortest_seconds: float
     likely_seconds: float
     longest_seconds: float
+
+    def widened_seconds(self, seconds_per_character_factor: float) -> float:
+        """The longest bound where each character may take so many times as long."""
+        said = (self.longest_seconds - LONGEST_BASE_SECONDS) * seconds_per_character_factor
+        return max(self.likely_seconds, LONGEST_BASE_SECONDS + said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,26 @@ _ASCII_GRAVE_AND_BARS = frozenset("~|^`")
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0")
 
 
-@lru_cache(maxsize=8192)
+class _Remembered(dict[str, Known]):
+    """What a function finds of short texts: asked anew once there are too many of them.
+
+    Words come again, in every text: to measure one anew costs 30 times as much. A look costs less
+    than one into `lru_cache`, which also notes when it was.
+    """
+
+    def __init__(self, find: Callable[[str], Known]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, text: str) -> Known:
+        found = self._find(text)
+        if len(text) <= MOST_REMEMBERED_WORD_CHARACTERS:
+            if len(self) >= MOST_REMEMBERED:
+                self.clear()
+            self[text] = found
+        return found
+
+
 def _pace(character: str) -> Pace:
     """The pace of one character."""
     if character == "\n":
@@ -139,44 +167,48 @@ def _is_spoken(character: str) -> bool:
     return unicodedata.category(character)[0] in "LN" and character not in _FILLERS
 
 
-def _measured(part: str) -> tuple[float, float, list[tuple[str, float]]]:
-    """What a part of a text takes, which has no space or stands between two.
+_paces = _Remembered(_pace)
+# What a part of a text takes, which has no space or stands between two: its likely and its longest
+# seconds, those of a hasty reading, and its words, without what is repeated within them.
+_Measured = tuple[float, float, float, tuple[str, ...]]
 
-    Returns:
-        Its likely seconds, its longest ones, and its words, each with the seconds of a hasty
-        reading: what is repeated within it is left out of those.
-    """
+
+def _measured(part: str) -> _Measured:
     said = part
-    if len(part) > MOST_REMEMBERED_WORD_CHARACTERS or len(part) - len(set(part)) >= _MOST_REPEATS:
+    is_long = len(part) > MOST_REMEMBERED_WORD_CHARACTERS
+    # What is repeated has a character that comes so often.
+    may_repeat = len(part) - len(set(part)) >= _MOST_REPEATS
+    if is_long or (may_repeat and max(map(part.count, part)) > _MOST_REPEATS):
         part = _RULES.sub(lambda match: match[1] * _MOST_REPEATS, part)
         said = _NO_WORD.sub(lambda match: match[1], part)
         # One character less than four times, so that more text never counts less.
         said = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], said)
-    paces = [_pace(character) for character in part]
-    words = [
-        (word, sum([_pace(character).hasty for character in word]))
-        for word in _BETWEEN_WORDS.split(said.casefold())
-        if word
-    ]
-    return sum([pace.likely for pace in paces]), sum([pace.longest for pace in paces]), words
+    likely = longest = 0.0
+    for character in part:
+        pace = _paces[character]
+        likely += pace.likely
+        longest += pace.longest
+    words = tuple([word for word in _BETWEEN_WORDS.split(said.casefold()) if word])
+    return likely, longest, sum([_hasty_seconds(word) for word in words]), words
 
 
-# Words come again, in every text: to measure one anew costs 30 times as much.
-_measured_short = lru_cache(maxsize=4096)(_measured)
+def _hasty_seconds(word: str) -> float:
+    return sum([_paces[character].hasty for character in word])
 
 
-def speech_seconds(text: str, *, seconds_per_character_factor: float = 1.0) -> Estimate:
+_measures = _Remembered(_measured)
+
+
+def speech_seconds(text: str) -> Estimate:
     """Estimate how long a text takes to say at speed 1; no figure is ever zero.
 
     Args:
         text: What is said, as the engine gets it; event tags in either spelling.
-        seconds_per_character_factor: Widens (or narrows) the longest bound.
     """
-    estimate = _estimate_of_short if len(text) <= MOST_REMEMBERED_CHARACTERS else _estimate
-    return estimate(text, seconds_per_character_factor)
+    return (_estimate_of_short if len(text) <= MOST_REMEMBERED_CHARACTERS else _estimate)(text)
 
 
-def _estimate(text: str, seconds_per_character_factor: float) -> Estimate:
+def _estimate(text: str) -> Estimate:
     events = turns = 0
     if "[" in text:
         text, events = _EVENTS.subn(" ", text)
@@ -185,20 +217,19 @@ def _estimate(text: str, seconds_per_character_factor: float) -> Estimate:
     likely = events * EVENT.likely + turns * TURN.likely + (len(parts) - 1) * PAUSE.likely
     longest = events * EVENT.longest + turns * TURN.longest + (len(parts) - 1) * PAUSE.longest
     hasty = 0.0
-    times: dict[str, int] = {}
+    words: list[str] = []
     for part in parts:
-        measured = _measured_short if len(part) <= MOST_REMEMBERED_WORD_CHARACTERS else _measured
-        likely_of_part, longest_of_part, words = measured(part)
+        likely_of_part, longest_of_part, hasty_of_part, words_of_part = _measures[part]
         likely += likely_of_part
         longest += longest_of_part
-        for word, seconds in words:
-            times[word] = count = times.get(word, 0) + 1
-            if count <= _MOST_REPEATS:
-                hasty += seconds
+        hasty += hasty_of_part
+        words += words_of_part
+    if len(words) - len(set(words)) >= _MOST_REPEATS:  # a word may come more often than that
+        for word, times in Counter(words).items():
+            if times > _MOST_REPEATS:
+                hasty -= (times - _MOST_REPEATS) * _hasty_seconds(word)
     shortest = max(SHORTEST_SECONDS, hasty)
-    likely = max(shortest, likely)
-    longest = LONGEST_BASE_SECONDS + longest * seconds_per_character_factor
-    return Estimate(shortest, likely, max(likely, longest))
+    return Estimate(shortest, max(shortest, likely), LONGEST_BASE_SECONDS + longest)
 
 
 # One request asks about the same sentence when it is read, split and planned; that was a tenth of

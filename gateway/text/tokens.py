@@ -31,7 +31,7 @@ def text_tokens(text: str) -> int:
     Byte-level BPE, which Llama 3's tokenizer is, begins with one token a byte and only ever merges
     them. Amharic and spaced digits come to 93 to 100 % of this bound, ordinary English to 22 %.
     """
-    return len(text.encode("utf-8", "surrogatepass"))
+    return len(text if text.isascii() else text.encode("utf-8", "surrogatepass"))
 
 
 def free_tokens(text: str, *, context_tokens: int, prompt_tokens: int) -> int:
@@ -62,13 +62,7 @@ def fits_context(
     return likely_tokens(text) <= free
 
 
-def max_tokens(
-    text: str,
-    *,
-    seconds_per_character_factor: float = 1.0,
-    context_tokens: int = CONTEXT_TOKENS,
-    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
-) -> int:
+def max_tokens(text: str, free: int, seconds_per_character_factor: float = 1.0) -> int:
     """The bound of a generation: audio tokens of the longest plausible reading, plus overhead.
 
     Prompt, text and this bound never exceed the context together. Where `fits_context` holds, it
@@ -76,14 +70,11 @@ def max_tokens(
 
     Args:
         text: What is said.
-        seconds_per_character_factor: As in `speech_seconds`.
-        context_tokens: max_model_len of the engine.
-        prompt_tokens: Of everything in the prompt but the text, at most.
+        free: `free_tokens` of the text.
+        seconds_per_character_factor: Widens (or narrows) the bound.
     """
-    estimate = speech_seconds(text, seconds_per_character_factor=seconds_per_character_factor)
-    wanted = math.ceil(TOKENS_PER_SECOND * estimate.longest_seconds) + OVERHEAD_TOKENS
-    free = free_tokens(text, context_tokens=context_tokens, prompt_tokens=prompt_tokens)
-    return min(wanted, free)
+    longest_seconds = speech_seconds(text).widened_seconds(seconds_per_character_factor)
+    return min(math.ceil(TOKENS_PER_SECOND * longest_seconds) + OVERHEAD_TOKENS, free)
 
 
 def estimate_input_tokens(text: str) -> int:

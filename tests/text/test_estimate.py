@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.text.estimate import looks_silent, speech_seconds
+from gateway.text.estimate import LONGEST_BASE_SECONDS, looks_silent, speech_seconds
 from gateway.text.normalise import normalise
-from gateway.text.tokens import OVERHEAD_TOKENS, max_tokens
+from gateway.text.tokens import CONTEXT_TOKENS, OVERHEAD_TOKENS, max_tokens
 
 quick = settings(deadline=None, max_examples=200)
 PROSE = (
@@ -52,7 +52,7 @@ def test_a_slow_reading_is_never_cut(text: str, seconds: float) -> None:
     """Slow speech, spelled letters, long numbers and every script stay inside the bound."""
     for form in (text, normalise(text)):
         assert speech_seconds(form).longest_seconds >= seconds
-        assert max_tokens(form) >= 25 * seconds + OVERHEAD_TOKENS
+        assert max_tokens(form, CONTEXT_TOKENS) >= 25 * seconds + OVERHEAD_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,11 @@ def test_more_text_never_has_a_lower_bound(text: str, more: str) -> None:
 
 def test_the_factor_widens_the_bound_alone() -> None:
     """An operator whose voices are slower widens the bound; the other figures stay."""
-    plain, wide = speech_seconds(SENTENCE), speech_seconds(SENTENCE, seconds_per_character_factor=2)
-    assert wide.longest_seconds > 1.8 * plain.longest_seconds - 5
-    assert (wide.shortest_seconds, wide.likely_seconds) == (
-        plain.shortest_seconds,
-        plain.likely_seconds,
-    )
-    assert max_tokens(SENTENCE, seconds_per_character_factor=2) > max_tokens(SENTENCE)
+    estimate = speech_seconds(SENTENCE)
+    assert estimate.widened_seconds(2) > 1.8 * estimate.longest_seconds - 5
+    assert estimate.widened_seconds(1) == estimate.longest_seconds
+    assert estimate.widened_seconds(0) == max(estimate.likely_seconds, LONGEST_BASE_SECONDS)
+    assert max_tokens(SENTENCE, CONTEXT_TOKENS, 2) > max_tokens(SENTENCE, CONTEXT_TOKENS)
 
 
 @pytest.mark.parametrize(
@@ -192,5 +190,5 @@ def test_a_long_text_is_estimated_in_no_time() -> None:
     text = "Hello wörld, 123! 你好。" * 5000
     speech_seconds(text)
     started = time.thread_time()
-    max_tokens(text)
+    max_tokens(text, CONTEXT_TOKENS)
     assert time.thread_time() - started < 0.5

@@ -17,6 +17,7 @@ from gateway.text.tokens import (
     TOKENS_PER_SECOND,
     estimate_input_tokens,
     fits_context,
+    free_tokens,
     max_tokens,
     text_tokens,
 )
@@ -33,6 +34,16 @@ CHARACTERS = st.one_of(
 quick = settings(deadline=None, max_examples=200)
 
 
+def bound(
+    text: str,
+    context_tokens: int = CONTEXT_TOKENS,
+    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
+) -> int:
+    """The bound of a generation with this prompt."""
+    free = free_tokens(text, context_tokens=context_tokens, prompt_tokens=prompt_tokens)
+    return max_tokens(text, free)
+
+
 @quick
 @given(text=CHARACTERS)
 def test_no_text_takes_more_tokens_than_are_counted(text: str) -> None:
@@ -47,7 +58,7 @@ def test_prompt_text_and_bound_fit_the_context(name: str, context_tokens: int) -
     text = normalise(TEXTS[name] * 4)
     for segment in iter_segments(text, context_tokens=context_tokens):
         said = normalise(segment.text)
-        tokens = max_tokens(said, context_tokens=context_tokens)
+        tokens = bound(said, context_tokens=context_tokens)
         assert DEFAULT_PROMPT_TOKENS + count(said) + tokens <= context_tokens
         likely_seconds = speech_seconds(said).likely_seconds
         assert tokens >= OVERHEAD_TOKENS + TOKENS_PER_SECOND * likely_seconds
@@ -69,7 +80,7 @@ def test_any_text_is_split_so_that_each_segment_fits(
     for segment in iter_segments(normalise(text), shortest_whole_characters=100, **limits):
         said = normalise(segment.text)
         assert fits_context(said, **limits)
-        tokens = max_tokens(said, **limits)
+        tokens = bound(said, **limits)
         assert prompt_tokens + text_tokens(said) + tokens <= context_tokens
         assert tokens > OVERHEAD_TOKENS
 
@@ -89,9 +100,9 @@ def test_ordinary_english_is_not_bounded_by_its_bytes() -> None:
     """A segment of a minute has room for its longest plausible reading beside a reference."""
     text = (PROSE * 10)[:830].strip() + "."
     longest_seconds = speech_seconds(text).longest_seconds
-    assert max_tokens(text) == pytest.approx(25 * longest_seconds + OVERHEAD_TOKENS, abs=1)
+    assert bound(text) == pytest.approx(25 * longest_seconds + OVERHEAD_TOKENS, abs=1)
     likely_seconds = speech_seconds(text).likely_seconds
-    assert max_tokens(text, prompt_tokens=1000) > 4 * 25 * likely_seconds
+    assert bound(text, prompt_tokens=1000) > 4 * 25 * likely_seconds
     assert len(list(iter_segments(PROSE * 60))) == len(
         list(iter_segments(PROSE * 60, prompt_tokens=900))
     )
@@ -100,10 +111,10 @@ def test_ordinary_english_is_not_bounded_by_its_bytes() -> None:
 def test_the_bound_gives_way_to_prompt_and_context() -> None:
     """What does not fit is taken from the bound, token by token."""
     text = PROSE * 40
-    tokens = max_tokens(text)
+    tokens = bound(text)
     assert tokens == CONTEXT_TOKENS - DEFAULT_PROMPT_TOKENS - len(text) - 1
-    assert max_tokens(text, prompt_tokens=1096) == tokens - 1000
-    assert max_tokens(text, context_tokens=7192) == tokens - 1000
+    assert bound(text, prompt_tokens=1096) == tokens - 1000
+    assert bound(text, context_tokens=7192) == tokens - 1000
     assert not fits_context(text, context_tokens=4096)
 
 

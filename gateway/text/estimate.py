@@ -161,6 +161,9 @@ def _letter_pace(character: str, category: str) -> Pace:
     return CAPITAL if category == "Lu" else pace
 
 
+_LETTER_OR_DIGIT = re.compile("[A-Za-z0-9]")
+
+
 @lru_cache(maxsize=8192)
 def _is_spoken(character: str) -> bool:
     """Whether a character has a sound of its own: a letter or a number of any script."""
@@ -176,11 +179,12 @@ _Measured = tuple[float, float, float, tuple[str, ...]]
 def _measured(part: str) -> _Measured:
     said = part
     is_long = len(part) > MOST_REMEMBERED_WORD_CHARACTERS
-    # What is repeated has a character that comes so often.
-    may_repeat = len(part) - len(set(part)) >= _MOST_REPEATS
-    if is_long or (may_repeat and max(map(part.count, part)) > _MOST_REPEATS):
+    signs = set(part)
+    # What is repeated has a character that comes more often.
+    may_repeat = len(part) - len(signs) >= _MOST_REPEATS
+    if is_long or (may_repeat and max(map(part.count, signs)) > _MOST_REPEATS):
         part = _RULES.sub(lambda match: match[1] * _MOST_REPEATS, part)
-        said = _NO_WORD.sub(lambda match: match[1], part)
+        said = _NO_WORD.sub(lambda match: match[1], part) if is_long else part
         # One character less than four times, so that more text never counts less.
         said = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], said)
     likely = longest = 0.0
@@ -243,4 +247,5 @@ def looks_silent(text: str) -> bool:
     Punctuation, rules, emoji, arrows and lone signs ("$$") are silent; speaker tags do not count,
     and a sound event is no silence.
     """
-    return not any(map(_is_spoken, set(_SPEAKERS.sub("", text) if "[" in text else text)))
+    text = _SPEAKERS.sub("", text) if "[" in text else text
+    return not (_LETTER_OR_DIGIT.search(text) or any(map(_is_spoken, set(text))))

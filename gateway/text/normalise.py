@@ -86,4 +86,9 @@ def normalise(text: str) -> str:
     text = lines[0] if len(lines) == 1 else _BLANK_LINES.sub("\n\n", "\n".join(lines).strip("\n"))
     if "[" in text:
         text = _EVENT.sub(lambda match: EVENT_TAGS[match[0]], text)
+    return with_final_stop(text)
+
+
+def with_final_stop(text: str) -> str:
+    """A text that ends with a stop, or is empty."""
     return text if not text or text.endswith(_FINAL) else text + "."

@@ -48,7 +48,7 @@ def check_text(text: str, limit: int, *, param: str = "input") -> None:
         )
     if not text.strip():
         raise InvalidRequest("The text is empty.", param=param)
-    if _SURROGATE.search(text):
+    if not text.isascii() and _SURROGATE.search(text):
         raise InvalidRequest("The text is not valid Unicode: it has a lone surrogate.", param=param)
 
 
@@ -86,7 +86,7 @@ def _without_tokens(text: str, keep: tuple[str, ...]) -> str:
     The output is a stack of characters. `openings` are the places in it where `<|` stands and no
     white space has followed; the `>` of a `|>` takes everything from the last of them away.
     """
-    if not SPECIAL_TOKEN.search(text):
+    if "<|" not in text or not SPECIAL_TOKEN.search(text):
         return text  # removal begins with a token that stands there in full
     output: list[str] = []
     openings: list[int] = []

@@ -5,6 +5,7 @@ Everything behind the surfaces asks this value, and never the text again.
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 
 from gateway import value
@@ -12,9 +13,18 @@ from gateway.errors import UnspeakableText
 from gateway.text.dialogue import speakers_of
 from gateway.text.estimate import looks_silent, speech_seconds
 from gateway.text.markup import readable
-from gateway.text.normalise import normalise
+from gateway.text.normalise import normalise, with_final_stop
 from gateway.text.sanitise import check_text, sanitise_text
 from gateway.text.writing_systems import SHOWN_CHARACTERS, foreign_passages, without_foreign
+
+# What most texts are: a line of English prose, which the steps below would leave as it is. They
+# cost five times as much as this look, and a hyphen alone would have Markdown parsed, which costs
+# half a request. What may begin an address is no prose.
+_PROSE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9 ,;!?'\"]*"
+    r"(?:(?:(?<!www)\.|(?<!http)(?<!https)(?<!mailto):|(?<=\w)-(?=\w))[A-Za-z0-9 ,;!?'\"]*)*",
+    re.ASCII,
+)
 
 
 @value
@@ -72,6 +82,11 @@ def read_text(
         UnspeakableText: A passage of five words or 20 letters is in another script.
     """
     check_text(written, most_characters)
+    says_latin = scripts is None or "LATIN" in scripts
+    if normalised and says_latin and "  " not in written and _PROSE.fullmatch(written):
+        spoken = with_final_stop(written.rstrip())
+        likely_seconds = speech_seconds(spoken).likely_seconds
+        return SpokenText(written, spoken, True, (), False, likely_seconds, scripts)
     spoken = spoken_form(written) if normalised else written
     left_out = 0
     if scripts is not None:

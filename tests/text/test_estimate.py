@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.text.estimate import LONGEST_BASE_SECONDS, looks_silent, speech_seconds
+from gateway.text.estimate import (
+    LONGEST_BASE_SECONDS,
+    MOST_REMEMBERED,
+    MOST_REMEMBERED_WORD_CHARACTERS,
+    _measures,
+    _paces,
+    looks_silent,
+    speech_seconds,
+)
 from gateway.text.normalise import normalise
 from gateway.text.tokens import CONTEXT_TOKENS, OVERHEAD_TOKENS, max_tokens
 
@@ -192,3 +200,15 @@ def test_a_long_text_is_estimated_in_no_time() -> None:
     started = time.thread_time()
     max_tokens(text, CONTEXT_TOKENS)
     assert time.thread_time() - started < 0.5
+
+
+def test_what_is_remembered_of_words_is_bounded() -> None:
+    """Made-up words without end take no memory without end, and are measured as before."""
+    before = speech_seconds("Hello there, how are you?")
+    for number in range(3 * MOST_REMEMBERED):
+        speech_seconds(f"{number} {number:x}")
+    speech_seconds("x" * 10_000 + " y")
+    for remembered in (_measures, _paces):
+        assert 0 < len(remembered) <= MOST_REMEMBERED
+        assert max(map(len, remembered)) <= MOST_REMEMBERED_WORD_CHARACTERS
+    assert speech_seconds("Hello there, how are you?") == before

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 from gateway.errors import LibraryUnusable, QueueFull, VoiceNotFound
@@ -23,19 +23,25 @@ from gateway.voices.aliases import fold
 from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.config_file import Snapshot
 from gateway.voices.library.library import VoiceLibrary
-from gateway.voices.resolve import ChosenVoice, choose_voice, names_of_voices
+from gateway.voices.resolve import (
+    ChosenVoice,
+    choose_voice,
+    names_of_voices,
+    recorded_voice,
+)
 
 logger = logging.getLogger("gateway.voices")
 
 MOST_CHANGES = 16  # that run or wait; each holds an upload of at most 10 MiB
 RETRY_AFTER_SECONDS = 2.0
 PURGE_INTERVAL_SECONDS = 600.0
+MOST_REMEMBERED_NAMES = 1024
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
+@dataclass
 class VoiceCatalogue:
     """The library's voices, the engines' presets, and the aliases of both.
 
@@ -55,6 +61,10 @@ class VoiceCatalogue:
     _told: bool = False
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changes: int = 0
+
+    def __post_init__(self) -> None:
+        """Remember what names mean, as long as library and engines stay the same."""
+        self._found = lru_cache(MOST_REMEMBERED_NAMES)(self._find)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -105,30 +115,30 @@ class VoiceCatalogue:
         Raises:
             VoiceNotFound: With the list of names that work.
         """
-        chosen = self._chosen(name)
+        listed, library = tuple(self.library.listed()), self.snapshot
+        find = self._find if library.gone else self._found  # what vanished is hidden for a time
+        found = find(name, listed, library)
+        if isinstance(found, LibraryVoice):
+            return recorded_voice(found, listed, library, time.time())
         wanted = fold(self.default if name is None else name)
-        shared = chosen.preset is None or self.everywhere(chosen.preset)
-        if chosen.recorded is None and not shared and wanted in self.aliases:
+        if wanted in self.aliases and not self.everywhere(found):
             # Engines with other voices: the name goes along, and each has its own voice for it.
             return ChosenVoice(wanted)
-        return chosen
+        return ChosenVoice(found)
 
-    def _chosen(self, name: str | None) -> ChosenVoice:
+    def _find(
+        self, name: str | None, listed: Sequence[str], library: Snapshot
+    ) -> LibraryVoice | str:
         return choose_voice(
-            name,
-            default=self.default,
-            aliases=self.aliases,
-            listed=self.library.listed(),
-            library=self.snapshot,
-            now=time.time(),
+            name, default=self.default, aliases=self.aliases, listed=listed, library=library
         )
 
     @property
     def default_name(self) -> str | None:
         """The preset or library voice that is the default one; None where nobody has it."""
         with suppress(VoiceNotFound):
-            chosen = self._chosen(None)
-            return chosen.recorded.name if chosen.recorded else chosen.preset
+            found = self._find(None, self.library.listed(), self.snapshot)
+            return found.name if isinstance(found, LibraryVoice) else found
         return None
 
     def check_default(self) -> None:

@@ -52,9 +52,8 @@ def choose_voice(
     aliases: Mapping[str, str],
     listed: Sequence[str],
     library: Snapshot,
-    now: float,
-) -> ChosenVoice:
-    """The voice that a name means.
+) -> LibraryVoice | str:
+    """The voice that a name means: the library's, or else a preset.
 
     The library comes first, then what the engines list beside it, then aliases (which may mean a
     voice of either).
@@ -65,7 +64,6 @@ def choose_voice(
         aliases: From the settings, by their folded names.
         listed: Presets that the engines list.
         library: An empty snapshot where there is no library.
-        now: Unix time.
 
     Raises:
         VoiceNotFound: With the list of names that work.
@@ -74,15 +72,15 @@ def choose_voice(
     presets, chosen = by_folded_name(outside), library.default
     if name is None or _means_default(fold(name), aliases, presets, library):
         if chosen is not None:
-            return _recorded(chosen, listed, library, now)
+            return chosen
         name = default
     found = library.find(name)
     if found is None and fold(name) not in presets:
         found = _by_alias(fold(name), aliases, outside, library)
     if found is not None:
-        return _recorded(found, listed, library, now)
+        return found
     names = [voice.name for voice in library.voices]
-    return ChosenVoice(resolve_voice(name, aliases, outside, further_names=names))
+    return resolve_voice(name, aliases, outside, further_names=names)
 
 
 def _means_default(
@@ -110,9 +108,17 @@ def _by_alias(
     return found
 
 
-def _recorded(
+def recorded_voice(
     voice: LibraryVoice, listed: Sequence[str], library: Snapshot, now: float
 ) -> ChosenVoice:
+    """How the engines are told a voice of the library.
+
+    Args:
+        voice: The voice.
+        listed: Presets that the engines list.
+        library: Where it is from.
+        now: Unix time.
+    """
     settled = now - voice.changed_at > SETTLED_SECONDS
     by_name = settled and voice.preset in listed and library.is_read_by_engines(listed)
     return ChosenVoice(voice.preset if by_name else None, voice)

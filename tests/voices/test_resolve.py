@@ -10,7 +10,13 @@ import pytest
 from gateway.errors import VoiceNotFound
 from gateway.voices.aliases import OPENAI_VOICES
 from gateway.voices.library.library import VoiceLibrary
-from gateway.voices.resolve import SETTLED_SECONDS, ChosenVoice, choose_voice, names_of_voices
+from gateway.voices.resolve import (
+    SETTLED_SECONDS,
+    ChosenVoice,
+    choose_voice,
+    names_of_voices,
+    recorded_voice,
+)
 from tests.voices.recordings import tone, wav
 
 THEN = 1_800_000_000.0
@@ -43,14 +49,16 @@ def choose(
     aliases: dict[str, str] | None = None,
 ) -> ChosenVoice:
     """The voice, with the settings' usual aliases and default."""
-    return choose_voice(
+    found = choose_voice(
         name,
         default="alloy",
         aliases=OPENAI_VOICES if aliases is None else aliases,
         listed=listed,
         library=library.snapshot,
-        now=now,
     )
+    if isinstance(found, str):
+        return ChosenVoice(found)
+    return recorded_voice(found, listed, library.snapshot, now)
 
 
 @pytest.mark.parametrize("name", ["anna", "NAN.wav", "Anna"])

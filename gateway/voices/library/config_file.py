@@ -29,9 +29,9 @@ OWN_FILE = re.compile(r"voice-[0-9a-f]{24}\.wav")
 TEMPORARY_FILE = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """One state of the library.
+    """One state of the library, which equals itself alone.
 
     Attributes:
         voices: In the order of config.json.

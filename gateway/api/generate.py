@@ -25,7 +25,7 @@ from gateway.api.endpoint import SpeechSurface, Spoken, require_json
 from gateway.api.error_bodies import GENERATE, UnprocessableRequest
 from gateway.api.routes import AUDIO_TYPES, JSON, post
 from gateway.api.schemas import TextOptions, check_fields, parse_json
-from gateway.api.speakers import cast_voices, voice_of_file
+from gateway.api.speakers import Cast, cast_voices, voice_of_file
 from gateway.audio.encoders import ResponseFormat
 from gateway.errors import GatewayError, InvalidRequest, outcome_of
 from gateway.server.disconnect import Disconnect
@@ -121,16 +121,20 @@ class GenerateSurface(SpeechSurface):
         references: tuple[Reference, ...] = ()
         if body.reference_audio_base64:
             references = (await self._reference(body),)
+        scene, directed = body.system_prompt, bool(body.system_prompt)
+        named = voice_of_file(self.catalogue, body.audio_prompt_path) or body.voice
+        if named and not references:
+            cast = await cast_voices(
+                self.catalogue, text.speakers, voice=named, system_prompt=scene, directed=directed
+            )
+        else:
+            scene = system_prompt_for(text.speakers, voice=None, system_prompt=scene)
+            cast = Cast(system_prompt=scene, references=references, directed=directed)
         request = SpeechRequest(
             surface=GENERATE.name,
             text=text,
             response_format=body.response_format,
             buffered=not body.stream,
-            system_prompt=system_prompt_for(
-                text.speakers, voice=None, system_prompt=body.system_prompt
-            ),
-            references=references,
-            directed=bool(body.system_prompt),
             sampling=Sampling(
                 temperature=body.temperature,
                 top_p=max(LEAST_TOP_P, body.top_p),
@@ -139,12 +143,8 @@ class GenerateSurface(SpeechSurface):
                 # does, and the text's plausible length else.
                 max_tokens=body.max_tokens if "max_tokens" in body.model_fields_set else None,
             ),
+            **cast,
         )
-        named = voice_of_file(self.catalogue, body.audio_prompt_path) or body.voice
-        if named and not references:
-            request = await cast_voices(
-                self.catalogue, request, voice=named, system_prompt=body.system_prompt
-            )
         headers = {
             "X-Sample-Rate": str(request.sample_rate_hz),
             "X-Mode": "multi-speaker" if text.is_dialogue else "single",

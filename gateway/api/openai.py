@@ -28,7 +28,7 @@ from gateway.api.multipart import (
 )
 from gateway.api.routes import AUDIO_TYPES, EVENTS_TYPE, Json, get, post
 from gateway.api.schemas import SpeechBody, VoiceId, parse_fields
-from gateway.api.speakers import cast_voices, voice_of_file
+from gateway.api.speakers import Cast, cast_voices, voice_of_file
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.speech.encoded_stream import EncodedStream
 from gateway.speech.prepare import PreparedSpeech
@@ -148,7 +148,6 @@ class OpenAISurface(SpeechSurface):
             speed=fields.speed,
             sample_rate_hz=fields.sample_rate,
             buffered=buffered,
-            directed=bool(fields.system_prompt or fields.instructions),
             sampling=Sampling(
                 temperature=expression.temperature if temperature is None else temperature,
                 top_p=fields.top_p,
@@ -157,17 +156,18 @@ class OpenAISurface(SpeechSurface):
                 seed=fields.seed,
             ),
             model=model,
+            **await self._cast(fields, text.speakers, files, expression.scene),
         )
-        return self.service.prepare(await self._cast(fields, request, files, expression.scene))
+        return self.service.prepare(request)
 
     async def _cast(
         self,
         fields: SpeechBody,
-        request: SpeechRequest,
+        speakers: tuple[int, ...],
         files: Sequence[FormFile],
         scene: str | None,
-    ) -> SpeechRequest:
-        """The request with its voices."""
+    ) -> Cast:
+        """The voices of the request."""
         named = fields.voice.id if isinstance(fields.voice, VoiceId) else fields.voice
         named = voice_of_file(self.catalogue, fields.audio_prompt_path) or named
         samples: tuple[Reference, ...] = ()
@@ -175,12 +175,13 @@ class OpenAISurface(SpeechSurface):
             samples = await self.in_thread(partial(self._samples, fields, files))
         return await cast_voices(
             self.catalogue,
-            request,
+            speakers,
             voice=named,
             voices=fields.voices or {},
             samples=samples,
             system_prompt=fields.system_prompt,
             instructions=fields.instructions or scene,
+            directed=bool(fields.system_prompt or fields.instructions),
         )
 
     def _samples(self, fields: SpeechBody, files: Sequence[FormFile]) -> tuple[Reference, ...]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
+from typing import TypedDict
 
 from gateway.errors import InvalidRequest, VoiceNotFound
-from gateway.speech.request import SpeechRequest
 from gateway.text.prompt import describe_voice, scene_of, system_prompt_for
 from gateway.upstream.dialect import Reference
 from gateway.voices.catalogue import VoiceCatalogue
@@ -22,31 +21,44 @@ from gateway.voices.resolve import LIBRARY_LABEL, ChosenVoice
 _SPEAKER = re.compile(r"(?:SPEAKER)?(\d{1,3})")
 
 
+class Cast(TypedDict, total=False):
+    """The attributes of a `SpeechRequest` that its voices decide."""
+
+    voice: str | None
+    voice_label: str
+    system_prompt: str | None
+    references: tuple[Reference, ...]
+    speaker_voices: tuple[tuple[int, str], ...]
+    directed: bool
+
+
 async def cast_voices(
     catalogue: VoiceCatalogue,
-    request: SpeechRequest,
+    speakers: tuple[int, ...],
     *,
     voice: str | None,
     voices: Mapping[str, str] = MappingProxyType({}),
     samples: Sequence[Reference] = (),
     system_prompt: str | None = None,
     instructions: str | None = None,
-) -> SpeechRequest:
-    """A request with the voices that its client asks for.
+    directed: bool = False,
+) -> Cast:
+    """The voices that a client asks for.
 
     Args:
         catalogue: All voices.
-        request: What is said, with no voice yet; `[SPEAKERn]` tags make it a dialogue.
+        speakers: Of the text; several make it a dialogue.
         voice: A voice's name or id; None is the default.
         voices: Names or descriptions by speaker, `SPEAKER0` and so on.
         samples: The client's own voice samples.
         system_prompt: The client's whole prompt.
         instructions: Its scene.
+        directed: The scene is in the client's own words.
 
     Raises:
         InvalidRequest, VoiceNotFound.
     """
-    roles, speakers = _roles(catalogue, voices), request.text.speakers
+    roles = _roles(catalogue, voices)
     role = roles.get(speakers[0]) if len(speakers) == 1 and voice is None else None
     chosen = role if isinstance(role, ChosenVoice) else catalogue.choose(voice)
     if len(speakers) > 1:
@@ -54,7 +66,7 @@ async def cast_voices(
         if named is not None and named.system_prompt is None and not samples:
             samples = (await catalogue.recording_of(named),)
         return await _dialogue(
-            catalogue, request, roles, samples, system_prompt, instructions, chosen
+            catalogue, speakers, roles, samples, system_prompt, instructions, chosen, directed
         )
     recorded, preset = chosen.recorded, chosen.preset
     if samples:
@@ -70,8 +82,7 @@ async def cast_voices(
             instructions = f"{instructions}\n{scene_of(recorded.system_prompt)}"
         else:
             system_prompt = system_prompt or recorded.system_prompt
-    return replace(
-        request,
+    return Cast(
         # A preset of the engine's own in a client's scene is described to the chat route.
         voice=preset,
         voice_label=LIBRARY_LABEL if samples else chosen.label,
@@ -82,6 +93,7 @@ async def cast_voices(
             instructions=instructions,
         ),
         references=tuple(samples),
+        directed=directed,
     )
 
 
@@ -105,14 +117,14 @@ def voice_of_file(catalogue: VoiceCatalogue, path: str | None) -> str | None:
 
 async def _dialogue(
     catalogue: VoiceCatalogue,
-    request: SpeechRequest,
+    speakers: tuple[int, ...],
     roles: Mapping[int, ChosenVoice | str],
     samples: Sequence[Reference],
     system_prompt: str | None,
     instructions: str | None,
     chosen: ChosenVoice,
-) -> SpeechRequest:
-    speakers = request.text.speakers
+    directed: bool,  # noqa: FBT001
+) -> Cast:
     descriptions: dict[int, str] = {}
     own: dict[int, Reference] = {}
     for speaker, role in roles.items():
@@ -128,8 +140,7 @@ async def _dialogue(
     tagged = [introduced(speaker, sample) for speaker, sample in references.items()]
     nobodys = samples[len(references) - len(own) :]
     check_references([*tagged, *nobodys], param="references")
-    return replace(
-        request,
+    return Cast(
         voice=None if references else chosen.preset,
         voice_label=LIBRARY_LABEL if references else chosen.label,
         system_prompt=system_prompt_for(
@@ -146,7 +157,7 @@ async def _dialogue(
             for speaker, role in roles.items()
             if isinstance(role, ChosenVoice) and role.recorded is None and role.preset
         ),
-        directed=request.directed or any(isinstance(role, str) for role in roles.values()),
+        directed=directed or any(isinstance(role, str) for role in roles.values()),
     )
 
 

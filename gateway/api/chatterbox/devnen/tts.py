@@ -106,12 +106,13 @@ class DevnenSpeech(SpeechSurface):
                 temperature=temperature_of(fields.temperature, expression),
                 seed=fields.seed if 0 <= (fields.seed or 0) <= LARGEST_SEED else None,
             ),
-        )
-        request = await cast_voices(
-            self.catalogue,
-            request,
-            voice=voice_of_file(self.catalogue, fields.audio_prompt_path) or self._voice(fields),
-            instructions=expression.scene,
+            **await cast_voices(
+                self.catalogue,
+                text.speakers,
+                voice=voice_of_file(self.catalogue, fields.audio_prompt_path)
+                or self._voice(fields),
+                instructions=expression.scene,
+            ),
         )
         name = time.strftime(f"tts_output_%Y%m%d_%H%M%S.{ending}")
         headers = {

@@ -190,6 +190,16 @@ class TravisvnSpeech(SpeechSurface):
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
         samples = await self._samples(file_of(files, VOICE_FILE))
         response_format = (fields.response_format or "wav").lower()
+        scene, speakers = expression.scene, text.speakers
+        cast = partial(cast_voices, self.catalogue, speakers, samples=samples, instructions=scene)
+        named = voice_of_file(self.catalogue, fields.audio_prompt_path) or fields.voice
+        headers: dict[str, str] = {}
+        try:
+            voices = await cast(voice=named)
+        except VoiceNotFound:
+            if named is None:
+                raise
+            voices, headers = await cast(voice=None), {FALLBACK_HEADER: "default"}
         request = SpeechRequest(
             surface=TRAVISVN.name,
             text=text,
@@ -198,17 +208,9 @@ class TravisvnSpeech(SpeechSurface):
             speed=speed_within(speed),
             buffered=True,
             sampling=Sampling(temperature=temperature_of(fields.temperature, expression)),
+            **voices,
         )
-        cast = partial(
-            cast_voices, self.catalogue, request, samples=samples, instructions=expression.scene
-        )
-        named = voice_of_file(self.catalogue, fields.audio_prompt_path) or fields.voice
-        try:
-            return await cast(voice=named), {}
-        except VoiceNotFound:
-            if named is None:
-                raise
-            return await cast(voice=None), {FALLBACK_HEADER: "default"}
+        return request, headers
 
     async def _samples(self, file: FormFile | None) -> tuple[Reference, ...]:
         if file is None:

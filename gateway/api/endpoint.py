@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 from starlette.types import Receive, Scope, Send
@@ -95,8 +96,12 @@ class BodyReader:
 
 def media_type(scope: Scope) -> str:
     """The body's media type, lower case; JSON where none is said."""
-    given = header_of(scope["headers"], b"content-type") or "application/json"
-    return given.partition(";")[0].strip().lower()
+    return _media_type(header_of(scope["headers"], b"content-type"))
+
+
+@lru_cache(maxsize=64)  # clients are of a few kinds, and a head is bounded
+def _media_type(given: str) -> str:
+    return given.partition(";")[0].strip().lower() if given else "application/json"
 
 
 def require_json(scope: Scope) -> None:

@@ -37,7 +37,7 @@ def is_modelless(value: Any) -> bool:
     """Whether a client of travisvn's server sends these fields."""
     if not isinstance(value, dict) or isinstance(value.get("voice"), dict):
         return False
-    return not any(name in _OPENAI_FIELDS and not is_unset(given) for name, given in value.items())
+    return all(is_unset(value[name]) for name in _OPENAI_FIELDS & value.keys())
 
 
 @dataclass(slots=True)

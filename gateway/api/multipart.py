@@ -21,6 +21,8 @@ from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedContentTy
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
+FORM_TYPES = frozenset({MULTIPART, URLENCODED})
+_BODY_TYPES = JSON_TYPES | FORM_TYPES
 # Each `%XX` costs the parser 80 bytes and a moment of the event loop; the longest text has 400,000.
 MOST_ESCAPES = 500_000
 MOST_FILES = 8
@@ -102,7 +104,7 @@ def form_bodies(model: type[BaseModel], *files: str) -> dict[str, BodySchema]:
 
 def is_form(scope: Scope) -> bool:
     """Whether a request's body is a form."""
-    return media_type(scope) in {MULTIPART, URLENCODED}
+    return media_type(scope) in FORM_TYPES
 
 
 def require_json_or_form(scope: Scope) -> None:
@@ -111,7 +113,7 @@ def require_json_or_form(scope: Scope) -> None:
     Raises:
         UnsupportedContentType: With what is understood.
     """
-    if media_type(scope) not in {*JSON_TYPES, MULTIPART, URLENCODED}:
+    if media_type(scope) not in _BODY_TYPES:
         types = f"{JSON}, {MULTIPART} or {URLENCODED}"
         raise UnsupportedContentType(
             f"The request's content type must be {types}.", param="content-type"

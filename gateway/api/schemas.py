@@ -133,7 +133,7 @@ def parse_json(body: bytes) -> Any:
     """
     if not body.strip():
         raise InvalidRequest("The request has no body; JSON is expected.")
-    if sum(map(body.count, _JSON_MARKS)) > MOST_JSON_MARKS:
+    if len(body) > MOST_JSON_MARKS and sum(map(body.count, _JSON_MARKS)) > MOST_JSON_MARKS:
         raise InvalidRequest("The request's body has too many parts.")
     try:
         return _JSON.decode(body.removeprefix(BOM_UTF8).decode())

@@ -36,7 +36,7 @@ class Expression:
 
 def knob_of(value: object) -> float | None:
     """Parses an unchecked knob's value; None for anything but a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)

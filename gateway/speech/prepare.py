@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import field, replace
 from enum import Enum
-from functools import partial
 
 from gateway import value
 from gateway.audio.pcm import ENGINE_SAMPLE_RATE_HZ
@@ -155,25 +154,22 @@ class PreparedSpeech:
         )
 
     def _all_segments(self, text: str) -> Iterator[Segment]:
+        room_tokens = self._room_tokens(())
         if self.context is Context.DIALOGUE or self.turn_by_turn:
             return iter_generations(
                 parse_turns(text),
                 one_turn_each=self.turn_by_turn,
                 likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
-                prompt_tokens=self.prompt_tokens,
-                context_tokens=self.context_tokens,
+                room_tokens=room_tokens,
             )
         if self.context is Context.FIRST:
             return iter_segments(
                 text,
                 likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
                 first_likely_seconds_budget=ANCHOR_LIKELY_SECONDS,
-                prompt_tokens=self.prompt_tokens,
-                context_tokens=self.context_tokens,
+                room_tokens=room_tokens,
             )
-        return iter_segments(
-            text, prompt_tokens=self.prompt_tokens, context_tokens=self.context_tokens
-        )
+        return iter_segments(text, room_tokens=room_tokens)
 
     def plan(self, text: str, earlier: tuple[Reference, ...] = ()) -> GenerationPlan:
         """Decide what an upstream is asked for and what it may answer.
@@ -191,8 +187,7 @@ class PreparedSpeech:
         text = sanitise_text(text)
         if self.turn_by_turn:
             return self._one_turn(text)
-        room = partial(fits_context, text, context_tokens=self.context_tokens)
-        while earlier and not room(prompt_tokens=self._prompt_tokens_with(earlier)):
+        while earlier and not fits_context(text, self._room_tokens(earlier)):
             earlier = earlier[:-1]
         return self.plan_exactly(text, earlier, self.request.sampling)
 
@@ -226,8 +221,7 @@ class PreparedSpeech:
     ) -> GenerationPlan:
         """The plan of a text that is sanitised, with these references and this sampling."""
         request, settings = self.request, self._settings
-        prompt_tokens = self._prompt_tokens_with(earlier)
-        free = free_tokens(text, context_tokens=self.context_tokens, prompt_tokens=prompt_tokens)
+        free = free_tokens(text, self._room_tokens(earlier))
         tokens = max_tokens(text, free, settings.plausible_length_factor)
         if tokens <= OVERHEAD_TOKENS:
             raise InvalidRequest(
@@ -264,8 +258,9 @@ class PreparedSpeech:
             warmer=None if bounded_by_client else warmer,
         )
 
-    def _prompt_tokens_with(self, earlier: tuple[Reference, ...]) -> int:
-        return self.prompt_tokens + sum(map(_reference_tokens, earlier))
+    def _room_tokens(self, earlier: tuple[Reference, ...]) -> int:
+        """What the prompt with these references leaves of the engine's context."""
+        return self.context_tokens - self.prompt_tokens - sum(map(_reference_tokens, earlier))
 
 
 def prepare(

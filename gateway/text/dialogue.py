@@ -22,7 +22,7 @@ from gateway.text.split import (
     pack,
     pieces,
 )
-from gateway.text.tokens import CONTEXT_TOKENS, DEFAULT_PROMPT_TOKENS, fits_context
+from gateway.text.tokens import ROOM_TOKENS, fits_context
 
 FIRST_SPEAKER = 0
 
@@ -80,8 +80,7 @@ def iter_generations(
     *,
     likely_seconds_budget: float = LIKELY_SECONDS_BUDGET,
     shortest_whole_characters: int = SHORTEST_WHOLE_CHARACTERS,
-    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
-    context_tokens: int = CONTEXT_TOKENS,
+    room_tokens: int = ROOM_TOKENS,
     one_turn_each: bool = False,
 ) -> Iterator[Segment]:
     """Regroup turns into generations; the arguments are those of `iter_segments`.
@@ -92,19 +91,17 @@ def iter_generations(
         turns: In order.
         likely_seconds_budget: Most likely seconds of audio of a generation.
         shortest_whole_characters: A dialogue up to this length is one generation, if it fits.
-        prompt_tokens: What the prompt takes of the context at most, references included.
-        context_tokens: max_model_len of the engine.
+        room_tokens: What the prompt leaves of the context at least, references included.
         one_turn_each: Every turn begins a generation of its own, so that the pauses between
             turns, and their voices, are the gateway's to set.
     """
     whole = dialogue_text(turns)
     is_short = len(whole) <= shortest_whole_characters
-    fits = fits_context(whole, context_tokens=context_tokens, prompt_tokens=prompt_tokens)
-    if is_short and not one_turn_each and fits:
+    if is_short and not one_turn_each and fits_context(whole, room_tokens):
         if whole:
             yield Segment(whole, Boundary.PARAGRAPH)
         return
-    found = _turn_pieces(turns, measure_share(likely_seconds_budget, context_tokens, prompt_tokens))
+    found = _turn_pieces(turns, measure_share(likely_seconds_budget, room_tokens))
     runs: Iterable[Iterable[_TurnPiece]] = [found]
     if one_turn_each:
         runs = (run for _, run in groupby(found, key=lambda piece: piece.turn))

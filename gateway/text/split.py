@@ -24,9 +24,8 @@ from gateway.text.cuts import (
 )
 from gateway.text.estimate import speech_seconds
 from gateway.text.tokens import (
-    CONTEXT_TOKENS,
-    DEFAULT_PROMPT_TOKENS,
     OVERHEAD_TOKENS,
+    ROOM_TOKENS,
     STOP_TOKENS,
     fits_context,
     free_tokens,
@@ -94,8 +93,7 @@ def iter_segments(
     likely_seconds_budget: float = LIKELY_SECONDS_BUDGET,
     first_likely_seconds_budget: float | None = None,
     shortest_whole_characters: int = SHORTEST_WHOLE_CHARACTERS,
-    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
-    context_tokens: int = CONTEXT_TOKENS,
+    room_tokens: int = ROOM_TOKENS,
 ) -> Iterator[Segment]:
     """Split a text, lazily: about two segments' worth is looked at before the first comes.
 
@@ -109,20 +107,17 @@ def iter_segments(
         first_likely_seconds_budget: A smaller budget for the first segment, where the others wait
             for its audio; raised to a quarter of the other budget.
         shortest_whole_characters: A text up to this length is one segment, if it fits a context.
-        prompt_tokens: What the prompt takes of the context at most, references included.
-        context_tokens: max_model_len of the engine.
+        room_tokens: What the prompt leaves of the context at least, references included.
     """
     text = text.strip()
     if not text:
         return
-    if len(text) <= shortest_whole_characters and fits_context(
-        text, context_tokens=context_tokens, prompt_tokens=prompt_tokens
-    ):
+    if len(text) <= shortest_whole_characters and fits_context(text, room_tokens):
         yield Segment(text, Boundary.PARAGRAPH)
         return
     first_share = (first_likely_seconds_budget or likely_seconds_budget) / likely_seconds_budget
     before = Boundary.PARAGRAPH
-    share = measure_share(likely_seconds_budget, context_tokens, prompt_tokens)
+    share = measure_share(likely_seconds_budget, room_tokens)
     for group in pack(pieces(text, share), first_share=first_share):
         segment = "".join(piece.text for piece in group).strip()
         if segment:
@@ -132,20 +127,14 @@ def iter_segments(
             before = max(before, group[-1].end)
 
 
-def measure_share(
-    likely_seconds_budget: float,
-    context_tokens: int = CONTEXT_TOKENS,
-    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
-) -> Measure:
+def measure_share(likely_seconds_budget: float, room_tokens: int = ROOM_TOKENS) -> Measure:
     """A function that tells which part of a segment's budget a text takes.
 
     Args:
         likely_seconds_budget: Most likely seconds of audio of a segment.
-        context_tokens: max_model_len of the engine.
-        prompt_tokens: What the prompt takes of it at most, references included.
+        room_tokens: What the prompt leaves of the context at least, references included.
     """
-    free = free_tokens("", context_tokens=context_tokens, prompt_tokens=prompt_tokens)
-    room = max(1, free - OVERHEAD_TOKENS - STOP_TOKENS)
+    room = max(1, free_tokens("", room_tokens) - OVERHEAD_TOKENS - STOP_TOKENS)
     most_bytes = min(MOST_SEGMENT_BYTES, max(1, room // 2))
 
     def share(text: str) -> float:

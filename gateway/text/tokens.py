@@ -18,6 +18,7 @@ CONTEXT_TOKENS = 8192  # the container's default max_model_len, docs/contract.md
 # What the chat template and a preset's transcript or the default scene take of the context: 54 to
 # 92 tokens for the container's own presets (docs/contract.md section 2).
 DEFAULT_PROMPT_TOKENS = 96
+ROOM_TOKENS = CONTEXT_TOKENS - DEFAULT_PROMPT_TOKENS  # what it leaves for a text and its audio
 # How much longer than likely the audio of a text may be and still fit the context.
 LIKELY_MARGIN = 1.2
 _FINAL_STOP_TOKENS = 1  # normalising ends a text with a full stop
@@ -34,15 +35,14 @@ def text_tokens(text: str) -> int:
     return len(text if text.isascii() else text.encode("utf-8", "surrogatepass"))
 
 
-def free_tokens(text: str, *, context_tokens: int, prompt_tokens: int) -> int:
+def free_tokens(text: str, room_tokens: int) -> int:
     """Tokens that a text leaves for its audio; negative where it exceeds the context.
 
     Args:
         text: What is said.
-        context_tokens: max_model_len of the engine.
-        prompt_tokens: Of everything in the prompt but the text, at most.
+        room_tokens: What everything else in the prompt leaves of the engine's context at least.
     """
-    return context_tokens - prompt_tokens - text_tokens(text) - _FINAL_STOP_TOKENS
+    return room_tokens - text_tokens(text) - _FINAL_STOP_TOKENS
 
 
 def likely_tokens(text: str) -> int:
@@ -51,15 +51,9 @@ def likely_tokens(text: str) -> int:
     return OVERHEAD_TOKENS + math.ceil(TOKENS_PER_SECOND * seconds)
 
 
-def fits_context(
-    text: str,
-    *,
-    context_tokens: int = CONTEXT_TOKENS,
-    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
-) -> bool:
+def fits_context(text: str, room_tokens: int = ROOM_TOKENS) -> bool:
     """Whether one generation can say the text with room to spare; arguments as `free_tokens`."""
-    free = free_tokens(text, context_tokens=context_tokens, prompt_tokens=prompt_tokens)
-    return likely_tokens(text) <= free
+    return likely_tokens(text) <= free_tokens(text, room_tokens)
 
 
 def max_tokens(text: str, free: int, seconds_per_character_factor: float = 1.0) -> int:

@@ -14,7 +14,7 @@ from gateway.text.boundary import Boundary
 from gateway.text.cuts import SPEAKER_TAG
 from gateway.text.estimate import speech_seconds
 from gateway.text.split import MOST_SEGMENT_BYTES, Segment, iter_segments
-from gateway.text.tokens import fits_context
+from gateway.text.tokens import CONTEXT_TOKENS, fits_context
 
 SENTENCE = "The river ran slowly past the old mill, and nobody in the village spoke of it again. "
 PARAGRAPH = SENTENCE * 4
@@ -129,7 +129,7 @@ def test_references_leave_less_room_for_an_undivided_text() -> None:
     """30 s of reference take 750 tokens, so a text that just fitted does not any more."""
     text = "你" * 750
     assert len(list(iter_segments(text))) == 1
-    assert len(list(iter_segments(text, prompt_tokens=1500))) > 1
+    assert len(list(iter_segments(text, room_tokens=CONTEXT_TOKENS - 1500))) > 1
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\n\n", "\u2029\u00a0", " " * 5000])

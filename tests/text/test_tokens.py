@@ -14,6 +14,7 @@ from gateway.text.tokens import (
     CONTEXT_TOKENS,
     DEFAULT_PROMPT_TOKENS,
     OVERHEAD_TOKENS,
+    ROOM_TOKENS,
     TOKENS_PER_SECOND,
     estimate_input_tokens,
     fits_context,
@@ -34,14 +35,9 @@ CHARACTERS = st.one_of(
 quick = settings(deadline=None, max_examples=200)
 
 
-def bound(
-    text: str,
-    context_tokens: int = CONTEXT_TOKENS,
-    prompt_tokens: int = DEFAULT_PROMPT_TOKENS,
-) -> int:
-    """The bound of a generation with this prompt."""
-    free = free_tokens(text, context_tokens=context_tokens, prompt_tokens=prompt_tokens)
-    return max_tokens(text, free)
+def bound(text: str, room_tokens: int = ROOM_TOKENS) -> int:
+    """The bound of a generation whose prompt leaves so much room."""
+    return max_tokens(text, free_tokens(text, room_tokens))
 
 
 @quick
@@ -56,9 +52,10 @@ def test_no_text_takes_more_tokens_than_are_counted(text: str) -> None:
 def test_prompt_text_and_bound_fit_the_context(name: str, context_tokens: int) -> None:
     """Every segment of a text can be asked for, and has room for an ordinary reading."""
     text = normalise(TEXTS[name] * 4)
-    for segment in iter_segments(text, context_tokens=context_tokens):
+    room_tokens = context_tokens - DEFAULT_PROMPT_TOKENS
+    for segment in iter_segments(text, room_tokens=room_tokens):
         said = normalise(segment.text)
-        tokens = bound(said, context_tokens=context_tokens)
+        tokens = bound(said, room_tokens)
         assert DEFAULT_PROMPT_TOKENS + count(said) + tokens <= context_tokens
         likely_seconds = speech_seconds(said).likely_seconds
         assert tokens >= OVERHEAD_TOKENS + TOKENS_PER_SECOND * likely_seconds
@@ -76,11 +73,12 @@ def test_any_text_is_split_so_that_each_segment_fits(
 ) -> None:
     """Whatever the engine's context and the prompt are, no bound overfills it."""
     prompt_tokens = max(DEFAULT_PROMPT_TOKENS, int(context_tokens * prompt_share))
-    limits = {"context_tokens": context_tokens, "prompt_tokens": prompt_tokens}
-    for segment in iter_segments(normalise(text), shortest_whole_characters=100, **limits):
+    room_tokens = context_tokens - prompt_tokens
+    found = iter_segments(normalise(text), shortest_whole_characters=100, room_tokens=room_tokens)
+    for segment in found:
         said = normalise(segment.text)
-        assert fits_context(said, **limits)
-        tokens = bound(said, **limits)
+        assert fits_context(said, room_tokens)
+        tokens = bound(said, room_tokens)
         assert prompt_tokens + text_tokens(said) + tokens <= context_tokens
         assert tokens > OVERHEAD_TOKENS
 
@@ -88,11 +86,8 @@ def test_any_text_is_split_so_that_each_segment_fits(
 def test_the_parts_of_a_dialogue_fit_a_short_context() -> None:
     """Turns with their tags are counted like any text."""
     turns = parse_turns("".join(f"[SPEAKER{n % 2}] {PROSE * 3}\n" for n in range(30)))
-    generations = list(iter_generations(turns, context_tokens=2048, prompt_tokens=512))
-    assert all(
-        fits_context(segment.text, context_tokens=2048, prompt_tokens=512)
-        for segment in generations
-    )
+    generations = list(iter_generations(turns, room_tokens=2048 - 512))
+    assert all(fits_context(segment.text, 2048 - 512) for segment in generations)
     assert len(generations) > len(list(iter_generations(turns)))
 
 
@@ -102,9 +97,9 @@ def test_ordinary_english_is_not_bounded_by_its_bytes() -> None:
     longest_seconds = speech_seconds(text).longest_seconds
     assert bound(text) == pytest.approx(25 * longest_seconds + OVERHEAD_TOKENS, abs=1)
     likely_seconds = speech_seconds(text).likely_seconds
-    assert bound(text, prompt_tokens=1000) > 4 * 25 * likely_seconds
+    assert bound(text, CONTEXT_TOKENS - 1000) > 4 * 25 * likely_seconds
     assert len(list(iter_segments(PROSE * 60))) == len(
-        list(iter_segments(PROSE * 60, prompt_tokens=900))
+        list(iter_segments(PROSE * 60, room_tokens=CONTEXT_TOKENS - 900))
     )
 
 
@@ -113,9 +108,8 @@ def test_the_bound_gives_way_to_prompt_and_context() -> None:
     text = PROSE * 40
     tokens = bound(text)
     assert tokens == CONTEXT_TOKENS - DEFAULT_PROMPT_TOKENS - len(text) - 1
-    assert bound(text, prompt_tokens=1096) == tokens - 1000
-    assert bound(text, context_tokens=7192) == tokens - 1000
-    assert not fits_context(text, context_tokens=4096)
+    assert bound(text, ROOM_TOKENS - 1000) == tokens - 1000
+    assert not fits_context(text, ROOM_TOKENS - 4096)
 
 
 @pytest.mark.parametrize(

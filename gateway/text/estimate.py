@@ -179,21 +179,15 @@ _Measured = tuple[float, float, float, tuple[str, ...]]
 def _measured(part: str) -> _Measured:
     said = part
     is_long = len(part) > MOST_REMEMBERED_WORD_CHARACTERS
-    signs = set(part)
-    # What is repeated has a character that comes more often.
-    may_repeat = len(part) - len(signs) >= _MOST_REPEATS
-    if is_long or (may_repeat and max(map(part.count, signs)) > _MOST_REPEATS):
+    if is_long or len(part) - len(set(part)) >= _MOST_REPEATS:
         part = _RULES.sub(lambda match: match[1] * _MOST_REPEATS, part)
         said = _NO_WORD.sub(lambda match: match[1], part) if is_long else part
         # One character less than four times, so that more text never counts less.
         said = _GROUPS.sub(lambda match: (match[1] * (_MOST_REPEATS + 1))[:-1], said)
-    likely = longest = 0.0
-    for character in part:
-        pace = _paces[character]
-        likely += pace.likely
-        longest += pace.longest
-    words = tuple([word for word in _BETWEEN_WORDS.split(said.casefold()) if word])
-    return likely, longest, sum([_hasty_seconds(word) for word in words]), words
+    paces = [_paces[character] for character in part]
+    likely, longest = sum([pace.likely for pace in paces]), sum([pace.longest for pace in paces])
+    words = tuple(filter(None, _BETWEEN_WORDS.split(said.casefold())))
+    return likely, longest, sum(map(_hasty_seconds, words)), words
 
 
 def _hasty_seconds(word: str) -> float:

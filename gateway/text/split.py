@@ -46,13 +46,7 @@ SHORTEST_WHOLE_CHARACTERS = 1000
 # aim is made at the strongest boundary that leaves at least its share on either side.
 LARGEST_PIECE = 0.125
 SMALLEST_FIRST_BUDGET = 0.25
-SMALLEST_SEGMENT = {
-    Boundary.TURN: 0.25,
-    Boundary.PARAGRAPH: 0.4,
-    Boundary.SENTENCE: 0.25,
-    Boundary.CLAUSE: 0.25,
-    Boundary.WORD: 0.25,
-}
+SMALLEST_SEGMENT = {**dict.fromkeys(Boundary, 0.25), Boundary.PARAGRAPH: 0.4}
 
 
 @value

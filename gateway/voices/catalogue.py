@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,6 +64,7 @@ class VoiceCatalogue:
 
     def __post_init__(self) -> None:
         """Remember what names mean, as long as library and engines stay the same."""
+        self._find = partial(choose_voice, default=self.default, aliases=self.aliases)
         self._found = lru_cache(MOST_REMEMBERED_NAMES)(self._find)
 
     @property
@@ -125,13 +126,6 @@ class VoiceCatalogue:
             # Engines with other voices: the name goes along, and each has its own voice for it.
             return ChosenVoice(wanted)
         return ChosenVoice(found)
-
-    def _find(
-        self, name: str | None, listed: Sequence[str], library: Snapshot
-    ) -> LibraryVoice | str:
-        return choose_voice(
-            name, default=self.default, aliases=self.aliases, listed=listed, library=library
-        )
 
     @property
     def default_name(self) -> str | None:

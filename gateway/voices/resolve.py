@@ -47,11 +47,11 @@ class ChosenVoice:
 
 def choose_voice(
     name: str | None,
+    listed: Sequence[str],
+    library: Snapshot,
     *,
     default: str,
     aliases: Mapping[str, str],
-    listed: Sequence[str],
-    library: Snapshot,
 ) -> LibraryVoice | str:
     """The voice that a name means: the library's, or else a preset.
 
@@ -60,10 +60,10 @@ def choose_voice(
 
     Args:
         name: From the client; None is the library's default, else `default`.
-        default: A preset or an alias.
-        aliases: From the settings, by their folded names.
         listed: Presets that the engines list.
         library: An empty snapshot where there is no library.
+        default: A preset or an alias.
+        aliases: From the settings, by their folded names.
 
     Raises:
         VoiceNotFound: With the list of names that work.

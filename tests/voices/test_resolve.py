@@ -51,10 +51,10 @@ def choose(
     """The voice, with the settings' usual aliases and default."""
     found = choose_voice(
         name,
+        listed,
+        library.snapshot,
         default="alloy",
         aliases=OPENAI_VOICES if aliases is None else aliases,
-        listed=listed,
-        library=library.snapshot,
     )
     if isinstance(found, str):
         return ChosenVoice(found)

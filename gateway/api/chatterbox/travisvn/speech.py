@@ -188,18 +188,19 @@ class TravisvnSpeech(SpeechSurface):
         """
         text = await self.service.read_text(fields.input, normalise=fields.normalises)
         expression = expression_of(fields.exaggeration, fields.cfg_weight)
+        scene = expression.scene
         samples = await self._samples(file_of(files, VOICE_FILE))
         response_format = (fields.response_format or "wav").lower()
-        scene, speakers = expression.scene, text.speakers
-        cast = partial(cast_voices, self.catalogue, speakers, samples=samples, instructions=scene)
+        cast = partial(cast_voices, self.catalogue, text.speakers, samples=samples)
         named = voice_of_file(self.catalogue, fields.audio_prompt_path) or fields.voice
         headers: dict[str, str] = {}
         try:
-            voices = await cast(voice=named)
+            voices = await cast(voice=named, instructions=scene)
         except VoiceNotFound:
             if named is None:
                 raise
-            voices, headers = await cast(voice=None), {FALLBACK_HEADER: "default"}
+            headers = {FALLBACK_HEADER: "default"}
+            voices = await cast(voice=None, instructions=scene)
         request = SpeechRequest(
             surface=TRAVISVN.name,
             text=text,

@@ -70,7 +70,7 @@ class Transcoder:
         encoder = ENCODERS[response_format]
         self.content_type = encoder.content_type
         self.sample_rate_hz = legal_rate_hz(sample_rate_hz, encoder.codec_rates_hz)
-        changes_tempo = bool(tempo_filters(speed))
+        changes_tempo = speed != 1 and bool(tempo_filters(speed))
         changes_rate = self.sample_rate_hz != ENGINE_SAMPLE_RATE_HZ
         self.needs_thread = changes_tempo or changes_rate or not encoder.cheap
         self._encoder = encoder

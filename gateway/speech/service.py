@@ -111,13 +111,12 @@ class SpeechService:
             NoHealthyUpstream: There is nothing yet that could speak.
         """
         settings = self._settings
-        read = partial(
-            read_text,
-            written,
-            most_characters or settings.max_input_characters,
-            normalised=settings.normalise_text and normalise,
-            scripts=self._pool.scripts,
-        )
+        most = most_characters or settings.max_input_characters
+        normalise, scripts = settings.normalise_text and normalise, self._pool.scripts
+
+        def read() -> SpokenText:
+            return read_text(written, most, normalised=normalise, scripts=scripts)
+
         if len(written) < READ_AT_ONCE_CHARACTERS:
             text = read()
         else:

@@ -90,10 +90,11 @@ class LenientFields(BaseModel):
     def _leave_out_unset(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        required = cls._required
         return {
             name: value
             for name, value in given.items()
-            if value is not None and (name in cls._required or not is_unset(value))
+            if value is not None and (name in required or not is_unset(value))
         }
 
     @classmethod

@@ -37,7 +37,9 @@ def is_modelless(value: Any) -> bool:
     """Whether a client of travisvn's server sends these fields."""
     if not isinstance(value, dict) or isinstance(value.get("voice"), dict):
         return False
-    return all(is_unset(value[name]) for name in _OPENAI_FIELDS & value.keys())
+    return is_unset(value.get("model")) and not any(
+        name in _OPENAI_FIELDS and not is_unset(given) for name, given in value.items()
+    )
 
 
 @dataclass(slots=True)

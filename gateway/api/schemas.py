@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, Field, StringConstraints, ValidationError
+from pydantic_core import from_json
 from starlette.requests import Request
 
 from gateway.api.error_bodies import UnprocessableRequest
@@ -135,6 +137,8 @@ def parse_json(body: bytes) -> Any:
         raise InvalidRequest("The request has no body; JSON is expected.")
     if len(body) > MOST_JSON_MARKS and sum(map(body.count, _JSON_MARKS)) > MOST_JSON_MARKS:
         raise InvalidRequest("The request's body has too many parts.")
+    with suppress(ValueError):  # in half the time; what it refuses is read again, to say why
+        return from_json(body, allow_inf_nan=False)
     try:
         return _JSON.decode(body.removeprefix(BOM_UTF8).decode())
     except json.JSONDecodeError as error:

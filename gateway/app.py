@@ -45,6 +45,7 @@ from gateway.speech.admission import Admission
 from gateway.speech.jobs.jobs import Jobs
 from gateway.speech.jobs.runner import Runner
 from gateway.speech.jobs.store_thread import StoreThread
+from gateway.speech.prepare import attempt_timeouts
 from gateway.speech.service import SpeechService
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcomes import Outcomes
@@ -107,6 +108,7 @@ class Runtime:
             metrics=self.metrics,
             # All that can run on one upstream at once may be tried again elsewhere.
             budget=RetryBudget(max(LEAST_RETRIES, settings.slots)),
+            timeouts=attempt_timeouts(settings),
         )
         self.activity = Activity(show_texts=settings.show_texts)
         self.catalogue = VoiceCatalogue(

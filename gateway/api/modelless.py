@@ -37,9 +37,7 @@ def is_modelless(value: Any) -> bool:
     """Whether a client of travisvn's server sends these fields."""
     if not isinstance(value, dict) or isinstance(value.get("voice"), dict):
         return False
-    return is_unset(value.get("model")) and not any(
-        name in _OPENAI_FIELDS and not is_unset(given) for name, given in value.items()
-    )
+    return not any(name in _OPENAI_FIELDS and not is_unset(given) for name, given in value.items())
 
 
 @dataclass(slots=True)

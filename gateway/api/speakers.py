@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TypedDict
 
 from gateway.errors import InvalidRequest, VoiceNotFound
-from gateway.text.prompt import describe_voice, scene_of, system_prompt_for
+from gateway.text.prompt import DESCRIPTIONS, scene_of, system_prompt_for
 from gateway.upstream.dialect import Reference
 from gateway.voices.catalogue import VoiceCatalogue
 from gateway.voices.references import check_references, introduced, references_by_speaker
@@ -131,7 +131,7 @@ async def _dialogue(
         if isinstance(role, str):
             descriptions[speaker] = role
         elif role.recorded is None:
-            descriptions[speaker] = describe_voice(role.preset or "") or ""
+            descriptions[speaker] = DESCRIPTIONS.get(role.preset or "", "")
         elif role.recorded.system_prompt is not None:
             descriptions[speaker] = scene_of(role.recorded.system_prompt)
         elif speaker in speakers:

@@ -90,7 +90,6 @@ class GenerationPlan:
 
     Attributes:
         generation: The upstream call.
-        timeouts: Bounds of an attempt.
         shortest_samples: Audio below this is no honest reading.
         longest_samples: Audio above this is a runaway.
         bounded_by_client: The client's own max_tokens is the tighter bound.
@@ -100,7 +99,6 @@ class GenerationPlan:
     """
 
     generation: Generation
-    timeouts: Timeouts
     shortest_samples: int
     longest_samples: int
     bounded_by_client: bool
@@ -233,9 +231,9 @@ class PreparedSpeech:
             if request.buffered:
                 warmer = self.plan_exactly(text, earlier, replace(sampling, temperature=None))
             tokens = min(tokens, cold_tokens(text))
-        asked = sampling.max_tokens
-        bounded_by_client = asked is not None and asked < tokens
-        tokens = min(tokens, asked or tokens)
+        asked = sampling.max_tokens or tokens
+        bounded_by_client = asked < tokens
+        tokens = asked if bounded_by_client else tokens
         shortest_samples = int(speech_seconds(text).shortest_seconds * ENGINE_SAMPLE_RATE_HZ)
         return GenerationPlan(
             generation=Generation(
@@ -249,7 +247,6 @@ class PreparedSpeech:
                 prompt_tokens=self.context_tokens - free,
                 model=request.model,
             ),
-            timeouts=attempt_timeouts(settings),
             # A client that bounds the tokens itself has asked for a cut.
             shortest_samples=0 if bounded_by_client else shortest_samples,
             longest_samples=max(1, tokens - CUT_OVERHEAD_TOKENS) * SAMPLES_PER_TOKEN,

@@ -261,7 +261,7 @@ class SpeechService:
         return source
 
     async def _generate(self, plan: GenerationPlan) -> WatchedGeneration:
-        running = await self._attempts.start(plan.generation, plan.timeouts, plan.shortest_samples)
+        running = await self._attempts.start(plan.generation, plan.shortest_samples)
         return WatchedGeneration(running, plan, self._metrics)
 
     async def make_segment(

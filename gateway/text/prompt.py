@@ -42,7 +42,7 @@ DEFAULT_SYSTEM_PROMPT = scene_prompt(QUIET_ROOM)
 
 # The chat route knows no presets (docs/contract.md section 4), so a preset that must be spoken in
 # a client's own scene is described instead. Presets whose voice has no plain description are not.
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     "belinda": "feminine",
     "broom_salesman": "masculine",
     "chadwick": "masculine",
@@ -56,7 +56,7 @@ _DESCRIPTIONS = {
 def instructed_prompt(instructions: str, voice: str | None) -> str:
     """The scene prompt for OpenAI's `instructions`, with the preset's own character added."""
     scene = instructions.strip()
-    description = None if 0 in speakers_in(scene) else _DESCRIPTIONS.get(voice or "")
+    description = None if 0 in speakers_in(scene) else DESCRIPTIONS.get(voice or "")
     return scene_prompt(f"{scene}\nSPEAKER0: {description}" if description else scene)
 
 
@@ -140,8 +140,3 @@ def system_prompt_for(
     if given:
         return sanitise_system_prompt(given)
     return instructed_prompt(scene, voice) if scene else None
-
-
-def describe_voice(voice: str) -> str | None:
-    """The description of a preset for the chat route, which takes no presets; or None."""
-    return _DESCRIPTIONS.get(voice)

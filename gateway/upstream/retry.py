@@ -154,6 +154,7 @@ class Attempts:
         model: The configured model name, or None for what the upstream lists first.
         metrics: Where attempts are counted.
         budget: How many may be made again.
+        timeouts: Bounds of each attempt; the caller bounds the whole.
     """
 
     pool: Pool
@@ -162,6 +163,7 @@ class Attempts:
     model: str | None
     metrics: Metrics
     budget: RetryBudget
+    timeouts: Timeouts
 
     def __post_init__(self) -> None:
         """Let each scrape ask how much runs where."""
@@ -169,14 +171,11 @@ class Attempts:
             running = partial(getattr, upstream, "in_flight")
             self.metrics.upstream_in_flight.labels(upstream.address).set_function(running)
 
-    async def start(
-        self, generation: Generation, timeouts: Timeouts, shortest_samples: int
-    ) -> Running:
+    async def start(self, generation: Generation, shortest_samples: int) -> Running:
         """Start a generation and wait for its first audio, on another upstream if need be.
 
         Args:
             generation: What to make.
-            timeouts: Bounds of each attempt; the caller bounds the whole.
             shortest_samples: Audio below this is no honest reading of the text.
 
         Raises:
@@ -194,7 +193,7 @@ class Attempts:
             upstream = lease.upstream
             current_record().upstream = upstream.address
             try:
-                return await self._attempt(lease, generation, timeouts, shortest_samples)
+                return await self._attempt(lease, generation, shortest_samples)
             except GatewayError as error:
                 failure = error
             try:
@@ -210,12 +209,12 @@ class Attempts:
                 del failure  # its traceback leads here: a circle that would keep the recordings
 
     async def _attempt(
-        self, lease: Lease, generation: Generation, timeouts: Timeouts, shortest_samples: int
+        self, lease: Lease, generation: Generation, shortest_samples: int
     ) -> Running:
         """Bring a generation to its first audio; whatever prevents that closes the lease."""
         stream = None
         try:
-            stream = await self._open(lease.upstream, generation, timeouts)
+            stream = await self._open(lease.upstream, generation)
             first = await stream.read()
             if not first:
                 raise UpstreamProtocolError("The upstream answered without audio.")
@@ -282,10 +281,8 @@ class Attempts:
         elif isinstance(error, UpstreamTimeout):
             self.probers[upstream].suspect()
 
-    def _open(
-        self, upstream: Upstream, generation: Generation, timeouts: Timeouts
-    ) -> Awaitable[PcmStream]:
-        generation = fitted(generation, upstream)
+    def _open(self, upstream: Upstream, generation: Generation) -> Awaitable[PcmStream]:
+        generation, timeouts = fitted(generation, upstream), self.timeouts
         model = generation.model or self.model or upstream.models[0]
         voice = voice_at(generation, upstream)
         if voice != generation.voice:

@@ -64,7 +64,9 @@ class AccessControl:
             self.policy = replace(self.policy, has_admins=self._keys.has_admins)
         shown = credentials_of(scope["headers"])
         key = next(filter(None, map(self._keys.find, shown)), None)
-        self._check(self.policy.need(group), key, scope)
+        need = self.policy.need(group)
+        if need is not Need.KEY or key is None:
+            self._check(need, key, scope)
         caller: Caller = self.callers.get(key.name, key.limits) if key else self.callers.get()
         CALLER.set(caller)
         if scope["method"] == "POST" and group in {SPEECH, JOBS}:

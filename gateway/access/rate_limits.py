@@ -104,6 +104,8 @@ class Caller:
         requests, seconds = limits.requests_per_minute, limits.audio_seconds_per_minute
         self.requests = Bucket(requests, now) if requests else None
         self.audio = Bucket(seconds, now) if seconds else None
+        named = ("requests", self.requests), ("audio-seconds", self.audio)
+        self._limited = [(what, bucket) for what, bucket in named if bucket is not None]
 
     def charge_request(self) -> None:
         """Let a speech request in.
@@ -149,14 +151,12 @@ class Caller:
 
     def headers(self) -> dict[str, str]:
         """What is left, under OpenAI's names (API reference, "Rate limits in headers")."""
-        named = {"requests": self.requests, "audio-seconds": self.audio}
         headers = {}
-        for what, bucket in named.items():
-            if bucket is not None:
-                full_in = bucket.wait_seconds(bucket.capacity)
-                headers[f"x-ratelimit-limit-{what}"] = f"{bucket.capacity:g}"
-                headers[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(bucket.level)))
-                headers[f"x-ratelimit-reset-{what}"] = f"{math.ceil(full_in * 1000)}ms"
+        for what, bucket in self._limited:
+            full_in = bucket.wait_seconds(bucket.capacity)
+            headers[f"x-ratelimit-limit-{what}"] = f"{bucket.capacity:g}"
+            headers[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(bucket.level)))
+            headers[f"x-ratelimit-reset-{what}"] = f"{math.ceil(full_in * 1000)}ms"
         return headers
 
 

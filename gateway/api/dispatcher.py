@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
+from contextlib import suppress
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -170,12 +171,10 @@ async def _end(error: GatewayError, scope: Scope, receive: _Received, send: Send
         {"type": "http.response.start", "status": error.status, "headers": response.raw_headers}
     )
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
             while not receive.complete:
                 await receive()
-    except TimeoutError:
-        pass
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

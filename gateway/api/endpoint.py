@@ -264,8 +264,7 @@ class _Exchange:
         if self.spoken.speech.request.text.left_out:
             pairs["X-Unspoken-Letters"] = str(self.spoken.speech.request.text.left_out)
         if self.spoken.duration_header:
-            seconds = time.monotonic() - self.arrived
-            pairs[self.spoken.duration_header] = f"{seconds:.3f}"
+            pairs[self.spoken.duration_header] = f"{time.monotonic() - self.arrived:.3f}"
         return self.send(
             {
                 "type": "http.response.start",

@@ -55,8 +55,8 @@ def log_request(method: str, path: str, record: RequestRecord, seconds: float) -
     # As `logger.log` makes it, which would look for the caller's line and more that nothing shows.
     entry = logging.LogRecord.__new__(logging.LogRecord)
     now = time.time()
-    vars(entry).update(_ENTRY, created=now, msecs=now % 1 * 1000)
+    entry.__dict__ = {**_ENTRY, "created": now, "msecs": now % 1 * 1000}
     entry.levelno, entry.levelname = level, logging.getLevelName(level)
     where = {"method": method, "path": escaped(path[:SHOWN_PATH_CHARACTERS])}
     entry.fields = {**where, **vars(record), "total_seconds": seconds}
-    logger.handle(entry)
+    logger.callHandlers(entry)

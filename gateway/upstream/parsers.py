@@ -33,7 +33,7 @@ ERROR_START = b'{"error"'
 # At the very start flat envelopes and RIFF headers are looked for too. An answer whose first byte
 # could be theirs waits until this many bytes are there, 0.7 ms of audio.
 START_BYTES = 32
-_MAY_BE_TEXT = re.compile(rb"[\s{R]")
+_MAY_BE_TEXT = b" \t\n\r\f\v{R"
 _TEXT_START = re.compile(rb'\s*\{\s*"(?:error|object|detail|message)"')
 _RIFF_START = re.compile(rb"RIFF....WAVE", re.DOTALL)
 
@@ -88,7 +88,7 @@ class SpeechParser:
             data = self._held + data
             self._held = b""
         if not self._begun:
-            if len(data) < START_BYTES and (not data or _MAY_BE_TEXT.match(data)):
+            if len(data) < START_BYTES and (not data or data[0] in _MAY_BE_TEXT):
                 self._held = data
                 return b""
             self._begun = True
@@ -118,8 +118,8 @@ class SpeechParser:
 
 
 def _require_audio(data: bytes) -> None:
-    """Refuse error text and a WAV file, by what they begin with."""
-    if not _MAY_BE_TEXT.match(data):
+    """Refuse data, at least a byte, that begins like error text or a WAV file."""
+    if data[0] not in _MAY_BE_TEXT:
         return
     if _TEXT_START.match(data):
         raise UpstreamProtocolError("The upstream sent error text in place of audio.")

@@ -113,14 +113,14 @@ class PreparedSpeech:
     Attributes:
         request: What to say, by whom, in which format.
         context: What its later segments are given of earlier ones.
-        prompt_tokens: What everything in its prompt but the text takes at most.
+        room_tokens: What everything in its prompt but the text leaves of the context at least.
         context_tokens: max_model_len of the engine.
         turn_by_turn: Each turn of a dialogue is a generation of its own, without its tag.
     """
 
     request: SpeechRequest
     context: Context
-    prompt_tokens: int
+    room_tokens: int
     context_tokens: int
     _settings: Settings = field(repr=False)
     turn_by_turn: bool = False
@@ -152,22 +152,21 @@ class PreparedSpeech:
         )
 
     def _all_segments(self, text: str) -> Iterator[Segment]:
-        room_tokens = self._room_tokens(())
         if self.context is Context.DIALOGUE or self.turn_by_turn:
             return iter_generations(
                 parse_turns(text),
                 one_turn_each=self.turn_by_turn,
                 likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
-                room_tokens=room_tokens,
+                room_tokens=self.room_tokens,
             )
         if self.context is Context.FIRST:
             return iter_segments(
                 text,
                 likely_seconds_budget=ANCHORED_LIKELY_SECONDS,
                 first_likely_seconds_budget=ANCHOR_LIKELY_SECONDS,
-                room_tokens=room_tokens,
+                room_tokens=self.room_tokens,
             )
-        return iter_segments(text, room_tokens=room_tokens)
+        return iter_segments(text, room_tokens=self.room_tokens)
 
     def plan(self, text: str, earlier: tuple[Reference, ...] = ()) -> GenerationPlan:
         """Decide what an upstream is asked for and what it may answer.
@@ -210,8 +209,8 @@ class PreparedSpeech:
             system_prompt=None,
             references=references,
         )
-        tokens = _prompt_tokens(alone)
-        turn = replace(self, request=alone, prompt_tokens=tokens)
+        room_tokens = self.context_tokens - _prompt_tokens(alone)
+        turn = replace(self, request=alone, room_tokens=room_tokens)
         return turn.plan_exactly(text, (), request.sampling)
 
     def plan_exactly(
@@ -257,7 +256,7 @@ class PreparedSpeech:
 
     def _room_tokens(self, earlier: tuple[Reference, ...]) -> int:
         """What the prompt with these references leaves of the engine's context."""
-        return self.context_tokens - self.prompt_tokens - sum(map(_reference_tokens, earlier))
+        return self.room_tokens - sum(map(_reference_tokens, earlier))
 
 
 def prepare(
@@ -290,7 +289,8 @@ def prepare(
         )
     alone = turn_by_turn or (keeps_voice and request.voice is not None)
     context = Context.NONE if alone else _context_of(request)
-    return PreparedSpeech(request, context, tokens, context_tokens, settings, turn_by_turn)
+    room = context_tokens - tokens
+    return PreparedSpeech(request, context, room, context_tokens, settings, turn_by_turn)
 
 
 def _context_of(request: SpeechRequest) -> Context:

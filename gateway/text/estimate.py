@@ -207,14 +207,15 @@ def speech_seconds(text: str) -> Estimate:
 
 
 def _estimate(text: str) -> Estimate:
-    events = turns = 0
+    likely = longest = hasty = 0.0
     if "[" in text:
         text, events = _EVENTS.subn(" ", text)
         text, turns = _SPEAKERS.subn(" ", text)
+        likely = events * EVENT.likely + turns * TURN.likely
+        longest = events * EVENT.longest + turns * TURN.longest
     parts = text.split(" ")
-    likely = events * EVENT.likely + turns * TURN.likely + (len(parts) - 1) * PAUSE.likely
-    longest = events * EVENT.longest + turns * TURN.longest + (len(parts) - 1) * PAUSE.longest
-    hasty = 0.0
+    likely += (len(parts) - 1) * PAUSE.likely
+    longest += (len(parts) - 1) * PAUSE.longest
     words: list[str] = []
     for part in parts:
         likely_of_part, longest_of_part, hasty_of_part, words_of_part = _measures[part]

@@ -16,8 +16,7 @@ _PUNCTUATION = str.maketrans(
     {
         **dict.fromkeys("（）()", " "),
         **dict.fromkeys("“”「」『』", '"'),
-        **dict.fromkeys("‘’", "'"),
-        **dict(zip("。：；？！、·【】《》—", ".:;?!,.[]<>-", strict=True)),
+        **dict(zip("‘’。：；？！、·【】《》—", "''.:;?!,.[]<>-", strict=True)),
         "，": ", ",
         "…": "...",
         "\u2028": "\n",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.text.markup import readable
+from gateway.text.markup import _HYPHENATED, _read, readable
 
 quick = settings(deadline=None, max_examples=300)
 
@@ -208,6 +208,60 @@ def prose(draw: st.DrawFn) -> str:
 def test_unmarked_prose_is_unchanged(text: str) -> None:
     """Of many kinds, signs of arithmetic and code between its words included."""
     assert readable(text) == text
+
+
+HYPHENATED = st.sampled_from(
+    [
+        *(
+            "Hello",
+            "a",
+            "7",
+            "naïve",
+            "中文",
+            "well-known",
+            "www",
+            "http",
+            "https",
+            "mailto",
+            "e.g.",
+        ),
+        *(
+            " ",
+            " ",
+            " ",
+            "\n",
+            "\n\n",
+            "\n    ",
+            ".",
+            ",",
+            ":",
+            "?",
+            '"',
+            "’",
+            "“",
+            "—",
+            "…",
+            "1. ",
+        ),
+        *("-", "-", "-", "--", " - ", "\n- ", "@", "%", "^", "\u00a0", "\u2028", "12:30", "2-3"),
+    ]
+)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.lists(HYPHENATED, min_size=1, max_size=12).map("".join))
+def test_prose_with_hyphens_is_what_the_parser_makes_of_it(text: str) -> None:
+    """It is not asked, because it would leave such a text as it is."""
+    if _HYPHENATED.fullmatch(text):
+        assert readable(text) == text == _read(text)
+
+
+def test_hyphens_of_hostile_length_take_no_time() -> None:
+    """One pass over the text, whatever ends it."""
+    started = time.thread_time()
+    for text in ("a-" * 50_000, "a-b " * 25_000 + "(", "www." * 25_000, "a:" * 50_000 + "#"):
+        assert not _HYPHENATED.fullmatch(text)
+    assert time.thread_time() - started < 1.0
 
 
 @quick

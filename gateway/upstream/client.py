@@ -136,11 +136,8 @@ class PcmStream:
                 raise UpstreamProtocolError("The generation was stopped.")
             data = self.connection.take()
             if not data and not self.connection.complete:
-                try:
-                    with self.limit:
-                        data = await self.connection.receive()
-                except TimeoutError as error:
-                    raise _late() from error
+                with self.limit:
+                    data = await self.connection.receive()
             pcm = self.parser.feed(data) if data else await self._finish()
             if pcm:
                 self._started = True
@@ -198,20 +195,17 @@ class UpstreamClient:
         Raises:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, UpstreamRejected.
         """
-        limit = WaitLimit(asyncio.get_running_loop().time() + timeouts.first_audio_seconds)
-        origin = self._origin(address)
-        try:
-            with limit:
-                # The container makes the id its own, and two alike collide (section 3).
-                head = (
-                    f"POST {origin.path}{call.path} HTTP/1.1\r\n{origin.head}"
-                    f"X-Request-Id: {self._name}-{next(self._numbers)}\r\n"
-                    "Content-Type: application/json\r\n"
-                    f"Content-Length: {len(call.body)}\r\n\r\n"
-                )
-                connection = await self._ask(origin, timeouts.connect_seconds, head, call.body)
-        except TimeoutError as error:
-            raise _late() from error
+        at = asyncio.get_running_loop().time() + timeouts.first_audio_seconds
+        limit, origin = WaitLimit(at, _late), self._origin(address)
+        # The container makes the id its own, and two alike collide (section 3).
+        head = (
+            f"POST {origin.path}{call.path} HTTP/1.1\r\n{origin.head}"
+            f"X-Request-Id: {self._name}-{next(self._numbers)}\r\n"
+            "Content-Type: application/json\r\n"
+            f"Content-Length: {len(call.body)}\r\n\r\n"
+        )
+        with limit:
+            connection = await self._ask(origin, timeouts.connect_seconds, head, call.body)
         call.parser.begin(connection.headers)
         return PcmStream(connection, origin, call.parser, timeouts, limit)
 
@@ -243,15 +237,23 @@ class UpstreamClient:
     async def _ask(
         self, origin: Origin, connect_seconds: float, head: str, body: bytes = b""
     ) -> HttpConnection:
-        """Send a request; the connection has received the head of an answer with status 200."""
+        """Send a request; the connection has received the head of an answer with status 200.
+
+        One without a body changes nothing at the upstream: it is sent again where a connection that
+        had been idle brings no answer (RFC 9110, 9.2.2).
+        """
         connection = await origin.connection(connect_seconds)
         try:
             connection.ask(head.encode(), body)
             await connection.head()
             if connection.status != OK:
                 raise await self._refusal(connection)
-        except BaseException:
+        except BaseException as error:
             origin.give_back(connection)
+            # A server may close an idle connection at the moment at which it is used again.
+            unanswered = isinstance(error, UpstreamError) and not connection.status
+            if unanswered and connection.idle_since and not body:
+                return await self._ask(origin, connect_seconds, head)
             raise
         return connection
 

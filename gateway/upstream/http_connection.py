@@ -29,7 +29,8 @@ HEAD_BYTES = 64 * 1024  # of an answer; engines send 200 bytes
 # one stream's backlog.
 UNREAD_BYTES = 64 * 1024
 SECOND_FAMILY_SECONDS = 0.25  # RFC 8305: when IPv4 is tried beside an IPv6 that does not answer
-FRAMING = (b"content-length", b"transfer-encoding")
+# What simple servers send, and clients take: folded headers, bare line feeds, padded chunk sizes.
+TAKEN = "lenient_headers", "lenient_optional_cr_before_lf", "lenient_spaces_after_chunk_size"
 LEAST_FINAL_STATUS = 200  # below are interim answers, such as 103 Early Hints
 
 
@@ -51,6 +52,7 @@ class HttpConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(**dict.fromkeys(TAKEN, True))
         self._transport: asyncio.Transport
         self._head_bytes = 0
         self._unread: list[bytes] = []
@@ -105,8 +107,11 @@ class HttpConnection(asyncio.Protocol):
         return data
 
     def end(self) -> bool:
-        """End the exchange; False where that takes the connection, which is closed then."""
-        if not (self.complete and self.reusable):
+        """End the exchange; False where that takes the connection, which is closed then.
+
+        An answer that comes before its request is sent leaves a connection that may stay blocked.
+        """
+        if not (self.complete and self.reusable) or self._transport.get_write_buffer_size():
             self.close()
             return False
         self._unread.clear()
@@ -159,13 +164,14 @@ class HttpConnection(asyncio.Protocol):
                 self.reusable = False  # what follows a whole answer is of no use
             else:
                 self._fail(UpstreamProtocolError, "The upstream does not speak HTTP.")
-        if not self.status:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self._fail(UpstreamProtocolError, "The upstream's answer is too long.")
-        if self._unread_bytes > UNREAD_BYTES and not self._paused and not self.complete:
-            self._paused = True
-            self._transport.pause_reading()
+        else:
+            if not self.status:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES:
+                    self._fail(UpstreamProtocolError, "The upstream's answer is too long.")
+            elif self._unread_bytes > UNREAD_BYTES and not self._paused and not self.complete:
+                self._paused = True
+                self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> None:
@@ -175,7 +181,8 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Take the end for that of an answer that tells no length; for a failure of any other."""
         self.reusable = False
-        if self.status and error is None and not any(name in self.headers for name in FRAMING):
+        chunked = b"chunked" in self.headers.get(b"transfer-encoding", b"").lower()
+        if self.status and error is None and not (chunked or b"content-length" in self.headers):
             self.complete = True
         if not self.complete and self._failure is None:
             if self.status:

@@ -39,10 +39,14 @@ WHOLE = {
     + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nz: 1\r\n\r\n",
     "hints before it": b"HTTP/1.1 103 Early Hints\r\nContent-Length: 7\r\nLink: <a>\r\n\r\n"
     b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 5\r\n\r\nhello",
+    "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+    "a folded header": OK + b"a: b\r\n c\r\nContent-Length: 5\r\n\r\nhello",
+    "a padded size": OK + b"Transfer-Encoding: chunked\r\n\r\n5  \r\nhello\r\n0\r\n\r\n",
 }
 ENDED_BY_THE_END = {
     "no length": OK + b"Connection: close\r\n\r\nhello",
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\nhello",
+    "no coding": OK + b"Transfer-Encoding: identity\r\n\r\nhello",
 }
 NO_HTTP, CUT = "The upstream does not speak HTTP.", "The upstream cut its answer off."
 BROKEN = {
@@ -52,6 +56,7 @@ BROKEN = {
         NO_HTTP,
     ),
     "two lengths": (OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", NO_HTTP),
+    "no HTTP, much of it": (b"SSH-2.0-OpenSSH_9.2\r\n" + b"a" * 2 * HEAD_BYTES, NO_HTTP),
     "a chunk without a size": (OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", NO_HTTP),
     "less than its length": (OK + b"Content-Length: 6\r\n\r\nhello", CUT),
     "no last chunk": (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", CUT),
@@ -231,6 +236,45 @@ async def test_an_upstream_may_close_after_every_answer() -> None:
             assert await client.get(f"http://127.0.0.1:{port}", "/", 60) == b"hello"
             await asyncio.sleep(0.05)  # its end comes
         client.close()
+
+
+@pytest.mark.parametrize("end", [b"", OK + b"Content-Le"])
+async def test_a_list_is_asked_for_again_where_an_idle_connection_brings_no_answer(
+    end: bytes,
+) -> None:
+    """A server may close it at that very moment: that is no reason to take an upstream out."""
+    answers = sends(WHOLE["a length"], end, stays=False)
+    async with serving(answers) as port, asyncio.timeout(60):
+        client, url = UpstreamClient(None), f"http://127.0.0.1:{port}"
+        crowd = [client.get(url, "/", 60) for _ in range(3)]
+        assert await asyncio.gather(*crowd) == [b"hello"] * 3
+        assert [await client.get(url, "/", 60) for _ in range(5)] == [b"hello"] * 5
+        client.close()
+
+
+async def test_a_generation_is_not_asked_for_twice() -> None:
+    """It may run already; `retry` decides, and tells the prober."""
+    async with serving(sends(WHOLE["a length"], b"", stays=False)) as port, asyncio.timeout(60):
+        client, url = UpstreamClient(None), f"http://127.0.0.1:{port}"
+        await client.get(url, "/", 60)
+        with pytest.raises(UpstreamUnreachable):
+            await client.open(url, Call("/v1/audio/speech", b"{}", SpeechParser()), PATIENT)
+        client.close()
+
+
+async def test_a_connection_whose_upload_was_not_read_is_not_used_again() -> None:
+    """The next request would wait behind the rest of it."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(WHOLE["a length"])
+        await asyncio.Event().wait()
+
+    async with serving(refuse) as port, connected(port) as connection, asyncio.timeout(60):
+        connection.ask(b"POST / HTTP/1.1\r\n\r\n", bytes(64 * 1024 * 1024))
+        await connection.head()
+        assert await connection.receive() == b"hello"
+        assert not connection.end()
 
 
 async def test_what_a_crowd_has_opened_is_closed_when_few_are_left(

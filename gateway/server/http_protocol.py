@@ -337,9 +337,9 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             await self._application(scope, receive, send)
         finally:
-            if is_old and cycle.response_started and not cycle.response_complete:
-                self._reset_at_close()
             if not cycle.response_complete:
+                if is_old and cycle.response_started and not cycle.disconnected:
+                    self._reset_at_close()
                 self.loop.call_soon(self._after_application)
 
     def _when_gone(self, tell: Callable[[], object]) -> None:

@@ -23,12 +23,7 @@ from gateway.voices.aliases import fold
 from gateway.voices.library.config_entry import LibraryVoice
 from gateway.voices.library.config_file import Snapshot
 from gateway.voices.library.library import VoiceLibrary
-from gateway.voices.resolve import (
-    ChosenVoice,
-    choose_voice,
-    names_of_voices,
-    recorded_voice,
-)
+from gateway.voices.resolve import ChosenVoice, choose_voice, names_of_voices, recorded_voice
 
 logger = logging.getLogger("gateway.voices")
 
@@ -66,6 +61,7 @@ class VoiceCatalogue:
         """Remember what names mean, as long as library and engines stay the same."""
         self._find = partial(choose_voice, default=self.default, aliases=self.aliases)
         self._found = lru_cache(MOST_REMEMBERED_NAMES)(self._find)
+        self._found_in = self.snapshot
 
     @property
     def snapshot(self) -> Snapshot:
@@ -117,6 +113,9 @@ class VoiceCatalogue:
             VoiceNotFound: With the list of names that work.
         """
         listed, library = tuple(self.library.listed()), self.snapshot
+        if library is not self._found_in:
+            self._found_in = library
+            self._found.cache_clear()  # or each name would keep the whole library of its time
         find = self._find if library.gone else self._found  # what vanished is hidden for a time
         found = find(name, listed, library)
         if isinstance(found, LibraryVoice):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from engines.simulator.waveform import expected_pcm
 from tests.asking import TEXT, VOICE, plan_faults
-from tests.running import Gateway
+from tests.running import Gateway, wait_until
 
 PCM = expected_pcm(TEXT, VOICE)
 SAY = {"input": TEXT, "voice": VOICE, "model": "tts-1", "response_format": "pcm"}
@@ -88,3 +89,24 @@ def test_an_answer_that_breaks_off_is_reset(gateway: Gateway, engine: str) -> No
     assert head.startswith(b"http/1.1 200")
     assert len(content) < len(PCM)
     assert was_reset
+
+
+def test_a_client_that_leaves_is_no_error(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection is closed already, and takes no option any more."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    said = json.dumps({**SAY, "input": 20 * TEXT}).encode()
+    left = gateway.metric("gateway_requests_total", surface="openai", outcome="cancelled")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        head = b"POST /v1/audio/speech HTTP/1.0\r\nContent-Type: application/json\r\n"
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(said), said))
+        assert connection.recv(65536)
+    wait_until(
+        lambda: (
+            gateway.metric("gateway_requests_total", surface="openai", outcome="cancelled") > left
+            and not gateway.connections
+        ),
+        "the gateway has noticed",
+    )
+    assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 
 from gateway.errors import QueueFull
 from gateway.voices.catalogue import MOST_CHANGES, VoiceCatalogue
+from gateway.voices.library.config_file import Snapshot
 from gateway.voices.library.library import VoiceLibrary
 from tests.voices.recordings import tone, wav
 
@@ -98,3 +100,17 @@ async def until(fact: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
         while not fact():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_no_earlier_state_of_the_library_is_kept(tmp_path: Path) -> None:
+    """A thousand voices that are added and spoken one by one would keep half a million."""
+    library = VoiceLibrary(tmp_path)
+    catalogue = catalogue_of(library)
+    before = sum(isinstance(entry, Snapshot) for entry in gc.get_objects())
+    for number in range(5):
+        library.add(f"Anna {number}", SAMPLE)
+        for _ in range(2):
+            chosen = catalogue.choose(f"Anna {number}")
+            assert chosen.recorded is not None
+            assert chosen.recorded.name == f"Anna {number}"
+    assert sum(isinstance(entry, Snapshot) for entry in gc.get_objects()) <= before + 1

@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     stream_profile: Literal["standard", "balanced", "low_latency"] = "standard"
     """Chunk sizes asked of the upstream for streamed answers: standard is the container's own,
     low_latency starts soonest."""
-    max_in_flight: int = Field(64, ge=1, le=4096)
+    max_in_flight: int = Field(64, ge=1, le=16_384)
     """Generations that run upstream at once."""
     max_queued: int = Field(256, ge=0, le=65536)
     """Requests that wait for a slot."""

@@ -154,7 +154,7 @@ def start_gateway(engine: int, stack: ExitStack) -> Running:
             stderr=log,
             upstreams=f"http://127.0.0.1:{engine}",
             api_keys=f"load={KEY}",
-            max_in_flight=4096,
+            max_in_flight=8192,
             max_connections=16_384,
         )
     )

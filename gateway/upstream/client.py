@@ -12,7 +12,7 @@ import secrets
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from gateway import value
 from gateway.errors import GatewayError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
@@ -76,7 +76,8 @@ class Origin:
             pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
             head += f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
         port = url.port or PORTS[url.scheme]
-        return cls(url.hostname or "", port, url.scheme == "https", url.path, head)
+        path = quote(url.path, safe="/%:@!$&'()*+,;=")
+        return cls(url.hostname or "", port, url.scheme == "https", path, head)
 
     async def connection(self, timeout_seconds: float) -> HttpConnection:
         """The connection that was used last, if that was just now; else a new one.
@@ -229,10 +230,9 @@ class UpstreamClient:
             raise _late() from error
 
     def _origin(self, address: str) -> Origin:
-        origin = self._origins.get(address)
-        if origin is None:
-            origin = self._origins[address] = Origin.of(address, self._api_key)
-        return origin
+        if address not in self._origins:
+            self._origins[address] = Origin.of(address, self._api_key)
+        return self._origins[address]
 
     async def _ask(
         self, origin: Origin, connect_seconds: float, head: str, body: bytes = b""

@@ -434,9 +434,9 @@ async def test_a_stream_that_was_closed_reads_no_other_answer() -> None:
 @pytest.mark.parametrize(
     ("address", "key", "told"),
     [
-        ("http://u%40:p%3A@{}/base", None, b"authorization: basic dua6cdo="),
-        ("http://u:p@{}/base", "k", b"authorization: bearer k"),
-        ("http://{}/base", None, b"accept: */*"),
+        ("http://u%40:p%3A@{}/a%20b", None, b"authorization: basic dua6cdo="),
+        ("http://u:p@{}/a b", "k", b"authorization: bearer k"),
+        ("http://{}/a b", None, b"accept: */*"),
     ],
 )
 async def test_an_address_may_hold_a_password_and_a_path(
@@ -455,7 +455,7 @@ async def test_an_address_may_hold_a_password_and_a_path(
         assert await client.get(address.format(host), "/v1/models", 60) == b"hello"
         client.close()
     lines = heads[0].split(b"\r\n")
-    assert lines[0] == b"get /base/v1/models http/1.1"
+    assert lines[0] == b"get /a%20b/v1/models http/1.1"
     assert b"host: " + host.encode() in lines
     assert told in lines
     assert len([line for line in lines if line.startswith(b"authorization")]) == (b"auth" in told)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from gateway.settings import load_settings
 from gateway.telemetry.logging import log_config
 from loadtest.processes import DEADLINE_SECONDS, answers, running_engine, wait_until
 
-__all__ = ["Gateway", "answers", "running_engine", "running_gateway", "wait_until"]
+__all__ = ["Gateway", "answers", "running_engine", "running_gateway", "until", "wait_until"]
 
 
 def namespaces_can_be_made() -> bool:
@@ -34,6 +34,13 @@ def namespaces_can_be_made() -> bool:
     if os.geteuid() != 0 or shutil.which(command[0]) is None:
         return False
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+async def until(fact: Callable[[], object]) -> None:
+    """Let the event loop go on until something is true that has no event."""
+    async with asyncio.timeout(120):
+        while not fact():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 class Gateway:

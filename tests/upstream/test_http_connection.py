@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import itertools
 import shutil
 import socket
 import ssl
@@ -26,6 +25,7 @@ from gateway.upstream.client import Timeouts, UpstreamClient
 from gateway.upstream.dialect import Call
 from gateway.upstream.http_connection import HEAD_BYTES, HttpConnection, connect
 from gateway.upstream.parsers import SpeechParser
+from tests.running import until
 
 pytestmark = pytest.mark.anyio
 
@@ -119,14 +119,6 @@ async def connected(port: int) -> AsyncIterator[HttpConnection]:
         yield connection
     finally:
         connection.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the event loop go on until something is true."""
-    for _ in itertools.count():
-        if true():
-            return
-        await asyncio.sleep(0.001)
 
 
 async def ask(connection: HttpConnection) -> bytes:

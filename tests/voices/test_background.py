@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from gateway.errors import QueueFull
 from gateway.voices.catalogue import MOST_CHANGES, VoiceCatalogue
 from gateway.voices.library.config_file import Snapshot
 from gateway.voices.library.library import VoiceLibrary
+from tests.running import until
 from tests.voices.recordings import tone, wav
 
 pytestmark = pytest.mark.anyio
@@ -93,13 +93,6 @@ async def test_a_damaged_folder_does_not_end_the_upkeep(
     held.add("Ben", SAMPLE)
     await until(lambda: not (tmp_path / voice.audio_file).exists())
     task.cancel()
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    """Wait for what a thread does."""
-    async with asyncio.timeout(120):
-        while not fact():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def test_no_earlier_state_of_the_library_is_kept(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.text.split import Segment, iter_segments
 from gateway.text.spoken_text import read_text
 from gateway.upstream.dialect import Reference
+from tests.running import until
 
 TEXT = "\n\n".join(
     f"Chapter {chapter}\n\n"
@@ -172,13 +173,6 @@ class _Prepared(PreparedSpeech):
 
     def segments_of(self, written: str) -> Iterator[Segment]:
         return iter_segments(written, likely_seconds_budget=10.0)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait for something to become true."""
-    async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110  (files and counts have no events)
-            await asyncio.sleep(0.01)
 
 
 def run(

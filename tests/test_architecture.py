@@ -52,7 +52,7 @@ PURE = ("gateway.text", "gateway.audio", "gateway.upstream.parsers", "gateway.se
 # Lines of code, without blanks, comments and docstrings. Whoever raises one says why.
 BUDGETS = {
     # 176 for connections to upstreams in place of aiohttp: a quarter of a request (decision 2)
-    "gateway": 13834,
+    "gateway": 13831,
     "engines/server": 950,
     "engines/cpu": 600,
     "engines/simulator": 850,

@@ -271,10 +271,10 @@ class UpstreamClient:
 
 
 async def _read_bounded(connection: HttpConnection, limit_bytes: int) -> bytes:
+    """The whole body; the caller gives the connection back, however this ends."""
     body = bytearray()
     while data := await connection.receive():
         body += data
         if len(body) > limit_bytes:
-            connection.close()
             raise UpstreamProtocolError("The upstream's answer is too long.")
     return bytes(body)

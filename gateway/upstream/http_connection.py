@@ -114,8 +114,7 @@ class HttpConnection(asyncio.Protocol):
         if not (self.complete and self.reusable) or self._transport.get_write_buffer_size():
             self.close()
             return False
-        self._unread.clear()
-        self._unread_bytes = 0
+        self.take()  # what nobody has read
         self.idle_since = self._loop.time()
         return True
 

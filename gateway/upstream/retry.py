@@ -23,7 +23,7 @@ from gateway.errors import (
 )
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_record import current_record
-from gateway.text.tokens import TOKENS_PER_SECOND
+from gateway.text.tokens import TOKENS_PER_SECOND, text_tokens
 from gateway.upstream.capabilities import Needs
 from gateway.upstream.client import PcmStream, Timeouts, UpstreamClient
 from gateway.upstream.dialect import Generation
@@ -86,8 +86,7 @@ def fitted(generation: Generation, upstream: Upstream) -> Generation:
     prompt_tokens = generation.prompt_tokens
     learnt = upstream.prompt_tokens.get(generation.voice or "")
     if learnt is not None:
-        text_bytes = len(generation.text.encode("utf-8", "surrogatepass"))
-        prompt_tokens = max(prompt_tokens, learnt + text_bytes)
+        prompt_tokens = max(prompt_tokens, learnt + text_tokens(generation.text))
     room = upstream.context_tokens - prompt_tokens
     if generation.max_tokens <= room:
         return generation

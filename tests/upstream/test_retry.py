@@ -1,4 +1,4 @@
-"""When a failed attempt is made again: a pure decision, tested as a table."""
+"""When a failed attempt is made again, and with which bound: pure decisions, tested as tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.upstream.retry import History, TooShort, pause_before_retry
+from gateway.upstream.dialect import PROFILES, Generation, Sampling
+from gateway.upstream.pool import Upstream
+from gateway.upstream.retry import LEAST_ROOM_TOKENS, History, TooShort, fitted, pause_before_retry
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,27 @@ def test_pause_before_retry(
 ) -> None:
     """Retries are few, go elsewhere first, and never repeat what cannot succeed."""
     assert pause_before_retry(error, history, upstreams) == pause
+
+
+@pytest.mark.parametrize(
+    ("text", "told_tokens", "learnt_tokens", "bound_tokens"),
+    [
+        ("Hello.", 96, None, 400 - 96),  # what the gateway supposes of a prompt
+        ("Hello.", 0, 200, 400 - 200 - 6),  # what the engine has told of this voice, and the text
+        ("Grüße.", 0, 200, 400 - 200 - 8),  # a token a byte at most
+        ("Hello.", 300, 200, 400 - 300),  # the larger of both
+        ("Hello.", 0, 390, LEAST_ROOM_TOKENS),  # the engine shall say itself that nothing fits
+        ("Hello.", 0, 30, 350),  # all that was asked for
+    ],
+)
+def test_a_generation_fits_beside_its_prompt(
+    text: str, told_tokens: int, learnt_tokens: int | None, bound_tokens: int
+) -> None:
+    """An engine refuses what its context does not hold."""
+    upstream = Upstream("http://a", context_tokens=400)
+    if learnt_tokens is not None:
+        upstream.prompt_tokens["mabel"] = learnt_tokens
+    asked = Generation(
+        text, "mabel", None, (), Sampling(), 350, PROFILES["standard"], prompt_tokens=told_tokens
+    )
+    assert fitted(asked, upstream).max_tokens == bound_tokens
